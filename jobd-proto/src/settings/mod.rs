@@ -1,0 +1,25 @@
+//! Config files: from INI text to typed values, with every mistake reported at once.
+//!
+//! - [`IniFile`] reads the dialect that the installed base was written for, and remembers lines;
+//! - [`Reader`] hands out typed values and collects what is wrong with them;
+//! - [`Findings`] is what it collected: `path:line: text`, one a line;
+//! - [`Key`] describes a key once, for people and for the search of misspelt ones;
+//! - [`listen()`] and [`logs()`] are the groups that several programs share.
+//!
+//! Nothing here opens sockets, databases or log files, and no message carries the value of a
+//! password. The rules are those of docs/PROTOCOL.md, the keys those of docs/CONFIG.md.
+
+mod findings;
+mod ini;
+mod keys;
+mod listen;
+mod logs;
+mod reader;
+mod units;
+
+pub use findings::{Finding, Findings, Severity};
+pub use ini::{Entry, IniFile, MAX_CONFIG_BYTES, ReadError, Section, Value};
+pub use keys::{Key, reference};
+pub use listen::{LISTEN_KEYS, Listen, listen};
+pub use logs::{LOG_KEYS, LogLevel, LogSettings, logs};
+pub use reader::Reader;

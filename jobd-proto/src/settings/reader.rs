@@ -1,0 +1,398 @@
+//! Typed values out of an INI file. Every mistake is collected, none stops the reading.
+//!
+//! A getter that finds nothing usable returns its default and leaves a finding; whoever calls
+//! looks at the findings before using any value. Values of secrets never reach a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::keys::near_match;
+use super::units;
+use super::{Entry, Finding, Findings, IniFile, Key, Severity, Value};
+use crate::Secret;
+
+/// Reads keys of one file and collects what is wrong with them.
+///
+/// Unless said otherwise a getter looks at keys before the first section, an unset key gives
+/// the default, and of equal keys the last one counts.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    file: &'a IniFile,
+    asked: BTreeSet<String>,
+    prefixes: BTreeSet<String>,
+    sections: BTreeSet<String>,
+    found: Vec<Finding>,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts with nothing read and nothing found.
+    pub fn new(file: &'a IniFile) -> Self {
+        Self {
+            file,
+            asked: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+            sections: BTreeSet::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Any text. A bare key is a mistake.
+    pub fn text(&mut self, key: &str) -> Option<String> {
+        match &self.look_up(key)?.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::True => {
+                self.mistake(key, format!("{key} needs a value: write {key} = …"));
+                None
+            }
+            Value::Unset => None,
+        }
+    }
+
+    /// Text that must be there; empty where it is not.
+    pub fn required_text(&mut self, key: &str) -> String {
+        self.require(key, Self::text).unwrap_or_default()
+    }
+
+    /// A whole number within `range`.
+    pub fn integer<T>(&mut self, key: &str, range: RangeInclusive<T>, default: T) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        self.optional_integer(key, range).unwrap_or(default)
+    }
+
+    /// A whole number within `range`, where there may be none.
+    pub fn optional_integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let wanted = || format!("a whole number {}", within(&range, ToString::to_string));
+        self.parsed(key, wanted, |text| in_range(text.parse().ok(), &range))
+    }
+
+    /// A whole number within `range` that must be there; the lower limit where it is not.
+    pub fn required_integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + Display + Clone,
+    {
+        let lowest = range.start().clone();
+        self.require(key, |reader, key| reader.optional_integer(key, range))
+            .unwrap_or(lowest)
+    }
+
+    /// A number with or without a fraction, within `range`.
+    pub fn float(&mut self, key: &str, range: RangeInclusive<f64>, default: f64) -> f64 {
+        let wanted = || format!("a number {}", within(&range, ToString::to_string));
+        self.parsed(key, wanted, |text| in_range(text.parse().ok(), &range))
+            .unwrap_or(default)
+    }
+
+    /// `1` and `true` (and a bare key) are true, `0` and `false` are false.
+    pub fn flag(&mut self, key: &str, default: bool) -> bool {
+        if matches!(self.look_up(key), Some(entry) if entry.value == Value::True) {
+            return true;
+        }
+        let meanings = [("1", true), ("true", true), ("0", false), ("false", false)];
+        self.choice(key, &meanings, default)
+    }
+
+    /// A duration within `range`: `5`, `1.5` and `30s` are seconds, `500ms`, `2m`, `1h` also fit.
+    pub fn seconds(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        let wanted = || {
+            let limits = within(&range, |limit| units::show_duration(*limit));
+            format!("a time {limits}, like 5 (seconds), 500ms, 2m or 1h")
+        };
+        self.parsed(key, wanted, |text| in_range(units::duration(text), &range))
+            .unwrap_or(default)
+    }
+
+    /// A size in bytes within `range`: `1048576`, `16M` or `1MiB`.
+    pub fn bytes(&mut self, key: &str, range: RangeInclusive<u64>, default: u64) -> u64 {
+        let wanted = || {
+            let limits = within(&range, |limit| units::show_bytes(*limit));
+            format!("a size {limits}, like 1048576, 512K or 16M")
+        };
+        self.parsed(key, wanted, |text| in_range(units::bytes(text), &range))
+            .unwrap_or(default)
+    }
+
+    /// One of a few words, each with its meaning.
+    pub fn choice<T: Clone>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
+        let wanted = || {
+            let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            format!("one of {}", names.join(", "))
+        };
+        let meaning = |text: &str| words.iter().find(|(word, _)| *word == text);
+        self.parsed(key, wanted, |text| meaning(text).map(|(_, m)| m.clone()))
+            .unwrap_or(default)
+    }
+
+    /// A path, taken as it stands.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// A password. Its value appears in no message.
+    pub fn secret(&mut self, key: &str) -> Option<Secret> {
+        self.text(key).map(Secret::new)
+    }
+
+    /// The keys that begin with `prefix`, without it, in the order of the file; unset ones are
+    /// left out.
+    pub fn map(&mut self, prefix: &str) -> Vec<(String, String)> {
+        self.prefixes.insert(prefix.to_owned());
+        let rest = |entry: &Entry| Some(entry.key.strip_prefix(prefix)?.to_owned());
+        let mut pairs = Vec::new();
+        for entry in last_of_equals(self.file, None) {
+            let Some(name) = rest(&entry).filter(|name| !name.is_empty()) else {
+                continue;
+            };
+            if let Some(text) = self.text(&entry.key) {
+                pairs.push((name, text));
+            }
+        }
+        pairs
+    }
+
+    /// The entries of one section in the order of the file; lines that only look like a section
+    /// are left out (they are reported at the end).
+    pub fn section(&mut self, name: &str) -> Vec<Entry> {
+        self.sections.insert(name.to_owned());
+        let mut entries = last_of_equals(self.file, Some(name));
+        entries.retain(|entry| !is_spoilt_section(entry));
+        entries
+    }
+
+    /// The line on which `key` was set last, before any section.
+    pub fn line_of(&self, key: &str) -> Option<u32> {
+        find_last(self.file, key).map(|entry| entry.line)
+    }
+
+    /// Notes a mistake that stops a start, at the line of `key` where there is one. `text` is
+    /// the whole message and names the key.
+    pub fn mistake(&mut self, key: &str, text: impl Into<String>) {
+        self.mistake_at(self.line_of(key), text);
+    }
+
+    /// Notes a mistake that stops a start, at `line`.
+    pub fn mistake_at(&mut self, line: Option<u32>, text: impl Into<String>) {
+        self.note(line, Severity::Error, text.into());
+    }
+
+    /// Notes what a start survives, at the line of `key` where there is one.
+    pub fn warn(&mut self, key: &str, text: impl Into<String>) {
+        self.warn_at(self.line_of(key), text);
+    }
+
+    /// Notes what a start survives, at `line`.
+    pub fn warn_at(&mut self, line: Option<u32>, text: impl Into<String>) {
+        self.note(line, Severity::Warning, text.into());
+    }
+
+    /// Adds what only the whole file can show: keys and sections that neither `tables` nor a
+    /// getter knows, repeated keys, and lines that were not read.
+    pub fn finish(mut self, tables: &[&[Key]]) -> Findings {
+        let keys: Vec<&Key> = tables.iter().copied().flatten().collect();
+        for &(line, why) in self.file.oddities() {
+            self.warn_at(Some(line), why);
+        }
+        self.find_unknown_sections(&keys);
+        self.find_repeated();
+        let file = self.file;
+        for entry in file.entries() {
+            self.judge(entry, &keys);
+        }
+        Findings::new(self.file.path(), self.found)
+    }
+
+    fn look_up(&mut self, key: &str) -> Option<&'a Entry> {
+        self.asked.insert(key.to_owned());
+        find_last(self.file, key)
+    }
+
+    fn parsed<T>(
+        &mut self,
+        key: &str,
+        wanted: impl FnOnce() -> String,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let value = parse(&text);
+        if value.is_none() {
+            let shown = shorten(&text);
+            self.mistake(key, format!("{key} must be {}, not '{shown}'", wanted()));
+        }
+        value
+    }
+
+    /// A value that is there and wrong has been reported already: only absence is noted.
+    fn require<T>(
+        &mut self,
+        key: &str,
+        get: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) -> Option<T> {
+        let value = get(self, key);
+        let entry = find_last(self.file, key);
+        if entry.is_none_or(|entry| entry.value == Value::Unset) {
+            let line = entry.map(|entry| entry.line);
+            self.mistake_at(line, format!("missing required key {key}"));
+        }
+        value
+    }
+
+    fn note(&mut self, line: Option<u32>, severity: Severity, text: String) {
+        self.found.push(Finding {
+            line,
+            severity,
+            text,
+        });
+    }
+
+    fn is_known_section(&self, name: &str, keys: &[&Key]) -> bool {
+        self.sections.contains(name) || keys.iter().any(|key| key.section() == Some(name))
+    }
+
+    fn find_unknown_sections(&mut self, keys: &[&Key]) {
+        let file = self.file;
+        for section in file.sections() {
+            let name = &section.name;
+            if self.is_known_section(name, keys) {
+                continue;
+            }
+            let known = self.sections.iter().map(String::as_str);
+            let known = known.chain(keys.iter().filter_map(|key| key.section()));
+            let advice = match near_match(name, known) {
+                Some(meant) => format!("did you mean [{meant}]?"),
+                None => "nothing in it is read".to_owned(),
+            };
+            self.warn_at(
+                Some(section.line),
+                format!("unknown section [{name}], {advice}"),
+            );
+        }
+    }
+
+    fn find_repeated(&mut self) {
+        let mut seen = BTreeMap::new();
+        for entry in self.file.entries() {
+            if is_spoilt_section(entry) {
+                continue;
+            }
+            let Entry { section, key, .. } = entry;
+            if let Some(earlier) = seen.insert((section, key), entry.line) {
+                let key = name_to_show(entry);
+                let text = format!("{key} is set again, which overrides line {earlier}");
+                self.note(Some(entry.line), Severity::Warning, text);
+            }
+        }
+    }
+
+    fn judge(&mut self, entry: &Entry, keys: &[&Key]) {
+        if is_spoilt_section(entry) {
+            let text = format!(
+                "{} is read as a key, not as a section: leave nothing else on its line, \
+                 no comment and no space",
+                entry.key
+            );
+            return self.warn_at(Some(entry.line), text);
+        }
+        let is_key = self.asked.contains(&entry.key)
+            || self
+                .prefixes
+                .iter()
+                .any(|prefix| entry.key.starts_with(prefix))
+            || keys.iter().any(|key| key.describes(&entry.key));
+        match &entry.section {
+            None if !is_key => self.report_unknown(entry, keys),
+            Some(name) if is_key && self.is_known_section(name, keys) && !is_number(entry) => {
+                let key = &entry.key;
+                let text = format!("{key} stands under [{name}]: move it above that line");
+                self.warn_at(Some(entry.line), text);
+            }
+            _ => {}
+        }
+    }
+
+    fn report_unknown(&mut self, entry: &Entry, keys: &[&Key]) {
+        let key = name_to_show(entry);
+        let known = self.asked.iter().map(String::as_str);
+        let known = known.chain(keys.iter().map(|key| key.name));
+        let text = match (near_match(key, known), &entry.value) {
+            (Some(meant), Value::True) => {
+                format!("no = on this line, did you mean {meant} = …?")
+            }
+            // The line may be a password that lost its key, so nothing of it is shown.
+            (None, Value::True) => "no = on this line and no key that is known".to_owned(),
+            (Some(meant), _) => format!("unknown key {key}, did you mean {meant}?"),
+            (None, _) => format!("unknown key {key}"),
+        };
+        self.warn_at(Some(entry.line), text);
+    }
+}
+
+fn find_last<'a>(file: &'a IniFile, key: &str) -> Option<&'a Entry> {
+    let mut entries = file.entries().iter().rev();
+    entries.find(|entry| entry.section.is_none() && entry.key == key)
+}
+
+/// Entries of one section in order, of equal keys only the last one.
+fn last_of_equals(file: &IniFile, section: Option<&str>) -> Vec<Entry> {
+    let mut seen = BTreeSet::new();
+    let in_section = |entry: &&Entry| entry.section.as_deref() == section;
+    let backwards = file.entries().iter().rev().filter(in_section);
+    let mut kept: Vec<Entry> = backwards
+        .filter(|entry| seen.insert(entry.key.clone()))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
+}
+
+/// `[targets] ; comment` is a bare key to the dialect, and hardly ever meant as one.
+fn is_spoilt_section(entry: &Entry) -> bool {
+    entry.value == Value::True && entry.key.starts_with('[') && entry.key.ends_with(']')
+}
+
+fn is_number(entry: &Entry) -> bool {
+    matches!(&entry.value, Value::Text(text) if text.parse::<i64>().is_ok())
+}
+
+/// Of a bare line only its first word: `password hunter2` is a key that lost its `=`.
+fn name_to_show(entry: &Entry) -> &str {
+    if entry.value != Value::True {
+        return &entry.key;
+    }
+    let ends = |c: char| !(c.is_alphanumeric() || "_-.".contains(c));
+    entry.key.split(ends).next().unwrap_or_default()
+}
+
+fn in_range<T: PartialOrd>(value: Option<T>, range: &RangeInclusive<T>) -> Option<T> {
+    value.filter(|value| range.contains(value))
+}
+
+fn within<T>(range: &RangeInclusive<T>, show: impl Fn(&T) -> String) -> String {
+    format!("from {} to {}", show(range.start()), show(range.end()))
+}
+
+/// A value in a message: enough to recognise it, never a page of it.
+fn shorten(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,337 @@
+//! Logs for operators: one line an event, to stdout and to a file, each at its own level.
+//!
+//! ```text
+//! 2026-11-22T04:17:33.123Z WARN  cannot reach the master, trying again master=10.0.0.1:7081
+//! ```
+//!
+//! Times are UTC, so that the logs of several hosts line up and no hour comes twice. Under the
+//! journal the time is left out and the level is passed on. Lines go through a bounded queue to
+//! a thread: a log that cannot be written costs lines, never a job. Text from jobs and peers
+//! cannot forge lines or move the cursor: control characters are escaped here, in one place.
+//! Spans are not printed; say job and target as fields.
+
+use std::env;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, Layer};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::rotate::RotatingFile;
+use crate::settings::{LogLevel, LogSettings};
+
+/// Lines that wait for a slow disk or terminal before further ones are dropped: a burst of a
+/// thousand jobs at `debug`, and with [`MAX_VALUE`] a few dozen MiB at the very worst.
+const QUEUED_LINES: usize = 4096;
+
+/// The longest message or field value in a line, in bytes before escaping.
+const MAX_VALUE: usize = 4096;
+
+/// How long the end of a daemon waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Logs cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log file cannot be opened for a reason that will not pass by itself.
+    #[error("cannot open log_file {path}: {source}")]
+    File {
+        /// The path as configured.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Logs were started before in this process.
+    #[error("logs are started already: {0}")]
+    Started(#[from] TryInitError),
+}
+
+/// Keeps the logs going; dropping it waits a moment (at most two seconds) for the last lines.
+#[derive(Debug)]
+pub struct LogGuard {
+    threads: Vec<WorkerGuard>,
+    lost: Vec<ErrorCounter>,
+    reopen: Option<Arc<AtomicBool>>,
+}
+
+impl LogGuard {
+    /// Opens the log file anew before its next line, for a rotation by somebody else.
+    pub fn reopen(&self) {
+        if let Some(flag) = &self.reopen {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How many lines were dropped because a disk or terminal did not keep up.
+    pub fn lost_lines(&self) -> usize {
+        self.lost.iter().map(ErrorCounter::dropped_lines).sum()
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        // In a thread, since ending a writer that hangs can hang as well.
+        let threads = std::mem::take(&mut self.threads);
+        let (ended, wait) = mpsc::channel();
+        let ending = thread::Builder::new().spawn(move || {
+            drop(threads);
+            // Nobody listens any more once the wait is over.
+            let _ = ended.send(());
+        });
+        if ending.is_ok() {
+            let _ = wait.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Starts the logs of this process.
+///
+/// # Errors
+/// The file's path is wrong or forbidden, or logs were started before.
+pub fn start(settings: &LogSettings) -> Result<LogGuard, LogError> {
+    let mut guard = LogGuard {
+        threads: Vec::new(),
+        lost: Vec::new(),
+        reopen: None,
+    };
+    let file = match &settings.file {
+        Some(path) => {
+            let opened = RotatingFile::open(path, settings.max_size, settings.keep);
+            let file = opened.map_err(|source| LogError::File {
+                path: path.display().to_string(),
+                source,
+            })?;
+            guard.reopen = Some(file.reopen_flag());
+            let writer = guard.queue("log-file", file);
+            let format = OperatorFormat {
+                time: true,
+                priority: false,
+            };
+            let layer = Layer::new().with_ansi(false).with_writer(writer);
+            Some(
+                layer
+                    .event_format(format)
+                    .with_filter(filter(settings.file_level)),
+            )
+        }
+        None => None,
+    };
+    let journal = is_journal();
+    let format = OperatorFormat {
+        time: !journal,
+        priority: journal,
+    };
+    let console = Layer::new()
+        .with_ansi(!journal && wants_colour())
+        .with_writer(guard.queue("log-console", Console))
+        .event_format(format)
+        .with_filter(filter(settings.console_level));
+    tracing_subscriber::registry()
+        .with(file)
+        .with(console)
+        .try_init()?;
+    Ok(guard)
+}
+
+impl LogGuard {
+    fn queue(&mut self, thread: &str, writer: impl Write + Send + 'static) -> NonBlocking {
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUED_LINES)
+            .thread_name(thread)
+            .finish(writer);
+        self.threads.push(guard);
+        self.lost.push(writer.error_counter());
+        writer
+    }
+}
+
+/// What the libraries say about themselves is left out, unless everything is wanted.
+fn filter(level: LogLevel) -> Targets {
+    let (ours, theirs) = match level {
+        LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::OFF),
+        LogLevel::Info => (LevelFilter::INFO, LevelFilter::OFF),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::OFF),
+        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::OFF),
+        LogLevel::Off => (LevelFilter::OFF, LevelFilter::OFF),
+    };
+    // A prefix: it covers jobd, jobd_master and jobd_proto.
+    Targets::new()
+        .with_default(theirs)
+        .with_target("jobd", ours)
+}
+
+/// Whether stdout is the journal itself, and not merely something started below it.
+fn is_journal() -> bool {
+    let Some(stream) = env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stdout()).is_ok_and(|stat| {
+        stream.as_bytes() == format!("{}:{}", stat.st_dev, stat.st_ino).as_bytes()
+    })
+}
+
+fn wants_colour() -> bool {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Stdout, whose reader may be gone.
+struct Console;
+
+impl Write for Console {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // There is nowhere left to complain to.
+        let _ = io::stdout().lock().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = io::stdout().lock().flush();
+        Ok(())
+    }
+}
+
+struct OperatorFormat {
+    /// Whether a line begins with its time.
+    time: bool,
+    /// Whether a line begins with its priority, as the journal reads it.
+    priority: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for OperatorFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = *event.metadata().level();
+        let (word, priority, colour) = describe(level);
+        if self.priority {
+            write!(writer, "<{priority}>")?;
+        }
+        if self.time {
+            write!(writer, "{} ", now()?)?;
+        }
+        if writer.has_ansi_escapes() {
+            write!(writer, "\x1b[{colour}m{word}\x1b[0m ")?;
+        } else {
+            write!(writer, "{word} ")?;
+        }
+        let mut line = LineFields::default();
+        event.record(&mut line);
+        writeln!(writer, "{}{}", line.message, line.fields)
+    }
+}
+
+/// A level as a word of five letters, a syslog priority and an ANSI colour.
+fn describe(level: Level) -> (&'static str, u8, u8) {
+    match level {
+        Level::ERROR => ("ERROR", 3, 31),
+        Level::WARN => ("WARN ", 4, 33),
+        Level::INFO => ("INFO ", 6, 32),
+        Level::DEBUG => ("DEBUG", 7, 34),
+        Level::TRACE => ("TRACE", 7, 35),
+    }
+}
+
+/// The time in RFC 3339, UTC, with milliseconds.
+fn now() -> Result<String, fmt::Error> {
+    const TO_MILLISECONDS: usize = "2026-11-22T04:17:33.123".len();
+    let mut text = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut text))?;
+    text.truncate(TO_MILLISECONDS);
+    text.push('Z');
+    Ok(text)
+}
+
+/// The message of an event, and behind it ` name=value` for each field.
+#[derive(Default)]
+struct LineFields {
+    message: String,
+    fields: String,
+}
+
+impl Visit for LineFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = Limited::default();
+        // Ends early at the limit.
+        let _ = write!(text, "{value:?}");
+        self.add(field.name(), &text.0);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let mut text = Limited::default();
+        let _ = text.write_str(value);
+        self.add(field.name(), &text.0);
+    }
+}
+
+impl LineFields {
+    fn add(&mut self, name: &str, value: &str) {
+        if name == "message" {
+            return escape_into(&mut self.message, value);
+        }
+        self.fields.extend([" ", name, "="]);
+        let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+        if is_quoted || !(value.is_empty() || value.contains([' ', '"', '='])) {
+            escape_into(&mut self.fields, value);
+        } else {
+            self.fields.push('"');
+            escape_into(&mut self.fields, &value.replace('"', "\\\""));
+            self.fields.push('"');
+        }
+    }
+}
+
+/// Text that stops growing at [`MAX_VALUE`] bytes.
+#[derive(Default)]
+struct Limited(String);
+
+impl fmt::Write for Limited {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_VALUE - self.0.len().min(MAX_VALUE);
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push('…');
+        Err(fmt::Error)
+    }
+}
+
+/// Appends `text` with whatever moves a cursor, ends a line or turns its direction escaped.
+fn escape_into(line: &mut String, text: &str) {
+    for char in text.chars() {
+        let is_sly = char.is_control()
+            || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if is_sly {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the service manager is told: ready, status, stopping, still alive.
+//!
+//! Without `NOTIFY_SOCKET` every call does nothing. A message that cannot be delivered is logged
+//! at debug level and forgotten: a daemon serves jobs, not its supervisor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+/// Longest pause between two beats that [`beat_interval`] asks for.
+const LONGEST_BEAT: Duration = Duration::from_secs(5);
+
+/// Shared with the loop that must be alive: it beats on every turn, the watchdog task looks.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeat {
+    /// Written by the loop, taken back by the watchdog task.
+    beaten: Arc<AtomicBool>,
+}
+
+impl Heartbeat {
+    /// Says that the loop turned. Costs one store; call it on every turn.
+    pub fn beat(&self) {
+        self.beaten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was a beat since the last question.
+    fn take(&self) -> bool {
+        self.beaten.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Says that the daemon listens, and what it does.
+pub fn ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+}
+
+/// Says what the daemon does, for `systemctl status`.
+pub fn status(text: &str) {
+    send(&[NotifyState::Status(&one_line(text))]);
+}
+
+/// Says that the shutdown has begun, and what it waits for.
+pub fn stopping(status: &str) {
+    send(&[
+        NotifyState::Stopping,
+        NotifyState::Status(&one_line(status)),
+    ]);
+}
+
+/// How often a loop must beat, even when it has nothing to do, so that the watchdog is content.
+pub fn beat_interval() -> Duration {
+    sd_notify::watchdog_enabled().map_or(LONGEST_BEAT, |limit| (limit / 4).min(LONGEST_BEAT))
+}
+
+/// Starts the task that keeps the service manager's watchdog content for as long as there are
+/// beats; `None` where there is no watchdog. Needs a running runtime.
+pub fn watchdog(heartbeat: Heartbeat) -> Option<JoinHandle<()>> {
+    let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())?;
+    Some(tokio::spawn(keep_content(heartbeat, limit)))
+}
+
+async fn keep_content(heartbeat: Heartbeat, limit: Duration) {
+    let mut ticks = tokio::time::interval(limit / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if heartbeat.take() {
+            send(&[NotifyState::Watchdog]);
+        } else {
+            tracing::debug!("the main loop has not turned since the last watchdog message");
+        }
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "cannot notify the service manager");
+    }
+}
+
+/// A line end would begin another message of the protocol.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}

@@ -289,7 +289,9 @@ impl<'a> Reader<'a> {
             }
             let Entry { section, key, .. } = entry;
             if let Some(earlier) = seen.insert((section, key), entry.line) {
-                let key = name_to_show(entry);
+                // A bare line may be a password that lost its key.
+                let is_bare = entry.value == Value::True;
+                let key = if is_bare { "this key" } else { key };
                 let text = format!("{key} is set again, which overrides line {earlier}");
                 self.note(Some(entry.line), Severity::Warning, text);
             }

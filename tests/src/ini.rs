@@ -40,7 +40,6 @@ impl Ini {
         Self::listen()
             .set("storage", "sqlite")
             .set("sqlite_path", file.display())
-            .set("mysql_table", "jobs")
             .set("launcher", "true {id}")
     }
 

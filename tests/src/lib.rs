@@ -6,7 +6,7 @@
 //! - [`process`] one started program, its log, its memory, its end;
 //! - [`server`], [`template`] a private MariaDB or MySQL; [`database`] one database per test;
 //! - [`programs`] jobd, jobd-master and jobctl from the build, [`ini`] their configs;
-//! - [`wire`] bytes over TCP; [`witness`] who ran when, as the jobs themselves tell it;
+//! - [`wire`] bytes over TCP, [`golden`] the answers they must get; [`witness`] who ran when, as the jobs themselves tell it;
 //! - [`scratch`], [`ports`], [`wait`] folders, ports and conditions.
 //!
 //! It must not know how the programs work inside: they are started, spoken to and killed.
@@ -18,6 +18,7 @@
 )]
 
 pub mod database;
+pub mod golden;
 pub mod ini;
 pub mod ports;
 pub mod process;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jobd_proto::settings::{
     Findings, IniFile, Key, LISTEN_KEYS, LOG_KEYS, LogLevel, Reader, Severity, Value, listen, logs,
-    reference,
+    reference, with_reference,
 };
 
 /// Keys of a program that does not exist, of each kind.
@@ -239,7 +239,7 @@ fn the_shared_groups_have_the_defaults_of_the_reference() {
             .iter()
             .filter(|key| !["", "required"].contains(&key.default));
         given
-            .map(|key| format!("{} = {}\n", key.name, key.default))
+            .map(|key| format!("{} = {}\n", key.name, key.default.trim_matches('`')))
             .collect()
     };
     let text = format!("{text}{}{}", defaults(LISTEN_KEYS), defaults(LOG_KEYS));
@@ -263,4 +263,15 @@ fn the_reference_is_a_markdown_table() {
 | `[targets] NAME` | integer | – | Targets. |
 ";
     assert_eq!(reference(&[&KEYS[..2], &KEYS[2..]]), page);
+}
+
+#[test]
+fn the_reference_replaces_what_a_page_holds_between_its_marks() {
+    let page = "# Config\n<!-- keys of jobd -->\nold\n<!-- end of keys -->\nend\n";
+    let table = reference(&[KEYS]);
+    let wanted = format!("# Config\n<!-- keys of jobd -->\n\n{table}\n<!-- end of keys -->\nend\n");
+    let once = with_reference(page, "jobd", &[KEYS]).unwrap();
+    assert_eq!(once, wanted);
+    assert_eq!(with_reference(&once, "jobd", &[KEYS]).unwrap(), once);
+    assert_eq!(with_reference(page, "jobctl", &[KEYS]), None);
 }

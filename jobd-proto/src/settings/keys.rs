@@ -10,9 +10,9 @@ use std::fmt::Write;
 pub struct Key {
     /// The key as it is written in the file.
     pub name: &'static str,
-    /// What may stand there: `text`, `integer`, `seconds`, `1 or 0`, `off, preferred, required`.
+    /// What may stand there, in Markdown: text, integer, time, size, path, or the words.
     pub kind: &'static str,
-    /// What counts without it, or `required`.
+    /// What counts without it, in Markdown; empty for nothing, or the word `required`.
     pub default: &'static str,
     /// What it does, for operators, in a sentence or two.
     pub doc: &'static str,
@@ -39,25 +39,31 @@ pub fn reference(tables: &[&[Key]]) -> String {
     let mut page = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
     for key in tables.iter().copied().flatten() {
         let cell = |text: &str| text.replace('|', "\\|");
-        let code = |text: &str| match text {
+        let default = match key.default {
             "" => "–".to_owned(),
             "required" => "*required*".to_owned(),
-            text => format!("`{}`", cell(text)),
+            default => cell(default),
         };
-        let Key {
-            name, kind, doc, ..
-        } = key;
-        let (name, default) = (code(name), code(key.default));
+        let (name, kind, doc) = (cell(key.name), cell(key.kind), cell(key.doc));
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            page,
-            "| {name} | {} | {default} | {} |",
-            cell(kind),
-            cell(doc)
-        );
+        let _ = writeln!(page, "| `{name}` | {kind} | {default} | {doc} |");
     }
     page
 }
+
+/// `page` with the reference of `tables` between the lines `<!-- keys of PROGRAM -->` and
+/// `<!-- end of keys -->`, in place of what stands there; `None` where the page lacks them.
+///
+/// A test of each program compares docs/CONFIG.md with this, so that the page cannot grow old.
+pub fn with_reference(page: &str, program: &str, tables: &[&[Key]]) -> Option<String> {
+    let opening = format!("<!-- keys of {program} -->\n");
+    let (before, rest) = page.split_once(&opening)?;
+    let (_, after) = rest.split_once(END_OF_KEYS)?;
+    let table = reference(tables);
+    Some(format!("{before}{opening}\n{table}\n{END_OF_KEYS}{after}"))
+}
+
+const END_OF_KEYS: &str = "<!-- end of keys -->";
 
 /// The name among `known` that somebody who wrote `wrong` most likely meant.
 ///

@@ -28,14 +28,14 @@ pub const LISTEN_KEYS: &[Key] = &[
     },
     Key {
         name: "always_allow_localhost",
-        kind: "1 or 0",
-        default: "0",
+        kind: "`1` or `0`",
+        default: "`0`",
         doc: "Whether clients on the same host are let in without the password.",
     },
     Key {
         name: "max_connections",
         kind: "integer",
-        default: "4096",
+        default: "`4096`",
         doc: "Connections served at a time. At the limit the longest idle one makes room, never \
               a registered worker.",
     },

@@ -15,27 +15,27 @@ pub const LOG_KEYS: &[Key] = &[
     },
     Key {
         name: "log_level_file",
-        kind: "trace, debug, info, warn, error, off",
-        default: "warn",
+        kind: "`trace`, `debug`, `info`, `warn`, `error` or `off`",
+        default: "`warn`",
         doc: "Least level that is written to the file.",
     },
     Key {
         name: "log_level_console",
-        kind: "trace, debug, info, warn, error, off",
-        default: "warn",
+        kind: "`trace`, `debug`, `info`, `warn`, `error` or `off`",
+        default: "`warn`",
         doc: "Least level that is printed on stdout.",
     },
     Key {
         name: "log_file_max_size",
         kind: "size",
-        default: "10M",
+        default: "`10M`",
         doc: "Size at which the file becomes `FILE.1`, `FILE.1` becomes `FILE.2` and so on. \
               0: never, something else rotates.",
     },
     Key {
         name: "log_file_keep",
         kind: "integer",
-        default: "5",
+        default: "`5`",
         doc: "How many old files are kept beside the current one.",
     },
 ];

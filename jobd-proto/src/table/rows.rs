@@ -1,0 +1,382 @@
+//! What an application may do with the job table: add rows and read them. `jobctl` does it through
+//! this; the daemons must not (they never INSERT).
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use sqlx::mysql::MySqlConnection;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use super::columns::{Column, Columns, Kind};
+use super::name::{TableName, quote};
+use super::settings::DatabaseSettings;
+use super::{connect_mysql, connect_sqlite};
+use crate::JobId;
+
+/// A row to insert. Columns left out take the table's defaults.
+#[derive(Clone, Debug, Default)]
+pub struct NewJob {
+    /// The target (queue) that shall run it.
+    pub target: String,
+    /// `manual` instead of `waiting`: it runs only when a client asks for it by id.
+    pub manual: bool,
+    /// For the column `data`.
+    pub data: Option<String>,
+    /// For columns of the application's own, as name and value.
+    pub others: Vec<(String, String)>,
+}
+
+/// A row as text and numbers. `stdout`, `stderr` and `others` are empty in lists.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JobRow {
+    /// Primary key.
+    pub id: JobId,
+    /// Target (queue).
+    pub target: String,
+    /// `waiting`, `manual`, `accepted`, `running`, `done` or `ignored`.
+    pub status: String,
+    /// `ok` or `fail` once done.
+    pub result: Option<String>,
+    /// Exit code, if the process exited.
+    pub return_code: Option<i64>,
+    /// Name of the signal that ended it, if one did.
+    pub sig: Option<String>,
+    /// Seconds since 1970.
+    pub time_created: i64,
+    /// Seconds since 1970; 0 before.
+    pub time_started: i64,
+    /// Seconds since 1970; 0 before.
+    pub time_finished: i64,
+    /// Captured output; while a job is claimed, jobd may keep its claim token in `stderr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<String>,
+    /// See `stdout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<String>,
+    /// Every further column of the table, in its order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<(String, Option<String>)>,
+}
+
+/// Which rows [`Connection::list`] returns.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only this target.
+    pub target: Option<String>,
+    /// Only this status.
+    pub status: Option<String>,
+    /// Only these ids.
+    pub ids: Vec<JobId>,
+    /// At most this many, the newest first.
+    pub limit: u32,
+}
+
+/// An open job table.
+pub struct Connection {
+    driver: Driver,
+    columns: Columns,
+    table: TableName,
+    quoted: String,
+}
+
+enum Driver {
+    MySql(MySqlConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// What went wrong between an application and the table.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The database refused or could not be reached.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The table is not there (or the account may not see it).
+    #[error("table {0} not found, or this account may not see it")]
+    NoTable(String),
+    /// A value for a column that the table does not have.
+    #[error("table {table} has no column `{column}`; it has {known}")]
+    NoColumn {
+        /// The table.
+        table: String,
+        /// The missing column.
+        column: String,
+        /// Those that are there.
+        known: String,
+    },
+    /// A column holds what cannot be read as expected.
+    #[error("row of table {0} cannot be read: {1}")]
+    Unreadable(String, String),
+}
+
+/// Columns that [`JobRow`] names itself.
+const NAMED: [&str; 11] = [
+    "id",
+    "target",
+    "status",
+    "result",
+    "return_code",
+    "sig",
+    "time_created",
+    "time_started",
+    "time_finished",
+    "stdout",
+    "stderr",
+];
+
+/// How many of [`NAMED`], from the first, a list shows.
+const LISTED: usize = 9;
+
+type TextRow = Vec<Option<String>>;
+
+impl Connection {
+    /// Connects and reads the table's columns.
+    pub async fn open(settings: &DatabaseSettings) -> Result<Self, RowError> {
+        let (driver, columns, table) = match settings {
+            DatabaseSettings::MySql(mysql) => {
+                let mut connection = connect_mysql(mysql).await?;
+                let columns =
+                    Columns::of_mysql(&mut connection, &mysql.database, &mysql.table).await?;
+                (Driver::MySql(connection), columns, mysql.table.clone())
+            }
+            DatabaseSettings::Sqlite(sqlite) => {
+                let mut connection = connect_sqlite(sqlite).await?;
+                let columns = Columns::of_sqlite(&mut connection, &sqlite.table).await?;
+                (Driver::Sqlite(connection), columns, sqlite.table.clone())
+            }
+        };
+        if columns.is_empty() {
+            return Err(RowError::NoTable(table.to_string()));
+        }
+        Ok(Self {
+            driver,
+            columns,
+            quoted: table.quoted(),
+            table,
+        })
+    }
+
+    /// The table's columns.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Inserts `count` rows like `job` in one transaction and returns their ids.
+    pub async fn insert(&mut self, job: &NewJob, count: u32) -> Result<Vec<JobId>, RowError> {
+        let (names, values) = self.insert_values(job)?;
+        let now = match self.driver {
+            Driver::MySql(_) => "UNIX_TIMESTAMP()",
+            Driver::Sqlite(_) => "unixepoch()",
+        };
+        let columns: String = names.iter().fold(quote("time_created"), |mut list, name| {
+            let _ = write!(list, ", {}", quote(name));
+            list
+        });
+        let marks = ", ?".repeat(values.len());
+        let sql = format!(
+            "INSERT INTO {} ({columns}) VALUES ({now}{marks})",
+            self.quoted
+        );
+        Ok(self.driver.insert(&sql, &values, count).await?)
+    }
+
+    fn insert_values(&self, job: &NewJob) -> Result<(Vec<String>, Vec<String>), RowError> {
+        let status = if job.manual { "manual" } else { "waiting" };
+        let mut pairs = vec![
+            ("target".to_owned(), job.target.clone()),
+            ("status".to_owned(), status.to_owned()),
+        ];
+        pairs.extend(job.data.clone().map(|data| ("data".to_owned(), data)));
+        pairs.extend(job.others.iter().cloned());
+        for (column, _) in &pairs {
+            if !self.columns.has(&column.to_lowercase()) {
+                return Err(RowError::NoColumn {
+                    table: self.table.to_string(),
+                    column: column.clone(),
+                    known: self
+                        .columns
+                        .iter()
+                        .map(|known| known.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                });
+            }
+        }
+        Ok(pairs.into_iter().unzip())
+    }
+
+    /// The rows that `filter` names, newest first, without outputs.
+    pub async fn list(&mut self, filter: &Filter) -> Result<Vec<JobRow>, RowError> {
+        let select: Vec<String> = NAMED[..LISTED]
+            .iter()
+            .map(|name| self.as_text(name))
+            .collect();
+        let mut conditions = Vec::new();
+        let mut binds = Vec::new();
+        for (column, value) in [("target", &filter.target), ("status", &filter.status)] {
+            if let Some(value) = value {
+                conditions.push(format!("{} = ?", quote(column)));
+                binds.push(value.clone());
+            }
+        }
+        if !filter.ids.is_empty() {
+            let ids: Vec<String> = filter.ids.iter().map(ToString::to_string).collect();
+            conditions.push(format!("`id` IN ({})", ids.join(",")));
+        }
+        let condition = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", conditions.join(" AND "))
+        };
+        let sql = format!(
+            "SELECT {} FROM {} {condition} ORDER BY {}.`id` DESC LIMIT {}",
+            select.join(", "),
+            self.quoted,
+            self.quoted,
+            filter.limit
+        );
+        let rows = self.driver.fetch(&sql, &binds).await?;
+        rows.into_iter().map(|row| self.job_row(row, &[])).collect()
+    }
+
+    /// One row with everything that it holds; `None` where there is none of that id.
+    pub async fn show(&mut self, id: JobId) -> Result<Option<JobRow>, RowError> {
+        let others: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .filter(|name| !NAMED.contains(&name.as_str()))
+            .collect();
+        let select: Vec<String> = NAMED
+            .iter()
+            .copied()
+            .chain(others.iter().map(String::as_str))
+            .map(|name| self.as_text(name))
+            .collect();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE `id` = {id}",
+            select.join(", "),
+            self.quoted
+        );
+        let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
+        row.map(|row| self.job_row(row, &others)).transpose()
+    }
+
+    /// A column as text, whatever its type; NULL where the table lacks it.
+    fn as_text(&self, name: &str) -> String {
+        let quoted = quote(name);
+        match (self.columns.get(name), &self.driver) {
+            (None, _) => "NULL".to_owned(),
+            (
+                Some(Column {
+                    kind: Kind::Binary { .. },
+                    ..
+                }),
+                Driver::MySql(_),
+            ) => quoted,
+            (Some(_), Driver::MySql(_)) => format!("CAST({quoted} AS CHAR)"),
+            (Some(_), Driver::Sqlite(_)) => format!("CAST({quoted} AS TEXT)"),
+        }
+    }
+
+    fn job_row(&self, row: TextRow, others: &[String]) -> Result<JobRow, RowError> {
+        let mut values = row.into_iter();
+        let mut next = || values.next().flatten();
+        let number = |name: &str, value: Option<String>| -> Result<Option<i64>, RowError> {
+            value
+                .map(|text| {
+                    text.parse().map_err(|_| {
+                        RowError::Unreadable(self.table.to_string(), format!("{name} is {text:?}"))
+                    })
+                })
+                .transpose()
+        };
+        let id = number("id", next())?
+            .and_then(|id| u64::try_from(id).ok())
+            .unwrap_or_default();
+        Ok(JobRow {
+            id: JobId(id),
+            target: next().unwrap_or_default(),
+            status: next().unwrap_or_default(),
+            result: next(),
+            return_code: number("return_code", next())?,
+            sig: next(),
+            time_created: number("time_created", next())?.unwrap_or(0),
+            time_started: number("time_started", next())?.unwrap_or(0),
+            time_finished: number("time_finished", next())?.unwrap_or(0),
+            stdout: next(),
+            stderr: next(),
+            others: others.iter().cloned().map(|name| (name, next())).collect(),
+        })
+    }
+}
+
+impl Driver {
+    async fn insert(
+        &mut self,
+        sql: &str,
+        values: &[String],
+        count: u32,
+    ) -> Result<Vec<JobId>, sqlx::Error> {
+        let mut ids = Vec::new();
+        match self {
+            Self::MySql(connection) => {
+                let mut transaction = connection.begin().await?;
+                for _ in 0..count {
+                    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+                    for value in values {
+                        query = query.bind(value);
+                    }
+                    ids.push(JobId(
+                        query.execute(&mut *transaction).await?.last_insert_id(),
+                    ));
+                }
+                transaction.commit().await?;
+            }
+            Self::Sqlite(connection) => {
+                let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+                for _ in 0..count {
+                    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+                    for value in values {
+                        query = query.bind(value);
+                    }
+                    let id = query.execute(&mut *transaction).await?.last_insert_rowid();
+                    ids.push(JobId(id.unsigned_abs()));
+                }
+                transaction.commit().await?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Rows of text columns. Bytes that are no UTF-8 (from a BLOB) are replaced.
+    async fn fetch(&mut self, sql: &str, binds: &[String]) -> Result<Vec<TextRow>, sqlx::Error> {
+        let text = |bytes: Option<Vec<u8>>| {
+            bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let mut found = Vec::new();
+        match self {
+            Self::MySql(connection) => {
+                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+                for bind in binds {
+                    query = query.bind(bind);
+                }
+                for row in query.fetch_all(connection).await? {
+                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(text));
+                    found.push(cells.collect::<Result<TextRow, _>>()?);
+                }
+            }
+            Self::Sqlite(connection) => {
+                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+                for bind in binds {
+                    query = query.bind(bind);
+                }
+                for row in query.fetch_all(connection).await? {
+                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(text));
+                    found.push(cells.collect::<Result<TextRow, _>>()?);
+                }
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,42 @@
+//! Serves requests, whoever brings them: clients on the worker's port, masters on their links. One
+//! short handler per request; the dispatcher does the work.
+
+use jobd_proto::worker::WorkerRequest;
+use jobd_proto::{IncomingRequest, RequestError};
+use serde_json::{Value, json};
+
+use crate::dispatcher::Handle;
+
+/// Answers a request in a task of its own: `run-manual` may take hours, and others are not to wait
+/// behind it.
+pub fn serve(dispatcher: &Handle, incoming: IncomingRequest) {
+    let dispatcher = dispatcher.clone();
+    tokio::spawn(async move {
+        let answer = answer(&dispatcher, &incoming.request.kind, &incoming.request.data).await;
+        incoming.respond(answer);
+    });
+}
+
+async fn answer(dispatcher: &Handle, kind: &str, data: &Value) -> Result<Value, RequestError> {
+    match WorkerRequest::parse(kind, data)? {
+        WorkerRequest::Status => to_json(&dispatcher.status().await?),
+        WorkerRequest::RunManual { ids } => {
+            let mut reply = dispatcher.run_manual(ids).await?;
+            reply.shorten_outputs(jobd_proto::worker::MAX_REPLY_OUTPUT);
+            to_json(&reply)
+        }
+        WorkerRequest::SendSignal { jobs } => to_json(&dispatcher.send_signal(jobs).await?),
+        change @ (WorkerRequest::Poll(_)
+        | WorkerRequest::Pause(_)
+        | WorkerRequest::Continue(_)
+        | WorkerRequest::AddTarget { .. }
+        | WorkerRequest::RemoveTarget { .. }
+        | WorkerRequest::SetTargetConcurrency { .. }) => {
+            dispatcher.change(change).await.map(|()| json!("ok"))
+        }
+    }
+}
+
+fn to_json(reply: &impl serde::Serialize) -> Result<Value, RequestError> {
+    serde_json::to_value(reply).map_err(|error| RequestError(format!("internal error: {error}")))
+}

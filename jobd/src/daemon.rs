@@ -1,0 +1,224 @@
+//! Builds the worker's parts from a config, starts them, waits, and takes them down in order:
+//! the dispatcher drains first, then the links and the port close.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jobd_proto::connection::ConnectionOptions;
+use jobd_proto::daemon::notify::{self, Heartbeat};
+use jobd_proto::daemon::signals::Shutdown;
+use jobd_proto::daemon::{limits, logs};
+use jobd_proto::listener::{self, ListenerOptions};
+use jobd_proto::settings::{Findings, Listen};
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::dispatcher::{Dispatcher, Handle, Settings};
+use crate::job::Tokens;
+use crate::launcher::Launcher;
+use crate::store::{Inspection, Store, StoreError};
+use crate::{EX_CONFIG, control, master_link, store};
+
+/// Threads for everything: the work is waiting for processes and the database, and each thread
+/// costs memory.
+const THREADS: usize = 2;
+
+/// Between two looks for a table whose server cannot be reached yet.
+const TABLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// After the drain: for the last answers to reach their clients.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
+
+/// Runs the worker until a signal has drained it.
+pub fn run(config: &Config, findings: &Findings) -> ExitCode {
+    // Kept to the end: the log's last lines are written when it is dropped.
+    let _logs = match logs::start(&config.logs) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("jobd: {error}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    for (_, line) in findings.iter() {
+        tracing::warn!("{line}");
+    }
+    let ended = runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(serve(config)));
+    match ended {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::TableUnusable) => ExitCode::from(EX_CONFIG),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("jobd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the worker ended.
+enum Ended {
+    Drained,
+    TableUnusable,
+}
+
+async fn serve(config: &Config) -> anyhow::Result<Ended> {
+    let open_files = limits::raise_open_files();
+    let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    let (host, port) = (&config.listen.host, config.listen.port);
+    let port = TcpListener::bind((host.as_str(), port))
+        .await
+        .with_context(|| format!("cannot listen on {host}:{port}"))?;
+    let address = port.local_addr()?;
+
+    let tokens = Tokens::new(&config.name, &config.host_name, instance());
+    let worker = tokens.worker().to_owned();
+    let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), &worker);
+    if let Some(warning) = launcher.missing_program() {
+        tracing::warn!("{warning}");
+    }
+    let table = store::open(&config.database);
+    let heartbeat = Heartbeat::default();
+    let _watchdog = notify::watchdog(heartbeat.clone());
+    let (dispatcher, handle) = Dispatcher::new(
+        settings(config),
+        table.clone(),
+        launcher,
+        tokens,
+        heartbeat,
+        shutdown.clone(),
+    );
+
+    let closing = CancellationToken::new();
+    let clients = tokio::spawn(serve_clients(
+        port,
+        config.listen.clone(),
+        handle.clone(),
+        closing.clone(),
+    ));
+    if let Some(master) = config.master.clone() {
+        tokio::spawn(master_link::run(master, handle.clone(), closing.clone()));
+    }
+    tracing::info!(%address, worker, targets = config.targets.len(), open_files, "listening");
+    notify::ready(&format!(
+        "listening on {address}, {} targets",
+        config.targets.len()
+    ));
+
+    let inspection = tokio::spawn(await_table(table, handle));
+    let unusable = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            let unusable = !inspection.await.unwrap_or(false);
+            if unusable {
+                shutdown.drain.cancel();
+            }
+            unusable
+        }
+    });
+    dispatcher.run().await;
+    closing.cancel();
+    if tokio::time::timeout(CLOSING_TIME, clients).await.is_err() {
+        tracing::warn!("some clients did not take their last answers in time");
+    }
+    tracing::info!("stopped");
+    let unusable = unusable.is_finished() && unusable.await.unwrap_or(false);
+    Ok(if unusable {
+        Ended::TableUnusable
+    } else {
+        Ended::Drained
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        fetch_limit: config.fetch_limit,
+        targets: config.targets.clone(),
+        poll_interval: config.poll_interval,
+        drain_timeout: config.drain_timeout,
+        name: config.name.clone(),
+    }
+}
+
+async fn serve_clients(
+    port: TcpListener,
+    listen: Listen,
+    handle: Handle,
+    closing: CancellationToken,
+) {
+    let options = ListenerOptions {
+        access: listen.access,
+        max_connections: listen.max_connections,
+        connection: ConnectionOptions {
+            half_close: true,
+            ..ConnectionOptions::default()
+        },
+    };
+    listener::run(port, options, closing, move |mut session| {
+        let handle = handle.clone();
+        async move {
+            while let Some(request) = session.next().await {
+                control::serve(&handle, request);
+            }
+        }
+    })
+    .await;
+}
+
+/// Looks at the table until its server answers; `false` where the table is not fit to work on.
+async fn await_table(table: Arc<dyn Store>, handle: Handle) -> bool {
+    let mut reachable = true;
+    loop {
+        match table.inspect().await {
+            Ok(inspection) => return report(inspection, &handle),
+            Err(StoreError::Refused(error)) => {
+                tracing::error!(error, "the database refused to show the table");
+                return false;
+            }
+            Err(error) if reachable => {
+                tracing::error!(%error, "cannot reach the database yet, trying again until it works");
+                reachable = false;
+            }
+            Err(error) => tracing::debug!(%error, "still cannot reach the database"),
+        }
+        tokio::time::sleep(TABLE_PAUSE).await;
+    }
+}
+
+fn report(inspection: Inspection, handle: &Handle) -> bool {
+    for problem in &inspection.problems {
+        if problem.fatal {
+            tracing::error!("{problem}");
+        } else {
+            tracing::warn!("{problem}");
+        }
+    }
+    if inspection.is_fatal() {
+        return false;
+    }
+    tracing::info!(
+        server = inspection.server,
+        abilities = inspection.abilities,
+        "table inspected"
+    );
+    handle.table_ready(inspection);
+    true
+}
+
+/// A number that no other run of this worker on this host has: boot-wide time of start and process id.
+fn instance() -> u64 {
+    let since_1970 = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let ms = u64::try_from(since_1970.as_millis()).unwrap_or(0);
+    // 44 bits of milliseconds last until the year 2527; process ids have at most 22 bits, and two runs within
+    // a millisecond differ in the lower 20 of them.
+    (ms << 20) | u64::from(std::process::id() & 0xF_FFFF)
+}

@@ -1,0 +1,218 @@
+//! What clients ask of the dispatcher, and how they are answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use jobd_proto::worker::{RunManualReply, WorkerRequest, WorkerStatus};
+use jobd_proto::{JobId, RequestError, TargetName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Dispatcher, DrainState, Event};
+use crate::job::{Job, Origin};
+use crate::launcher::Order;
+use crate::store::Inspection;
+use crate::targets::TargetError;
+
+/// A request with the way to answer it.
+#[derive(Debug)]
+pub enum Command {
+    /// `poll`, `pause`, `continue`, `add-target`, `remove-target`, `set-target-concurrency`.
+    Change(WorkerRequest, oneshot::Sender<Result<(), TargetError>>),
+    /// `status`.
+    Status(oneshot::Sender<WorkerStatus>),
+    /// `run-manual`.
+    RunManual(Vec<JobId>, ManualReply),
+    /// `send-signal`.
+    SendSignal(Vec<(JobId, i32)>, oneshot::Sender<BTreeMap<JobId, bool>>),
+}
+
+/// Answers a `run-manual`. A client that went away misses its answer; its jobs run on.
+#[derive(Debug)]
+pub struct ManualReply(oneshot::Sender<Result<RunManualReply, RequestError>>);
+
+impl ManualReply {
+    pub(super) fn send(self, reply: Result<RunManualReply, RequestError>) {
+        let _ = self.0.send(reply);
+    }
+}
+
+/// The way to the dispatcher; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+    served: watch::Receiver<Vec<TargetName>>,
+}
+
+/// What a request gets when the loop has ended.
+fn gone() -> RequestError {
+    RequestError("worker is shutting down".to_owned())
+}
+
+impl Handle {
+    pub(super) fn new(
+        events: mpsc::UnboundedSender<Event>,
+        served: watch::Receiver<Vec<TargetName>>,
+    ) -> Self {
+        Self { events, served }
+    }
+
+    /// The table is fit to work on: claiming may begin.
+    pub fn table_ready(&self, inspection: Inspection) {
+        drop(self.events.send(Event::TableReady(inspection)));
+    }
+
+    /// The served targets, and a way to see them change.
+    pub fn served(&self) -> watch::Receiver<Vec<TargetName>> {
+        self.served.clone()
+    }
+
+    /// Carries out a request that changes something and answers nothing.
+    pub async fn change(&self, request: WorkerRequest) -> Result<(), RequestError> {
+        let changed = self.ask(|answer| Command::Change(request, answer)).await?;
+        changed.map_err(|error| RequestError(error.to_string()))
+    }
+
+    /// What the worker is doing.
+    pub async fn status(&self) -> Result<WorkerStatus, RequestError> {
+        self.ask(Command::Status).await
+    }
+
+    /// Runs manual rows and waits until the last has ended.
+    pub async fn run_manual(&self, ids: Vec<JobId>) -> Result<RunManualReply, RequestError> {
+        self.ask(|answer| Command::RunManual(ids, ManualReply(answer)))
+            .await?
+    }
+
+    /// Sends signals to processes; says for each whether it was delivered.
+    pub async fn send_signal(
+        &self,
+        jobs: Vec<(JobId, i32)>,
+    ) -> Result<BTreeMap<JobId, bool>, RequestError> {
+        self.ask(|answer| Command::SendSignal(jobs, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        self.events
+            .send(Event::Command(command(answer)))
+            .map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn command(&mut self, command: Command) {
+        // A client that has gone away needs no answer.
+        match command {
+            Command::Change(request, answer) => drop(answer.send(self.change(request))),
+            Command::Status(answer) => drop(answer.send(self.status())),
+            Command::RunManual(ids, reply) => self.run_manual(ids, reply),
+            Command::SendSignal(jobs, answer) => self.send_signal(jobs, answer),
+        }
+    }
+
+    fn change(&mut self, request: WorkerRequest) -> Result<(), TargetError> {
+        match request {
+            WorkerRequest::Poll(selection) => {
+                let names = self.targets.select(&selection)?;
+                self.targets.want(&names);
+            }
+            WorkerRequest::Pause(selection) => {
+                let names = self.targets.select(&selection)?;
+                for job in self.targets.pause(&names) {
+                    self.release(job);
+                }
+            }
+            WorkerRequest::Continue(selection) => {
+                let names = self.targets.select(&selection)?;
+                self.targets.resume(&names);
+            }
+            WorkerRequest::AddTarget {
+                target,
+                concurrency,
+            } => {
+                self.targets.add(target, concurrency)?;
+                self.served.send_replace(self.targets.names());
+            }
+            WorkerRequest::RemoveTarget { target } => {
+                self.targets.remove(&target)?;
+                self.served.send_replace(self.targets.names());
+            }
+            WorkerRequest::SetTargetConcurrency {
+                target,
+                concurrency,
+            } => self.targets.set_concurrency(&target, concurrency)?,
+            // These have commands of their own, because they answer with something.
+            WorkerRequest::Status
+            | WorkerRequest::RunManual { .. }
+            | WorkerRequest::SendSignal { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn run_manual(&mut self, ids: Vec<JobId>, reply: ManualReply) {
+        if self.drain != DrainState::Working {
+            return reply.send(Err(gone()));
+        }
+        if self.table.is_none() {
+            return reply.send(Err(RequestError(
+                "the database was not reached yet, try again later".to_owned(),
+            )));
+        }
+        if ids.is_empty() {
+            return reply.send(Ok(RunManualReply::default()));
+        }
+        let ticket = match self.waiters.reserve(&ids, reply) {
+            Ok(ticket) => ticket,
+            Err((reply, id)) => {
+                return reply.send(Err(RequestError(format!(
+                    "another client is already waiting for job {id}"
+                ))));
+            }
+        };
+        self.manual_claims += 1;
+        let token = self.tokens.next(Origin::Manual);
+        let served = self.targets.names();
+        let (store, sender) = (Arc::clone(&self.store), self.sender.clone());
+        tokio::spawn(async move {
+            let claimed = store
+                .claim_manual(token.clone(), ids.clone(), served)
+                .await
+                .map(|claimed| {
+                    let job = |(id, target): &(JobId, TargetName)| Job {
+                        id: *id,
+                        target: target.clone(),
+                        origin: Origin::Manual,
+                        token: token.clone(),
+                    };
+                    let jobs = claimed.jobs.iter().map(job).collect();
+                    (claimed, jobs)
+                });
+            drop(sender.send(Event::ManualClaimed {
+                ticket,
+                ids,
+                claimed,
+            }));
+        });
+    }
+
+    fn send_signal(&self, jobs: Vec<(JobId, i32)>, answer: oneshot::Sender<BTreeMap<JobId, bool>>) {
+        let deliveries = jobs.into_iter().map(|(id, number)| {
+            let (delivered, told) = oneshot::channel();
+            let attempt = self
+                .holding
+                .iter()
+                .find_map(|((held, _), attempt)| attempt.as_ref().filter(|_| *held == id));
+            if let Some(attempt) = attempt {
+                attempt.order(Order::Signal(number, delivered));
+            }
+            async move { (id, told.await.unwrap_or(false)) }
+        });
+        let deliveries = join_all(deliveries);
+        tokio::spawn(async move { answer.send(deliveries.await.into_iter().collect()) });
+    }
+}

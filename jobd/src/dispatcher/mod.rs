@@ -1,0 +1,549 @@
+//! The one loop of the worker. It owns the targets, the running jobs and the waiters.
+//!
+//! ```text
+//!   control ──Command──> ┌────────────┐ ──claim──> store tasks ──> Claimed, Pending, ManualClaimed
+//!                        │ dispatcher │ ──Entry──> ledger ───────> Written
+//!   clock, signals ────> └────────────┘ ──start──> attempts ─────> Exited
+//! ```
+//!
+//! A job's way: `poll` wants its target → `Targets::claims` asks for room → `Store::claim` →
+//! `Targets::startable` gives it a slot → ledger writes `running` → attempt → ledger writes `done`
+//! → the slot is free and a waiter is answered. The loop awaits nothing but its select; every
+//! reason to wake is an [`Event`].
+
+mod command;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jobd_proto::daemon::notify::{Heartbeat, beat_interval};
+use jobd_proto::daemon::signals::Shutdown;
+use jobd_proto::memory::MemoryUsage;
+use jobd_proto::worker::{JobOutcome, WorkerStatus};
+use jobd_proto::{JobId, RequestError, TargetName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant as Deadline, sleep_until};
+
+use self::command::ManualReply;
+use crate::job::{ClaimToken, Job, Origin, Tokens};
+use crate::launcher::{Attempt, Launcher, Order, Outcome};
+use crate::ledger::{Entry, Ledger, Note};
+use crate::store::{Claimed, Finish, Inspection, Store, StoreError};
+use crate::targets::Targets;
+use crate::waiters::{Answer, Ticket, Waiters};
+
+pub use command::{Command, Handle};
+
+/// How long a target rests after a failed claim, or when the system has no room for a process.
+const REST: Duration = Duration::from_secs(1);
+
+/// Events taken in one turn before claims and starts are considered again: enough to see a burst
+/// of exits as one, few enough to keep slots filled.
+const EVENTS_PER_TURN: usize = 64;
+
+/// What killed jobs are told about in their `stderr`.
+const CUT_SHORT: &str = "stopped because the worker is shutting down";
+
+/// Every reason for the loop to turn.
+#[derive(Debug)]
+enum Event {
+    /// The table was inspected and is fit to work on.
+    TableReady(Inspection),
+    /// A client asks for something.
+    Command(Command),
+    /// Which of the targets that wanted nothing have waiting rows.
+    Pending(Result<Vec<TargetName>, StoreError>),
+    /// A claim has ended.
+    Claimed {
+        target: TargetName,
+        asked: u32,
+        claimed: Result<Vec<Job>, StoreError>,
+    },
+    /// A manual claim has ended.
+    ManualClaimed {
+        ticket: Ticket,
+        ids: Vec<JobId>,
+        claimed: Result<(Claimed, Vec<Job>), StoreError>,
+    },
+    /// The ledger has written something.
+    Written(Note),
+    /// A process has ended, or could not be started.
+    Exited(Job, Outcome),
+    /// Time to look at the table.
+    PollTick,
+    /// A rest or a look-ahead has ended, or the watchdog wants to see the loop turn.
+    Wake,
+    /// Take nothing more, let running jobs end.
+    Drain,
+    /// Stop running jobs.
+    Stop,
+}
+
+/// What the loop is made of.
+pub struct Settings {
+    /// `mysql_fetch_limit`; 0 for none.
+    pub fetch_limit: u32,
+    /// `[targets]`.
+    pub targets: Vec<(TargetName, u32)>,
+    /// `poll_interval`; zero turns periodic looks off.
+    pub poll_interval: Duration,
+    /// `drain_timeout`.
+    pub drain_timeout: Duration,
+    /// The worker's name, for `status`.
+    pub name: String,
+}
+
+/// The loop and everything that it alone may change.
+pub struct Dispatcher {
+    settings: Settings,
+    store: Arc<dyn Store>,
+    launcher: Launcher,
+    ledger: Ledger,
+    tokens: Tokens,
+    heartbeat: Heartbeat,
+    shutdown: Shutdown,
+
+    targets: Targets,
+    /// Jobs that have a slot, with their process while there is one. By claim, not by row alone:
+    /// somebody may put a running row back to `waiting` by hand, and then it is claimed once more.
+    holding: HashMap<(JobId, ClaimToken), Option<Attempt>>,
+    waiters: Waiters<ManualReply>,
+    /// Names to register with the master.
+    served: watch::Sender<Vec<TargetName>>,
+
+    events: mpsc::UnboundedReceiver<Event>,
+    sender: mpsc::UnboundedSender<Event>,
+    table: Option<Inspection>,
+    /// Since when claims have been failing.
+    outage: Option<Instant>,
+    looking: bool,
+    manual_claims: usize,
+    releasing: usize,
+    drain: DrainState,
+    next_poll: Option<Deadline>,
+    started: Instant,
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DrainState {
+    Working,
+    /// Running jobs may go on until then.
+    Until(Deadline),
+    Stopping,
+}
+
+impl Dispatcher {
+    /// The loop, not yet running, and the way to reach it.
+    ///
+    /// The event channel has no bound of its own: commands are bounded by the connections' pending
+    /// requests, everything else by the slots and by one claim per target.
+    pub fn new(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        launcher: Launcher,
+        tokens: Tokens,
+        heartbeat: Heartbeat,
+        shutdown: Shutdown,
+    ) -> (Self, Handle) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut targets = Targets::new(settings.fetch_limit);
+        for (name, concurrency) in &settings.targets {
+            targets
+                .add(name.clone(), *concurrency)
+                .expect("a config names a target once");
+        }
+        let (served, served_by) = watch::channel(targets.names());
+        let notes = sender.clone();
+        let ledger = Ledger::start(store.clone(), move |note| {
+            drop(notes.send(Event::Written(note)))
+        });
+        let handle = Handle::new(sender.clone(), served_by);
+        let dispatcher = Self {
+            store,
+            launcher,
+            ledger,
+            tokens,
+            heartbeat,
+            shutdown,
+            targets,
+            holding: HashMap::new(),
+            waiters: Waiters::new(),
+            served,
+            events,
+            sender,
+            table: None,
+            outage: None,
+            looking: false,
+            manual_claims: 0,
+            releasing: 0,
+            drain: DrainState::Working,
+            next_poll: None,
+            started: Instant::now(),
+            settings,
+        };
+        (dispatcher, handle)
+    }
+
+    /// Turns until a shutdown has ended every job and written every row.
+    pub async fn run(mut self) {
+        loop {
+            self.advance();
+            if self.drain != DrainState::Working && self.is_done() {
+                return;
+            }
+            let event = self.next_event().await;
+            self.heartbeat.beat();
+            self.handle(event);
+            for _ in 1..EVENTS_PER_TURN {
+                let Ok(event) = self.events.try_recv() else {
+                    break;
+                };
+                self.handle(event);
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let far = Deadline::now() + beat_interval();
+        let wake = self
+            .targets
+            .next_wake()
+            .map_or(far, |at| far.min(at.into()));
+        let (working, until) = match self.drain {
+            DrainState::Working => (true, None),
+            DrainState::Until(deadline) => (false, Some(deadline)),
+            DrainState::Stopping => (false, None),
+        };
+        tokio::select! {
+            Some(event) = self.events.recv() => event,
+            () = self.shutdown.drain.cancelled(), if working => Event::Drain,
+            () = self.shutdown.now.cancelled(), if until.is_some() => Event::Stop,
+            () = sleep_until(until.unwrap_or(far)), if until.is_some() => Event::Stop,
+            () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
+            () = sleep_until(wake) => Event::Wake,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::TableReady(inspection) => {
+                self.table = Some(inspection);
+                self.schedule_poll();
+            }
+            Event::Command(command) => self.command(command),
+            Event::Pending(found) => self.pending(found),
+            Event::Claimed {
+                target,
+                asked,
+                claimed,
+            } => self.claimed(&target, asked, claimed),
+            Event::ManualClaimed {
+                ticket,
+                ids,
+                claimed,
+            } => self.manual_claimed(ticket, &ids, claimed),
+            Event::Written(note) => self.written(note),
+            Event::Exited(job, outcome) => self.exited(job, outcome),
+            Event::PollTick => self.look(),
+            Event::Wake => self.wake(),
+            Event::Drain => self.begin_drain(),
+            Event::Stop => self.stop_jobs(),
+        }
+    }
+
+    /// Claims what there is room for and starts what has a slot.
+    fn advance(&mut self) {
+        if self.table.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        for (target, limit) in self.targets.claims(now) {
+            self.claim(target, limit);
+        }
+        for job in self.targets.startable(now) {
+            self.holding.insert(slot(&job), None);
+            self.ledger.write(Entry::Start(job));
+        }
+    }
+
+    fn claim(&mut self, target: TargetName, asked: u32) {
+        let token = self.tokens.next(Origin::Background);
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let claimed = store.claim(token.clone(), target.clone(), asked).await;
+            let claimed = claimed.map(|claimed| {
+                let job = |(id, target)| Job {
+                    id,
+                    target,
+                    origin: Origin::Background,
+                    token: token.clone(),
+                };
+                claimed.jobs.into_iter().map(job).collect()
+            });
+            drop(sender.send(Event::Claimed {
+                target,
+                asked,
+                claimed,
+            }));
+        });
+    }
+
+    fn claimed(&mut self, target: &TargetName, asked: u32, claimed: Result<Vec<Job>, StoreError>) {
+        self.note_outage(claimed.as_ref().err());
+        match claimed {
+            Ok(jobs) => {
+                tracing::debug!(%target, rows = jobs.len(), "claimed");
+                for job in self.targets.claimed(target, asked, jobs, Instant::now()) {
+                    self.release(job);
+                }
+            }
+            Err(_) => self.targets.claim_failed(target, Instant::now() + REST),
+        }
+    }
+
+    /// Says once that the database is away, and once that it is back.
+    fn note_outage(&mut self, error: Option<&StoreError>) {
+        match (error, self.outage) {
+            (Some(error), None) => {
+                tracing::error!(%error, "cannot claim jobs, trying again until it works");
+                self.outage = Some(Instant::now());
+            }
+            (Some(error), Some(_)) => tracing::debug!(%error, "still cannot claim jobs"),
+            (None, Some(since)) => {
+                tracing::info!(after = ?since.elapsed(), "claiming jobs again");
+                self.outage = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn release(&mut self, job: Job) {
+        self.releasing += 1;
+        self.ledger.write(Entry::Release(job));
+    }
+
+    /// Asks which idle targets have rows; a poke that got lost costs at most this interval.
+    fn look(&mut self) {
+        self.schedule_poll();
+        let targets = self.targets.hungry(Instant::now());
+        if self.looking || targets.is_empty() {
+            return;
+        }
+        self.looking = true;
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let found = store.pending(targets).await;
+            drop(sender.send(Event::Pending(found)));
+        });
+    }
+
+    fn pending(&mut self, found: Result<Vec<TargetName>, StoreError>) {
+        self.looking = false;
+        self.note_outage(found.as_ref().err());
+        if let Ok(targets) = found {
+            self.targets.want(&targets);
+        }
+    }
+
+    /// Plans the next look, a little off the interval so that many workers do not ask in step.
+    fn schedule_poll(&mut self) {
+        let interval = self.settings.poll_interval;
+        if !interval.is_zero() && self.drain == DrainState::Working {
+            self.next_poll =
+                Some(Deadline::now() + interval.mul_f64(0.9 + 0.2 * random_fraction()));
+        }
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        self.targets.wake(now);
+        for job in self.targets.stale(now) {
+            tracing::debug!(job = %job.id, target = %job.target, "no slot came free for a row claimed ahead, giving it back");
+            self.release(job);
+        }
+    }
+
+    fn manual_claimed(
+        &mut self,
+        ticket: Ticket,
+        ids: &[JobId],
+        claimed: Result<(Claimed, Vec<Job>), StoreError>,
+    ) {
+        self.manual_claims -= 1;
+        let (claimed, jobs) = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, jobs = ids.len(), "cannot claim manual jobs");
+                if let Some(reply) = self.waiters.cancel(ticket) {
+                    reply.send(Err(RequestError(error.to_string())));
+                }
+                return;
+            }
+        };
+        for job in jobs {
+            if let Err(job) = self.targets.push_manual(job) {
+                let error = format!("target '{}' not found (job id={})", job.target, job.id);
+                self.fail_waiter(job.id, error);
+                self.release(job);
+            }
+        }
+        for (id, error) in claimed.errors {
+            self.fail_waiter(id, error);
+        }
+    }
+
+    fn written(&mut self, note: Note) {
+        match note {
+            Note::Started(job) if self.drain == DrainState::Working => self.launch(job),
+            Note::Started(job) => self.back_out(job, "worker is shutting down"),
+            Note::Lost(job) => {
+                tracing::warn!(job = %job.id, target = %job.target, "row was changed by somebody else before its job started, leaving it alone");
+                self.fail_waiter(
+                    job.id,
+                    format!("job {} was changed while it waited to start", job.id),
+                );
+                self.free_slot(&job);
+            }
+            Note::Finished(finish) => self.finished(finish),
+            Note::Released => self.releasing -= 1,
+        }
+    }
+
+    fn launch(&mut self, job: Job) {
+        tracing::debug!(job = %job.id, target = %job.target, "launching");
+        let (slot, sender) = (slot(&job), self.sender.clone());
+        let attempt = Attempt::start(self.launcher.clone(), job.clone(), move |outcome| {
+            drop(sender.send(Event::Exited(job, outcome)));
+        });
+        self.holding.insert(slot, Some(attempt));
+    }
+
+    fn exited(&mut self, job: Job, outcome: Outcome) {
+        self.holding.insert(slot(&job), None);
+        match outcome {
+            Outcome::Ended(end) => {
+                tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
+                self.ledger.write(Entry::Finish(job, end));
+            }
+            Outcome::NoRoom(error) => {
+                tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
+                self.targets.rest(&job.target, Instant::now() + REST);
+                self.back_out(job, &format!("cannot start a process: {error}"));
+            }
+        }
+    }
+
+    /// Gives back a job that has no process, with its slot if it has one.
+    fn back_out(&mut self, job: Job, reason: &str) {
+        self.fail_waiter(job.id, format!("job {} was given back: {reason}", job.id));
+        self.free_slot(&job);
+        self.release(job);
+    }
+
+    fn finished(&mut self, finish: Finish) {
+        let Finish {
+            job,
+            result,
+            code,
+            signal,
+            stdout,
+            stderr,
+            ..
+        } = finish;
+        if self.waiters.awaits(job.id) {
+            let outcome = JobOutcome {
+                result,
+                code,
+                signal,
+                stdout,
+                stderr,
+            };
+            let answer = self.waiters.ended(job.id, outcome);
+            reply(answer);
+        }
+        self.free_slot(&job);
+    }
+
+    fn fail_waiter(&mut self, id: JobId, error: String) {
+        reply(self.waiters.failed(id, error));
+    }
+
+    /// Frees the slot of a job that has one.
+    fn free_slot(&mut self, job: &Job) {
+        if self.holding.remove(&slot(job)).is_some() {
+            self.targets.ended(&job.target, Instant::now());
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.drain = DrainState::Until(Deadline::now() + self.settings.drain_timeout);
+        self.next_poll = None;
+        let unstarted = self.targets.drain();
+        let running = self.holding.len();
+        tracing::info!(running, given_back = unstarted.len(), "draining");
+        jobd_proto::daemon::notify::stopping(&format!("waiting for {running} jobs to end"));
+        for job in unstarted {
+            self.back_out(job, "worker is shutting down");
+        }
+    }
+
+    fn stop_jobs(&mut self) {
+        self.drain = DrainState::Stopping;
+        let attempts: Vec<&Attempt> = self.holding.values().flatten().collect();
+        if !attempts.is_empty() {
+            tracing::warn!(running = attempts.len(), "stopping the jobs that still run");
+        }
+        for attempt in attempts {
+            attempt.order(Order::Stop(CUT_SHORT));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.targets.is_idle()
+            && self.holding.is_empty()
+            && self.releasing == 0
+            && self.manual_claims == 0
+    }
+
+    fn status(&self) -> WorkerStatus {
+        let mut status = WorkerStatus {
+            targets: self.targets.status(),
+            waiters: self.waiters.len(),
+            memory_usage: MemoryUsage::of_this_process(),
+            name: Some(self.settings.name.clone()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            uptime: Some(self.started.elapsed().as_secs()),
+            ..WorkerStatus::default()
+        };
+        let table = match &self.table {
+            Some(inspection) => format!("{}, {}", inspection.server, inspection.abilities),
+            None => "not reached yet".to_owned(),
+        };
+        status.extra.insert("table".to_owned(), table.into());
+        status.extra.insert(
+            "databaseAway".to_owned(),
+            (self.table.is_none() || self.outage.is_some()).into(),
+        );
+        status
+    }
+}
+
+fn slot(job: &Job) -> (JobId, ClaimToken) {
+    (job.id, job.token.clone())
+}
+
+fn reply(answer: Option<Answer<ManualReply>>) {
+    if let Some(Answer { client, reply }) = answer {
+        client.send(Ok(reply));
+    }
+}
+
+/// A number from 0 to 1 that differs between calls and processes: the standard library seeds its
+/// hashers that way. Good enough to keep workers out of step.
+fn random_fraction() -> f64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let bits = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or(0);
+    f64::from(bits) / f64::from(u32::MAX)
+}

@@ -1,0 +1,119 @@
+//! A claimed job as the worker carries it from claim to finish, and the token that says whose it is.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use jobd_proto::{JobId, TargetName};
+
+/// Why a row was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// From `waiting`, by a poll.
+    Background,
+    /// From `manual`, because a client asked for this row and waits for its result.
+    Manual,
+}
+
+/// A row that this worker holds.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Primary key of the row.
+    pub id: JobId,
+    /// The target of this worker that it was claimed for.
+    pub target: TargetName,
+    /// Why it was claimed; where it goes back to if it is given back.
+    pub origin: Origin,
+    /// Names the claim in the row.
+    pub token: ClaimToken,
+}
+
+/// The longest token: what the column `worker` holds, and far below any `stderr` column.
+pub const MAX_TOKEN: usize = 191;
+
+/// `name@host/instance/claim` in ASCII, at most [`MAX_TOKEN`] bytes. Unique for ever: the instance is new at
+/// every start, the claim number in every claim. A manual claim's number begins with `m`.
+///
+/// It stands in the row from claim to finish, and every write after the claim names it: a write
+/// whose token is gone from the row changes nothing.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClaimToken(Arc<str>);
+
+impl ClaimToken {
+    /// The token as it stands in the row.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClaimToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Makes the tokens of one run of this worker.
+#[derive(Debug)]
+pub struct Tokens {
+    prefix: String,
+    last: u64,
+}
+
+impl Tokens {
+    /// `instance` must differ from every other run of a worker of that name and host.
+    pub fn new(name: &str, host: &str, instance: u64) -> Self {
+        Self {
+            prefix: format!("{}@{}/{instance:x}", ascii(name), ascii(host)),
+            last: 0,
+        }
+    }
+
+    /// `name@host/instance`, without a claim.
+    pub fn worker(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A token that was never given before.
+    pub fn next(&mut self, origin: Origin) -> ClaimToken {
+        self.last += 1;
+        let mut token = self.prefix.clone();
+        let mark = match origin {
+            Origin::Background => "",
+            Origin::Manual => "m",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(token, "/{mark}{}", self.last);
+        ClaimToken(token.into())
+    }
+}
+
+/// A part of a token: plain ASCII, at most 64 bytes, without the separators.
+fn ascii(part: &str) -> String {
+    part.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .take(64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_fit_their_column_and_never_repeat() {
+        let mut tokens = Tokens::new(&"ж/@".repeat(99), &"h".repeat(300), u64::MAX);
+        tokens.last = u64::MAX - 2;
+        let (one, two) = (tokens.next(Origin::Background), tokens.next(Origin::Manual));
+        assert!(
+            one.as_str().is_ascii() && two.as_str().len() <= MAX_TOKEN,
+            "{two:?}"
+        );
+        assert_ne!(one, two);
+        assert_eq!(one.as_str().matches(['/', '@']).count(), 3);
+    }
+}

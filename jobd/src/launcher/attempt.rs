@@ -1,0 +1,283 @@
+//! One process from spawn to end: reads its output, carries out orders, waits for it.
+//!
+//! The task owns the process; the [`Attempt`] handle only sends orders. Signals go out only while
+//! the process is not reaped, so that they can never hit a stranger with its number.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use futures::FutureExt as _;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant as Deadline, sleep_until};
+
+use super::capture::{Capture, Captured};
+use super::{End, Launcher, Outcome};
+use crate::job::Job;
+
+/// Bytes that a pipe holds by default (pipe(7)).
+const PIPE_CAPACITY: usize = 64 << 10;
+
+/// Bytes read at a time.
+const CHUNK: usize = 16 << 10;
+
+/// Orders in flight for one job: people send signals, so a handful; beyond, they are refused.
+const MAX_ORDERS: usize = 16;
+
+/// What a running process is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Send this signal to the process itself, as `send-signal` does; answers whether it was delivered.
+    Signal(i32, oneshot::Sender<bool>),
+    /// Stop the whole group: SIGTERM, and SIGKILL after a grace. The text goes to `stderr`.
+    Stop(&'static str),
+}
+
+/// A running attempt.
+#[derive(Debug)]
+pub struct Attempt {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Attempt {
+    /// Starts a job; `done` is called with how it ended, once.
+    pub fn start(
+        launcher: Launcher,
+        job: Job,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Self {
+        let (orders, queue) = mpsc::channel(MAX_ORDERS);
+        tokio::spawn(async move { done(run(&launcher, &job, queue).await) });
+        Self { orders }
+    }
+
+    /// Sends an order; an ended process, or one with too many orders before it, misses it.
+    pub fn order(&self, order: Order) {
+        // Dropping a refused signal's sender answers it with "not delivered".
+        let _ = self.orders.try_send(order);
+    }
+}
+
+async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> Outcome {
+    let mut command = match launcher.command(job) {
+        Ok(command) => command,
+        Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
+    };
+    match command.spawn() {
+        Ok(child) => Outcome::Ended(Process::new(launcher, child, orders).run().await),
+        Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
+        Err(error) => {
+            let code = if error.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            };
+            let program = command
+                .as_std()
+                .get_program()
+                .to_string_lossy()
+                .into_owned();
+            Outcome::Ended(End::never_started(code, &format!("{program}: {error}")))
+        }
+    }
+}
+
+/// Errors of fork(2) and pipe(2) that say nothing about the job.
+fn is_no_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let codes = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+    error
+        .raw_os_error()
+        .is_some_and(|code| codes.iter().any(|known| known.raw_os_error() == code))
+}
+
+/// A process and what is known of it.
+struct Process<'a> {
+    launcher: &'a Launcher,
+    child: Child,
+    pid: Option<Pid>,
+    orders: mpsc::Receiver<Order>,
+    stdout: Stream<ChildStdout>,
+    stderr: Stream<ChildStderr>,
+    /// When the group gets SIGKILL.
+    kill_at: Option<Deadline>,
+    note: Option<&'static str>,
+}
+
+impl<'a> Process<'a> {
+    fn new(launcher: &'a Launcher, mut child: Child, orders: mpsc::Receiver<Order>) -> Self {
+        let limit = launcher.inner.settings.max_output;
+        Self {
+            pid: child
+                .id()
+                .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)),
+            stdout: Stream::new(child.stdout.take(), limit),
+            stderr: Stream::new(child.stderr.take(), limit),
+            launcher,
+            child,
+            orders,
+            kill_at: None,
+            note: None,
+        }
+    }
+
+    async fn run(mut self) -> End {
+        let status = self.until_exit().await;
+        let ended = Instant::now();
+        self.drain_output().await;
+        let (stdout, mut stderr) = (
+            self.stdout.finish(self.launcher),
+            self.stderr.finish(self.launcher),
+        );
+        if let Some(note) = self.note {
+            stderr.note(note);
+        }
+        let (code, signal) = match status {
+            Ok(status) => (status.code(), status.signal()),
+            Err(error) => {
+                stderr.note(&format!("cannot wait for the process: {error}"));
+                (None, None)
+            }
+        };
+        End {
+            code,
+            signal,
+            stdout,
+            stderr,
+            ended,
+        }
+    }
+
+    /// Reads and obeys until the process has exited and is reaped.
+    async fn until_exit(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => {
+                    self.pid = None;
+                    return status;
+                }
+                () = self.stdout.read(), if self.stdout.is_open() => {}
+                () = self.stderr.read(), if self.stderr.is_open() => {}
+                Some(order) = self.orders.recv() => self.obey(order),
+                () = sleep_until(self.kill_at.unwrap_or_else(Deadline::now)), if self.kill_at.is_some() => {
+                    self.kill_at = None;
+                    self.signal_group(Signal::KILL);
+                }
+            }
+        }
+    }
+
+    /// What was written before the exit is in the pipes and read to its end; a background child
+    /// that keeps them open is waited for no longer than `leak_timeout`.
+    async fn drain_output(&mut self) {
+        let deadline = Deadline::now() + self.launcher.inner.settings.leak_timeout;
+        while self.stdout.is_open() || self.stderr.is_open() {
+            tokio::select! {
+                biased;
+                () = self.stdout.read(), if self.stdout.is_open() => {}
+                () = self.stderr.read(), if self.stderr.is_open() => {}
+                () = sleep_until(deadline) => return,
+            }
+            if Deadline::now() >= deadline + OVERTIME {
+                return;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Signal(number, answer) => {
+                let delivered = self.pid.is_some_and(|pid| send(pid, number));
+                // A client that is gone needs no answer.
+                let _ = answer.send(delivered);
+            }
+            Order::Stop(note) => {
+                self.note = Some(note);
+                self.kill_at = Some(Deadline::now() + self.launcher.inner.settings.kill_grace);
+                self.signal_group(Signal::TERM);
+            }
+        }
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Some(pid) = self.pid
+            && let Err(error) = kill_process_group(pid, signal)
+        {
+            tracing::debug!(pid = pid.as_raw_nonzero().get(), %error, "cannot signal the process group");
+        }
+    }
+}
+
+/// Output that keeps coming after the exit, from a background child that never stops writing, is
+/// taken for this much longer than `leak_timeout`.
+const OVERTIME: Duration = Duration::from_secs(1);
+
+/// kill(2) with 0 asks whether the process is there.
+fn send(pid: Pid, number: i32) -> bool {
+    if number == 0 {
+        return test_kill_process(pid).is_ok();
+    }
+    Signal::from_named_raw(number).is_some_and(|signal| kill_process(pid, signal).is_ok())
+}
+
+/// One output pipe.
+struct Stream<R> {
+    pipe: Option<R>,
+    buffer: BytesMut,
+    capture: Capture,
+}
+
+impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
+    fn new(pipe: Option<R>, limit: usize) -> Self {
+        Self {
+            pipe,
+            buffer: BytesMut::new(),
+            capture: Capture::new(limit),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Takes the next bytes, or closes the pipe at its end. Cancel-safe.
+    async fn read(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        self.buffer.clear();
+        self.buffer.reserve(CHUNK);
+        match pipe.read_buf(&mut self.buffer).await {
+            Ok(1..) => self.capture.push(&self.buffer),
+            Ok(0) | Err(_) => self.pipe = None,
+        }
+    }
+
+    /// What was captured. A pipe that is still open belongs to a background child, which must not
+    /// die of its output.
+    fn finish(mut self, launcher: &Launcher) -> Captured {
+        // A last look: on a loaded machine the deadline may have passed before all that was there
+        // already, at most what a pipe holds, was read.
+        for _ in 0..PIPE_CAPACITY / CHUNK {
+            if !self.is_open()
+                || tokio::task::unconstrained(self.read())
+                    .now_or_never()
+                    .is_none()
+            {
+                break;
+            }
+        }
+        if let (Some(mut pipe), Ok(permit)) =
+            (self.pipe, launcher.inner.leaks.clone().try_acquire_owned())
+        {
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+                drop(permit);
+            });
+        }
+        self.capture.finish()
+    }
+}

@@ -1,0 +1,110 @@
+//! A job's environment, and where its program is. Built once per configuration.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// What the service manager tells jobd and nobody else (systemd.exec(5), sd_notify(3),
+/// sd_listen_fds(3)): a job that found these would report jobd's readiness or write to its journal
+/// stream.
+const SERVICE_MANAGERS: [&str; 14] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "CREDENTIALS_DIRECTORY",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "MAINPID",
+    "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+];
+
+/// The program search path of a job whose environment names none.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Variables that every job gets; `JOBD_ID` and its like come on top.
+#[derive(Clone, Debug)]
+pub(super) struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// `inherited` less the service manager's variables, with `own` (`launcher.env.*`) on top.
+    pub(super) fn new(
+        inherited: impl Iterator<Item = (OsString, OsString)>,
+        own: &[(String, String)],
+    ) -> Self {
+        let mut variables: BTreeMap<_, _> = inherited
+            .filter(|(name, _)| !SERVICE_MANAGERS.iter().any(|manager| name == manager))
+            .collect();
+        variables.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
+        Self { variables }
+    }
+
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// The file that a program's name means to a job. An absolute path keeps the process on the
+    /// fast way to start (posix_spawn needs one when the environment is replaced). `None` where
+    /// no directory of PATH holds it.
+    pub(super) fn find(&self, program: &str) -> Option<PathBuf> {
+        if program.contains('/') {
+            return Some(program.into());
+        }
+        let path = self
+            .variables
+            .get(OsStr::new("PATH"))
+            .map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
+        std::env::split_paths(path)
+            .map(|directory| directory.join(program))
+            .find(|file| is_executable(file))
+    }
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_get_their_own_variables_and_not_the_service_managers() {
+        let inherited = [
+            ("NOTIFY_SOCKET", "/run/x"),
+            ("LANG", "C"),
+            ("PATH", "/nowhere"),
+        ];
+        let inherited = inherited
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        let own = [
+            ("LANG".to_owned(), "de_DE.UTF-8".to_owned()),
+            ("PATH".to_owned(), "/nowhere:/bin".to_owned()),
+        ];
+        let environment = Environment::new(inherited, &own);
+        let names: Vec<_> = environment
+            .variables()
+            .map(|(name, value)| format!("{name:?}={value:?}"))
+            .collect();
+        assert_eq!(
+            names,
+            [r#""LANG"="de_DE.UTF-8""#, r#""PATH"="/nowhere:/bin""#]
+        );
+        assert_eq!(environment.find("sh").unwrap(), Path::new("/bin/sh"));
+        assert_eq!(environment.find("no-such-program"), None);
+        assert_eq!(environment.find("./x").unwrap(), Path::new("./x"));
+    }
+}

@@ -1,0 +1,165 @@
+//! Starts a process for a job and brings back how it ended.
+//!
+//! Each process leads a group of its own, so that a job can be stopped with all its children. It
+//! must not know tables, targets or clients: it is given a job and answers with an [`Outcome`].
+
+mod attempt;
+mod capture;
+mod environment;
+mod template;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use self::environment::Environment;
+use crate::job::Job;
+
+pub use attempt::{Attempt, Order};
+pub use capture::Captured;
+pub use template::Template;
+
+/// Background processes that may outlive their job with its pipe in hand, per worker. Their output
+/// is read and dropped, as closing the pipe would kill them at their next word; beyond this many it
+/// is closed all the same, because each costs file descriptors.
+const MAX_LEAKS: usize = 256;
+
+/// The `launcher*` settings.
+#[derive(Clone, Debug)]
+pub struct LauncherSettings {
+    /// `launcher`.
+    pub template: Template,
+    /// `launcher.cwd`; jobd's own working directory if unset.
+    pub cwd: Option<PathBuf>,
+    /// `launcher.env.*`.
+    pub env: Vec<(String, String)>,
+    /// `max_output_buffer`: bytes kept of each stream.
+    pub max_output: usize,
+    /// `leak_timeout`: how long output is awaited after the process has exited.
+    pub leak_timeout: Duration,
+    /// `kill_grace`: between SIGTERM and SIGKILL.
+    pub kill_grace: Duration,
+}
+
+/// Starts jobs of one configuration.
+#[derive(Clone)]
+pub struct Launcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: LauncherSettings,
+    environment: Environment,
+    worker: String,
+    leaks: Arc<Semaphore>,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The job is over.
+    Ended(End),
+    /// The system had no room for a process (EAGAIN, ENOMEM, EMFILE): nothing ran, and it may be
+    /// tried again.
+    NoRoom(io::Error),
+}
+
+/// The end of a job's process, or the reason why it could never have begun.
+#[derive(Debug)]
+pub struct End {
+    /// Exit code; 127 and 126, as shells say it, for a command that does not exist or cannot be run.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// What it wrote.
+    pub stdout: Captured,
+    /// What it wrote.
+    pub stderr: Captured,
+    /// When it ended.
+    pub ended: Instant,
+}
+
+impl Launcher {
+    /// `worker` names this worker to jobs (`JOBD_WORKER`).
+    pub fn new(
+        settings: LauncherSettings,
+        inherited: impl Iterator<Item = (OsString, OsString)>,
+        worker: &str,
+    ) -> Self {
+        let environment = Environment::new(inherited, &settings.env);
+        let leaks = Arc::new(Semaphore::new(MAX_LEAKS));
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                environment,
+                worker: worker.to_owned(),
+                leaks,
+            }),
+        }
+    }
+
+    /// Why the launcher's program could not be started right now, for a warning at start. Programs
+    /// whose name depends on the job cannot be told.
+    pub fn missing_program(&self) -> Option<String> {
+        let Template::Words(words) = &self.inner.settings.template else {
+            return None;
+        };
+        let program = words.first().filter(|program| !program.contains('{'))?;
+        match self.inner.environment.find(program) {
+            None => Some(format!("launcher: {program} is in no directory of PATH")),
+            Some(file) if self.inner.settings.cwd.is_none() && !file.exists() => {
+                Some(format!("launcher: {program} does not exist"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The command of a job, or why there is none.
+    fn command(&self, job: &Job) -> Result<Command, String> {
+        let argv = self.inner.settings.template.argv(job);
+        let (program, arguments) = argv.split_first().expect("a template has a program");
+        let file = self
+            .inner
+            .environment
+            .find(program)
+            .ok_or_else(|| format!("{program}: command not found in PATH"))?;
+        let mut command = Command::new(file);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.inner.environment.variables())
+            .env("JOBD_ID", job.id.to_string())
+            .env("JOBD_TARGET", job.target.as_str())
+            .env("JOBD_ATTEMPT", "1")
+            .env("JOBD_WORKER", &self.inner.worker)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(cwd) = &self.inner.settings.cwd {
+            command.current_dir(cwd);
+        }
+        Ok(command)
+    }
+}
+
+impl End {
+    /// A job that could not be started, ever: its own failure.
+    fn never_started(code: i32, reason: &str) -> Self {
+        let mut stderr = Captured::default();
+        stderr.note(&format!("cannot launch: {reason}"));
+        Self {
+            code: Some(code),
+            signal: None,
+            stdout: Captured::default(),
+            stderr,
+            ended: Instant::now(),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `jobd`, the worker: claims rows of a table by target, runs a command for each, writes back how
+//! it ended. See docs/ARCHITECTURE.md for the map.
+
+mod check;
+mod config;
+mod control;
+mod daemon;
+mod dispatcher;
+mod job;
+mod launcher;
+mod ledger;
+mod master_link;
+mod store;
+mod targets;
+mod waiters;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The exit code for a config that cannot be used (EX_CONFIG of sysexits.h).
+const EX_CONFIG: u8 = 78;
+
+/// Worker of the jobd job queue: claims rows from a MySQL table and runs a command for each.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jobd",
+    version,
+    after_help = "\
+Examples:
+  jobd --check-config                    read /etc/jobd.conf, look at the table, report every mistake
+  jobd --config /etc/jobd/mail.conf      start a worker with another config
+
+SIGTERM or SIGINT: claim nothing more, let running jobs end, write everything, exit 0.
+A second one stops the jobs at once.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 usage, 78 config or table not usable."
+)]
+struct Arguments {
+    /// The config file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/jobd.conf")]
+    config: PathBuf,
+    /// Report every mistake of the config and the table, and exit with 0 or 78.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (config, findings) = match config::read(&arguments.config) {
+        Ok(read) => read,
+        Err(error) => {
+            eprintln!("jobd: {error}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    if arguments.check_config {
+        return check::run(config.as_ref(), &findings);
+    }
+    let Some(config) = config else {
+        eprintln!("{findings}");
+        return ExitCode::from(EX_CONFIG);
+    };
+    daemon::run(&config, &findings)
+}

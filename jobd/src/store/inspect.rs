@@ -1,0 +1,326 @@
+//! Whether a table is fit to work on, and the DDL that would make it so. Pure; the stores read the
+//! catalogues.
+
+use std::fmt;
+
+use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
+
+use crate::job::MAX_TOKEN;
+
+/// What was found out about the table and its server.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// The server: `MariaDB 10.11.6`, `SQLite 3.46.0`.
+    pub server: String,
+    /// What the table's columns switch on, for people.
+    pub abilities: String,
+    /// What is wrong or could be better.
+    pub problems: Vec<Problem>,
+}
+
+impl Inspection {
+    /// Whether the worker must not work on this table.
+    pub fn is_fatal(&self) -> bool {
+        self.problems.iter().any(|problem| problem.fatal)
+    }
+}
+
+/// One thing that is wrong with a table.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Whether it stops a start; otherwise it costs speed or an ability.
+    pub fatal: bool,
+    /// What is wrong.
+    pub text: String,
+    /// What would mend it.
+    pub ddl: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn fatal(text: String) -> Self {
+        Self {
+            fatal: true,
+            text,
+            ddl: None,
+        }
+    }
+
+    pub(super) fn warning(text: String) -> Self {
+        Self {
+            fatal: false,
+            text,
+            ddl: None,
+        }
+    }
+
+    pub(super) fn mended_by(self, ddl: String) -> Self {
+        Self {
+            ddl: Some(ddl),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.ddl
+            .iter()
+            .try_for_each(|ddl| write!(f, "; to mend it: {ddl}"))
+    }
+}
+
+/// An index and its columns in order.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) columns: Vec<String>,
+}
+
+/// Whose DDL to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    MySql,
+    Sqlite,
+}
+
+/// What a seed column must be.
+enum Wanted {
+    Number,
+    Text,
+    Code,
+    Status,
+}
+
+/// The columns of the minimal table, with what MySQL calls them.
+const SEED: [(&str, Wanted, &str); 11] = [
+    (
+        "id",
+        Wanted::Number,
+        "int(10) unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY",
+    ),
+    ("target", Wanted::Text, "char(16) NOT NULL"),
+    ("time_created", Wanted::Number, "int(10) unsigned NOT NULL"),
+    (
+        "time_started",
+        Wanted::Number,
+        "int(10) unsigned NOT NULL DEFAULT 0",
+    ),
+    (
+        "time_finished",
+        Wanted::Number,
+        "int(10) unsigned NOT NULL DEFAULT 0",
+    ),
+    (
+        "status",
+        Wanted::Status,
+        "enum('waiting','manual','accepted','running','done','ignored') NOT NULL DEFAULT 'waiting'",
+    ),
+    ("result", Wanted::Text, "enum('ok','fail') DEFAULT NULL"),
+    (
+        "return_code",
+        Wanted::Code,
+        "tinyint(3) unsigned DEFAULT NULL",
+    ),
+    ("sig", Wanted::Text, "char(10) DEFAULT NULL"),
+    ("stdout", Wanted::Text, "mediumtext DEFAULT NULL"),
+    ("stderr", Wanted::Text, "mediumtext DEFAULT NULL"),
+];
+
+/// The statuses that a worker writes or reads.
+const STATUSES: [&str; 5] = ["waiting", "manual", "accepted", "running", "done"];
+
+/// The column that carries the claim token: `worker`, or on the minimal table `stderr`, which is
+/// empty until the job's end overwrites it.
+pub(super) fn token_column(columns: &Columns) -> &'static str {
+    if columns.has("worker") {
+        "worker"
+    } else {
+        "stderr"
+    }
+}
+
+/// The index that serves a claim: `status` and `target` first, then `id` (which InnoDB appends
+/// to every secondary index by itself).
+pub(super) fn claim_index(indexes: &[Index]) -> Option<&Index> {
+    indexes.iter().find(|index| {
+        let mut columns = index.columns.iter().map(String::as_str);
+        let first = (columns.next(), columns.next());
+        matches!(
+            first,
+            (Some("status"), Some("target")) | (Some("target"), Some("status"))
+        ) && matches!(columns.next(), None | Some("id"))
+    })
+}
+
+/// Everything that columns and indexes tell.
+pub(super) fn table(
+    name: &TableName,
+    columns: &Columns,
+    indexes: &[Index],
+    dialect: Dialect,
+) -> Inspection {
+    let mut problems = Vec::new();
+    if columns.is_empty() {
+        let problem = Problem::fatal(format!(
+            "table {name} not found, or this account may not see it"
+        ));
+        return Inspection {
+            problems: vec![problem.mended_by("see sql/ for the CREATE TABLE".into())],
+            ..Inspection::default()
+        };
+    }
+    for (column, wanted, definition) in &SEED {
+        problems.extend(seed_problem(
+            name, columns, column, wanted, definition, dialect,
+        ));
+    }
+    problems.extend(token_problem(name, columns, dialect));
+    if claim_index(indexes).is_none() {
+        let ddl = match dialect {
+            Dialect::MySql => format!(
+                "ALTER TABLE {} ADD KEY `status_target_idx` (`status`, `target`, `id`);",
+                name.quoted()
+            ),
+            Dialect::Sqlite => format!(
+                "CREATE INDEX `status_target_idx` ON {} (`status`, `target`, `id`);",
+                name.quoted()
+            ),
+        };
+        problems.push(Problem::warning(format!("no index of {name} begins with status, target, id: every claim reads the whole table")).mended_by(ddl));
+    }
+    let abilities = if columns.has("worker") {
+        "claims named in column worker"
+    } else {
+        "minimal table"
+    };
+    Inspection {
+        server: String::new(),
+        abilities: abilities.to_owned(),
+        problems,
+    }
+}
+
+fn seed_problem(
+    name: &TableName,
+    columns: &Columns,
+    column: &str,
+    wanted: &Wanted,
+    definition: &str,
+    dialect: Dialect,
+) -> Option<Problem> {
+    let Some(found) = columns.get(column) else {
+        return Some(
+            Problem::fatal(format!("table {name} has no column {column}"))
+                .mended_by(alter(name, "ADD", column, definition, dialect)),
+        );
+    };
+    let complaint = match (wanted, &found.kind) {
+        (Wanted::Number, Kind::Integer { .. })
+        | (Wanted::Text, Kind::Text { .. } | Kind::Binary { .. }) => return None,
+        (Wanted::Code, Kind::Integer { max, .. }) if *max >= 255 => return None,
+        (Wanted::Code, Kind::Integer { max, .. }) => {
+            let text = format!(
+                "column {column} of {name} is {}: exit codes above {max} are stored as {max}",
+                found.type_text
+            );
+            return Some(
+                Problem::warning(text)
+                    .mended_by(alter(name, "MODIFY", column, definition, dialect)),
+            );
+        }
+        (Wanted::Status, Kind::Text { values, .. }) => {
+            let missing = missing_statuses(values.as_deref())?;
+            format!("column {column} of {name} does not hold {missing}")
+        }
+        _ => format!(
+            "column {column} of {name} is {}, which jobd cannot use",
+            found.type_text
+        ),
+    };
+    Some(Problem::fatal(complaint).mended_by(alter(name, "MODIFY", column, definition, dialect)))
+}
+
+fn missing_statuses(values: Option<&[String]>) -> Option<String> {
+    let values = values?;
+    let missing: Vec<&str> = STATUSES
+        .into_iter()
+        .filter(|status| !values.iter().any(|value| value == status))
+        .collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}
+
+fn token_problem(name: &TableName, columns: &Columns, dialect: Dialect) -> Option<Problem> {
+    let column: &Column = columns.get(token_column(columns))?;
+    match &column.kind {
+        Kind::Text {
+            max_bytes,
+            values: None,
+            ..
+        }
+        | Kind::Binary { max_bytes }
+            if *max_bytes >= MAX_TOKEN as u64 =>
+        {
+            None
+        }
+        _ => {
+            let definition = "varchar(191) CHARACTER SET ascii DEFAULT NULL";
+            let text = format!(
+                "column {} of {name} is {}: the name of a claim needs {MAX_TOKEN} characters",
+                column.name, column.type_text
+            );
+            let how = if column.name == "worker" {
+                "MODIFY"
+            } else {
+                "ADD"
+            };
+            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", definition, dialect)))
+        }
+    }
+}
+
+fn alter(name: &TableName, how: &str, column: &str, definition: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::MySql => format!(
+            "ALTER TABLE {} {how} COLUMN {} {definition};",
+            name.quoted(),
+            quote(column)
+        ),
+        Dialect::Sqlite => {
+            format!("see sql/sqlite for column {column} (SQLite changes no column's type in place)")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(columns: &[&str]) -> Index {
+        Index {
+            name: "i".into(),
+            columns: columns.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn an_index_serves_a_claim_only_in_its_order() {
+        for good in [
+            &["status", "target", "id"][..],
+            &["status", "target"],
+            &["target", "status", "id", "x"],
+        ] {
+            assert!(
+                claim_index(&[index(&["id"]), index(good)]).is_some(),
+                "{good:?}"
+            );
+        }
+        for bad in [
+            &["status"][..],
+            &["status", "target", "time_created"],
+            &["id", "status", "target"],
+        ] {
+            assert!(claim_index(&[index(bad)]).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Which of the rows that a client asked for may run, and what it is told of the others. Pure.
+
+use jobd_proto::{JobId, TargetName};
+
+use super::Claimed;
+
+/// A row that a manual claim has locked.
+pub(super) struct Found {
+    pub(super) id: JobId,
+    pub(super) status: String,
+    pub(super) target: String,
+}
+
+/// Sorts `wanted` ids by what was found. The error texts are the protocol's.
+pub(super) fn sort(
+    wanted: &[JobId],
+    found: Vec<Found>,
+    served: &[TargetName],
+    ignore_case: bool,
+) -> Claimed {
+    let mut claimed = Claimed::default();
+    let mut missing: std::collections::BTreeSet<JobId> = wanted.iter().copied().collect();
+    for row in found {
+        // A padded list may ask for a row twice.
+        if !missing.remove(&row.id) {
+            continue;
+        }
+        if row.status != "manual" {
+            claimed
+                .errors
+                .insert(row.id, format!("status = {} != manual", row.status));
+        } else if let Some(target) = serving(&row.target, served, ignore_case) {
+            claimed.jobs.push((row.id, target.clone()));
+        } else {
+            claimed.errors.insert(
+                row.id,
+                format!("target '{}' not found (job id={})", row.target, row.id),
+            );
+        }
+    }
+    claimed.errors.extend(
+        missing
+            .into_iter()
+            .map(|id| (id, format!("job {id} not found"))),
+    );
+    claimed
+}
+
+/// The served target that a row belongs to: what `target = …` in a poll would say. Comparisons in
+/// the database ignore trailing spaces and, under most collations, case.
+fn serving<'a>(
+    target: &str,
+    served: &'a [TargetName],
+    ignore_case: bool,
+) -> Option<&'a TargetName> {
+    let target = target.trim_end_matches(' ');
+    let exact = served.iter().find(|name| name.as_str() == target);
+    exact.or_else(|| {
+        served
+            .iter()
+            .find(|name| ignore_case && name.as_str().to_lowercase() == target.to_lowercase())
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wanted_id_gets_a_job_or_an_error() {
+        let served = [TargetName::new("mail").unwrap()];
+        let row = |id, status: &str, target: &str| Found {
+            id: JobId(id),
+            status: status.into(),
+            target: target.into(),
+        };
+        let found = vec![
+            row(1, "manual", "Mail "),
+            row(2, "done", "mail"),
+            row(3, "manual", "x"),
+            row(1, "manual", "Mail "),
+        ];
+        let claimed = sort(&[1, 2, 3, 4].map(JobId), found, &served, true);
+        assert_eq!(claimed.ids(), [JobId(1)]);
+        let errors: Vec<&str> = claimed.errors.values().map(String::as_str).collect();
+        assert_eq!(
+            errors,
+            [
+                "status = done != manual",
+                "target 'x' not found (job id=3)",
+                "job 4 not found"
+            ]
+        );
+    }
+
+    #[test]
+    fn case_counts_where_the_database_says_so() {
+        let served = [TargetName::new("mail").unwrap()];
+        assert!(serving("Mail", &served, false).is_none());
+        assert!(serving("mail", &served, false).is_some());
+    }
+}

@@ -1,0 +1,152 @@
+//! The job table as the worker uses it: claim, start, finish, give back.
+//!
+//! Every write is a guarded UPDATE: it names the status that it expects and, after the claim, the
+//! claim's token. What it did not change, its caller must not act on. Nothing here inserts or
+//! deletes a row, and no transaction outlives a call.
+
+mod inspect;
+mod lists;
+mod manual;
+mod mysql;
+mod sqlite;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use jobd_proto::table::DatabaseSettings;
+use jobd_proto::{JobId, JobResult, TargetName};
+
+use crate::job::{ClaimToken, Job, Origin};
+
+pub use inspect::Inspection;
+pub use text::{OutputText, ascii};
+
+/// A database that holds the job table. Calls run to their end even if their caller goes away.
+pub trait Store: Send + Sync + 'static {
+    /// Reads what the table is like. Must have succeeded once, without a fatal problem, before
+    /// any other call.
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>>;
+
+    /// Which of `targets` have a `waiting` row right now. Takes no lock.
+    fn pending(
+        &self,
+        targets: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>>;
+
+    /// `waiting` → `accepted` for the first rows of `target`, at most `limit`; returns what now
+    /// carries `token`. An error means that no row carries it.
+    fn claim(
+        &self,
+        token: ClaimToken,
+        target: TargetName,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>>;
+
+    /// `manual` → `accepted` for the rows of `ids` whose target is one of `served`.
+    fn claim_manual(
+        &self,
+        token: ClaimToken,
+        ids: Vec<JobId>,
+        served: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>>;
+
+    /// Writes a batch in one transaction. May be repeated after an error, whatever became of the
+    /// first try: each entry changes its row once.
+    fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>>;
+
+    /// Makes captured output fit the row's `stdout` and `stderr`, so that the answer to a waiter
+    /// and the row say the same.
+    fn output_text(&self) -> OutputText;
+}
+
+/// The store of a configuration.
+pub fn open(settings: &DatabaseSettings) -> Arc<dyn Store> {
+    match settings {
+        DatabaseSettings::MySql(settings) => Arc::new(mysql::MySqlStore::new(settings.clone())),
+        DatabaseSettings::Sqlite(settings) => Arc::new(sqlite::SqliteStore::new(settings.clone())),
+    }
+}
+
+/// What a claim took.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// Rows that now carry the token, with the served target that each belongs to.
+    pub jobs: Vec<(JobId, TargetName)>,
+    /// Of a manual claim: why the others were left alone, in the words of the protocol.
+    pub errors: BTreeMap<JobId, String>,
+}
+
+impl Claimed {
+    fn of(target: &TargetName, ids: Vec<JobId>) -> Self {
+        Self {
+            jobs: ids.into_iter().map(|id| (id, target.clone())).collect(),
+            errors: BTreeMap::new(),
+        }
+    }
+
+    fn ids(&self) -> Vec<JobId> {
+        self.jobs.iter().map(|(id, _)| *id).collect()
+    }
+}
+
+/// State changes to write together. An id stands in it once at most.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// `accepted` → `running`.
+    pub starts: Vec<Job>,
+    /// `running` → `done`.
+    pub finishes: Vec<Finish>,
+    /// `accepted` or `running` → back to where the claim took it from.
+    pub releases: Vec<Job>,
+}
+
+/// The end of a job.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// The job.
+    pub job: Job,
+    /// `ok` for exit code 0.
+    pub result: JobResult,
+    /// Exit code, where the process exited.
+    pub code: Option<i32>,
+    /// Signal name, where a signal ended it.
+    pub signal: Option<String>,
+    /// Fit for the column.
+    pub stdout: String,
+    /// Fit for the column.
+    pub stderr: String,
+    /// When the process ended; the row's `time_finished` is the database's clock less what has
+    /// passed since.
+    pub ended: Instant,
+}
+
+/// What a batch did, entry by entry, in the batch's order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whether the row is `running` for us now.
+    pub started: Vec<bool>,
+    /// Whether the row is `done` with these values; otherwise somebody else changed it.
+    pub finished: Vec<bool>,
+}
+
+/// Why a call did nothing that counts.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not reachable, lost, read-only or too busy: the same call will do later.
+    #[error("database not available: {0}")]
+    Unavailable(String),
+    /// The server answered and said no: a privilege, a type, a packet too large.
+    #[error("database refused: {0}")]
+    Refused(String),
+}
+
+/// The status that a released row takes.
+fn back_to(job: &Job) -> &'static str {
+    match job.origin {
+        Origin::Background => "waiting",
+        Origin::Manual => "manual",
+    }
+}

@@ -1,0 +1,671 @@
+//! The store on MySQL and MariaDB.
+//!
+//! One row's way: `claim` (select and lock, mark, commit), `record` (start), `record` (finish). A
+//! COMMIT whose answer is lost is never guessed about: the rows are asked who holds them.
+
+mod session;
+mod statements;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jobd_proto::table::{Columns, MySqlSettings, TableName, quote};
+use jobd_proto::{JobId, TargetName};
+use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, MySql, Row as _};
+
+use self::session::{Session, Unit, execute, variables};
+use self::statements::{PROBES, Statements};
+use super::inspect::{self, Dialect, Index, Inspection, Problem};
+use super::lists::{MAX_LIST, key};
+use super::{Batch, Claimed, Finish, OutputText, Recorded, Store, StoreError, back_to, manual};
+use crate::job::{ClaimToken, Job};
+
+/// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(super) struct MySqlStore {
+    settings: MySqlSettings,
+    claims: Arc<Session>,
+    ledger: Arc<Session>,
+    desk: Arc<Session>,
+    statements: RwLock<Option<Arc<Statements>>>,
+}
+
+impl MySqlStore {
+    pub(super) fn new(settings: MySqlSettings) -> Self {
+        let session = || Session::new(settings.clone());
+        Self {
+            claims: session(),
+            ledger: session(),
+            desk: session(),
+            statements: RwLock::new(None),
+            settings,
+        }
+    }
+
+    fn statements(&self) -> Arc<Statements> {
+        let statements = self
+            .statements
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        statements
+            .clone()
+            .expect("a store is inspected before it is used")
+    }
+
+    /// Which of `ids` carry `token`, once the server answers: the truth about a claim whose COMMIT
+    /// got none. The locking read waits for a transaction that still holds the rows.
+    async fn resolve(
+        &self,
+        session: &Arc<Session>,
+        token: &ClaimToken,
+        ids: &[JobId],
+    ) -> Vec<JobId> {
+        let statements = self.statements();
+        loop {
+            let (statements, token, ids) = (statements.clone(), token.clone(), ids.to_vec());
+            let read = session.run(move || {
+                let (statements, token, ids) = (statements.clone(), token.clone(), ids.clone());
+                unit(move |connection| {
+                    async move { holding(connection, &statements, &token, &ids).await }.boxed()
+                })
+            });
+            match read.await {
+                Ok(held) => return held,
+                Err(error) => {
+                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again")
+                }
+            }
+            tokio::time::sleep(RESOLVE_PAUSE).await;
+        }
+    }
+
+    /// Runs a claim. Its unit leaves in the cell what it is about to commit.
+    async fn claimed(
+        &self,
+        session: &Arc<Session>,
+        token: &ClaimToken,
+        make: impl Fn(Arc<OnceLock<Claimed>>) -> Unit<Claimed>,
+    ) -> Result<Claimed, StoreError> {
+        // A repeated unit begins with a new cell: the try before it was rolled back.
+        let committing = Mutex::new(Arc::default());
+        let outcome = session
+            .run(|| {
+                let cell = Arc::new(OnceLock::new());
+                *committing.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
+                make(cell)
+            })
+            .await;
+        let error = match outcome {
+            Ok(claimed) => return Ok(claimed),
+            Err(error) => error,
+        };
+        let cell: Arc<OnceLock<Claimed>> = committing
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(mut claimed) = cell.get().cloned() else {
+            return Err(error);
+        };
+        let held = self.resolve(session, token, &claimed.ids()).await;
+        if held.is_empty() {
+            return Err(error);
+        }
+        claimed.jobs.retain(|(id, _)| held.contains(id));
+        Ok(claimed)
+    }
+}
+
+/// Names the closure's type, which inference does not find by itself.
+fn unit<T, F>(run: F) -> Unit<T>
+where
+    F: for<'c> FnOnce(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>
+        + Send
+        + 'static,
+{
+    Box::new(run)
+}
+
+fn query(sql: &Arc<str>) -> Query<'_, MySql, MySqlArguments> {
+    sqlx::query(AssertSqlSafe(sql.clone()))
+}
+
+fn bind_ids<'q>(
+    mut query: Query<'q, MySql, MySqlArguments>,
+    ids: &[i64],
+) -> Query<'q, MySql, MySqlArguments> {
+    for id in ids {
+        query = query.bind(*id);
+    }
+    query
+}
+
+fn id_of(row: &MySqlRow) -> Result<JobId, sqlx::Error> {
+    row.try_get::<i64, _>(0).map(|id| JobId(id.unsigned_abs()))
+}
+
+async fn holding(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    token: &ClaimToken,
+    ids: &[JobId],
+) -> Result<Vec<JobId>, sqlx::Error> {
+    let mut held = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, ids) = statements.accepted.for_ids(ids);
+        for row in bind_ids(query(&sql).bind(token.as_str()), &ids)
+            .fetch_all(&mut *connection)
+            .await?
+        {
+            held.push(id_of(&row)?);
+        }
+    }
+    Ok(held)
+}
+
+async fn claim(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    token: &ClaimToken,
+    target: &TargetName,
+    limit: u32,
+    committing: &OnceLock<Claimed>,
+) -> Result<Claimed, sqlx::Error> {
+    execute(connection, "START TRANSACTION").await?;
+    let rows = query(&statements.claim_select)
+        .bind(target.as_str())
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut ids = rows.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+    let mut changed = 0;
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, ids) = statements.accept.for_ids(ids);
+        changed += bind_ids(query(&sql).bind(token.as_str()), &ids)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+    }
+    if changed < ids.len() as u64 {
+        // Without SKIP LOCKED others may have been faster: what carries the token is ours.
+        ids = holding(connection, statements, token, &ids).await?;
+    }
+    let claimed = Claimed::of(target, ids);
+    let _ = committing.set(claimed.clone());
+    execute(connection, "COMMIT").await?;
+    Ok(claimed)
+}
+
+async fn claim_manual(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    token: &ClaimToken,
+    wanted: &[JobId],
+    served: &[TargetName],
+    committing: &OnceLock<Claimed>,
+) -> Result<Claimed, sqlx::Error> {
+    let mut found = Vec::new();
+    execute(connection, "START TRANSACTION").await?;
+    for ids in wanted.chunks(MAX_LIST) {
+        let (sql, ids) = statements.manual_select.for_ids(ids);
+        for row in bind_ids(query(&sql), &ids)
+            .fetch_all(&mut *connection)
+            .await?
+        {
+            found.push(manual::Found {
+                id: id_of(&row)?,
+                status: row.try_get(1)?,
+                target: row.try_get(2)?,
+            });
+        }
+    }
+    let claimed = manual::sort(wanted, found, served, statements.target_ignores_case);
+    for ids in claimed.ids().chunks(MAX_LIST) {
+        let (sql, ids) = statements.accept_manual.for_ids(ids);
+        bind_ids(query(&sql).bind(token.as_str()), &ids)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let _ = committing.set(claimed.clone());
+    execute(connection, "COMMIT").await?;
+    Ok(claimed)
+}
+
+async fn record(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    batch: &Batch,
+) -> Result<Recorded, sqlx::Error> {
+    let mut recorded = Recorded::default();
+    execute(connection, "START TRANSACTION").await?;
+    for finish in &batch.finishes {
+        recorded
+            .finished
+            .push(write_finish(connection, statements, finish).await?);
+    }
+    for jobs in batch
+        .starts
+        .chunk_by(|a, b| a.token == b.token)
+        .flat_map(|claim| claim.chunks(MAX_LIST))
+    {
+        recorded
+            .started
+            .extend(start(connection, statements, jobs).await?);
+    }
+    for jobs in batch
+        .releases
+        .chunk_by(|a, b| a.token == b.token)
+        .flat_map(|claim| claim.chunks(MAX_LIST))
+    {
+        let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
+        let query = query(&sql)
+            .bind(back_to(&jobs[0]))
+            .bind(jobs[0].token.as_str());
+        bind_ids(query, &ids).execute(&mut *connection).await?;
+    }
+    execute(connection, "COMMIT").await?;
+    Ok(recorded)
+}
+
+fn ids_of(jobs: &[Job]) -> Vec<JobId> {
+    jobs.iter().map(|job| job.id).collect()
+}
+
+/// Starts jobs of one claim.
+async fn start(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    jobs: &[Job],
+) -> Result<Vec<bool>, sqlx::Error> {
+    let token = jobs[0].token.as_str();
+    let (sql, ids) = statements.start.for_ids(&ids_of(jobs));
+    let changed = bind_ids(query(&sql).bind(token), &ids)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    if changed == jobs.len() as u64 {
+        return Ok(vec![true; jobs.len()]);
+    }
+    // Some were started by this batch's first try, whose answer was lost, or taken from us.
+    let (sql, ids) = statements.started.for_ids(&ids_of(jobs));
+    let rows = bind_ids(query(&sql).bind(token), &ids)
+        .fetch_all(connection)
+        .await?;
+    let running = rows.iter().map(id_of).collect::<Result<Vec<_>, _>>()?;
+    Ok(jobs.iter().map(|job| running.contains(&job.id)).collect())
+}
+
+async fn write_finish(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    finish: &Finish,
+) -> Result<bool, sqlx::Error> {
+    let (least, most) = statements.code_range;
+    let code = finish.code.map(|code| i64::from(code).clamp(least, most));
+    let changed = query(&statements.finish)
+        .bind(finish.result.as_str())
+        .bind(code)
+        .bind(&finish.signal)
+        .bind(&finish.stdout)
+        .bind(&finish.stderr)
+        .bind(i64::try_from(finish.ended.elapsed().as_secs()).unwrap_or(0))
+        .bind(key(finish.job.id))
+        .bind(finish.job.token.as_str())
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    if changed == 1 {
+        return Ok(true);
+    }
+    let same: i64 = query(&statements.finished)
+        .bind(key(finish.job.id))
+        .bind(finish.result.as_str())
+        .bind(code)
+        .bind(&finish.signal)
+        .bind(&finish.stdout)
+        .bind(&finish.stderr)
+        .fetch_one(connection)
+        .await?
+        .try_get(0)?;
+    Ok(same == 1)
+}
+
+impl Store for MySqlStore {
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
+        async move {
+            let settings = self.settings.clone();
+            let found = self
+                .desk
+                .run(move || {
+                    let settings = settings.clone();
+                    unit(move |connection| async move { look(connection, &settings).await }.boxed())
+                })
+                .await?;
+            *self
+                .statements
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = found.statements.map(Arc::new);
+            Ok(found.inspection)
+        }
+        .boxed()
+    }
+
+    fn pending(
+        &self,
+        targets: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>> {
+        async move {
+            let statements = self.statements();
+            self.claims
+                .run(move || {
+                    let (statements, targets) = (statements.clone(), targets.clone());
+                    unit(move |connection| {
+                        async move { pending(connection, &statements, &targets).await }.boxed()
+                    })
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    fn claim(
+        &self,
+        token: ClaimToken,
+        target: TargetName,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
+        async move {
+            let statements = self.statements();
+            self.claimed(&self.claims, &token, |committing| {
+                let (statements, token, target) =
+                    (statements.clone(), token.clone(), target.clone());
+                unit(move |connection| {
+                    async move {
+                        claim(connection, &statements, &token, &target, limit, &committing).await
+                    }
+                    .boxed()
+                })
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn claim_manual(
+        &self,
+        token: ClaimToken,
+        ids: Vec<JobId>,
+        served: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
+        async move {
+            let statements = self.statements();
+            self.claimed(&self.desk, &token, |committing| {
+                let (statements, token, ids, served) = (
+                    statements.clone(),
+                    token.clone(),
+                    ids.clone(),
+                    served.clone(),
+                );
+                unit(move |connection| {
+                    async move {
+                        claim_manual(connection, &statements, &token, &ids, &served, &committing)
+                            .await
+                    }
+                    .boxed()
+                })
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>> {
+        async move {
+            let statements = self.statements();
+            self.ledger
+                .run(move || {
+                    let (statements, batch) = (statements.clone(), batch.clone());
+                    unit(move |connection| {
+                        async move { record(connection, &statements, &batch).await }.boxed()
+                    })
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    fn output_text(&self) -> OutputText {
+        self.statements().output_text.clone()
+    }
+}
+
+async fn pending(
+    connection: &mut MySqlConnection,
+    statements: &Statements,
+    targets: &[TargetName],
+) -> Result<Vec<TargetName>, sqlx::Error> {
+    let mut found = Vec::new();
+    for targets in targets.chunks(PROBES) {
+        let last = targets.last().expect("chunks are not empty");
+        let mut query = query(&statements.pending);
+        for target in targets.iter().chain(std::iter::repeat(last)).take(PROBES) {
+            query = query.bind(target.as_str());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let at = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
+            // Probes beyond the list repeat its last target.
+            found.extend(targets.get(at).cloned());
+        }
+    }
+    Ok(found)
+}
+
+/// What a look at the table gives.
+struct Look {
+    inspection: Inspection,
+    statements: Option<Statements>,
+}
+
+async fn look(
+    connection: &mut MySqlConnection,
+    settings: &MySqlSettings,
+) -> Result<Look, sqlx::Error> {
+    let variables = variables(connection).await?;
+    let version = Version::parse(&variables.version);
+    let columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
+    let indexes = indexes(connection, settings).await?;
+    let mut inspection = inspect::table(&settings.table, &columns, &indexes, Dialect::MySql);
+    inspection.server = version.to_string();
+    if !version.skip_locked() {
+        inspection.problems.push(Problem::warning(format!(
+            "{version} has no SKIP LOCKED (MySQL 8.0.1, MariaDB 10.6): claims stay safe, but workers wait for each other"
+        )));
+    }
+    if inspection.is_fatal() {
+        return Ok(Look {
+            inspection,
+            statements: None,
+        });
+    }
+    let index = inspect::claim_index(&indexes).map(|index| index.name.as_str());
+    let statements = Statements::new(
+        &settings.table,
+        &columns,
+        index,
+        version.skip_locked(),
+        variables.max_packet,
+    );
+    inspection
+        .problems
+        .extend(privileges(connection, settings).await?);
+    inspection
+        .problems
+        .extend(plan(connection, &settings.table).await?);
+    Ok(Look {
+        inspection,
+        statements: Some(statements),
+    })
+}
+
+async fn indexes(
+    connection: &mut MySqlConnection,
+    settings: &MySqlSettings,
+) -> Result<Vec<Index>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR) FROM information_schema.statistics          WHERE table_schema = ? AND table_name = ? ORDER BY index_name, seq_in_index",
+    )
+    .bind(settings.table.database().unwrap_or(&settings.database))
+    .bind(settings.table.table())
+    .fetch_all(connection)
+    .await?;
+    let mut indexes: Vec<Index> = Vec::new();
+    for row in rows {
+        let name: String = row.try_get(0)?;
+        let column = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
+        match indexes.last_mut() {
+            Some(last) if last.name == name => last.columns.push(column),
+            _ => indexes.push(Index {
+                name,
+                columns: vec![column],
+            }),
+        }
+    }
+    Ok(indexes)
+}
+
+/// EXPLAIN asks for the privileges of the statement that it explains.
+async fn privileges(
+    connection: &mut MySqlConnection,
+    settings: &MySqlSettings,
+) -> Result<Vec<Problem>, sqlx::Error> {
+    let table = settings.table.quoted();
+    let statements = [
+        (
+            "SELECT",
+            format!("EXPLAIN SELECT * FROM {table} WHERE `id` = 0"),
+        ),
+        (
+            "UPDATE",
+            format!(
+                "EXPLAIN UPDATE {table} SET `status` = 'done', `time_started` = 0, `time_finished` = 0, `result` = 'ok',                  `return_code` = 0, `sig` = NULL, `stdout` = '', `stderr` = '' WHERE `id` = 0"
+            ),
+        ),
+    ];
+    let mut problems = Vec::new();
+    for (privilege, sql) in statements {
+        match sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(&mut *connection)
+            .await
+        {
+            Ok(_) => {}
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42000") => {
+                let full = format!(
+                    "{}.{}",
+                    quote(settings.table.database().unwrap_or(&settings.database)),
+                    quote(settings.table.table())
+                );
+                problems.push(
+                    Problem::fatal(format!(
+                        "account {} lacks the {privilege} privilege on {}: {error}",
+                        settings.user, settings.table
+                    ))
+                    .mended_by(format!("GRANT SELECT, UPDATE ON {full} TO …;")),
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(problems)
+}
+
+/// Rows from which on a plan without an index is worth a warning; below, planners read it all
+/// and are right.
+const FILLED: u64 = 10_000;
+
+/// How the server itself would look for waiting rows.
+async fn plan(
+    connection: &mut MySqlConnection,
+    table: &TableName,
+) -> Result<Vec<Problem>, sqlx::Error> {
+    let sql = format!(
+        "EXPLAIN SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {0}.`id` LIMIT 10",
+        table.quoted()
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let text = |name| {
+        let bytes = row
+            .try_get_unchecked::<Option<Vec<u8>>, _>(name)
+            .ok()
+            .flatten();
+        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let key = text("key");
+    let extra = text("Extra").unwrap_or_default();
+    let rows = row
+        .try_get_unchecked::<Option<u64>, _>("rows")
+        .ok()
+        .flatten()
+        .unwrap_or(0);
+    if rows < FILLED || (key.is_some() && !extra.contains("filesort")) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Problem::warning(format!(
+        "EXPLAIN of a claim on {table} says key {}, {rows} rows, {extra}: each claim would read that much; run ANALYZE TABLE, or add the index",
+        key.as_deref().unwrap_or("NULL"),
+    ))])
+}
+
+/// A server's version, as `version` says it: `10.11.6-MariaDB-0+deb12u1`, `9.7.0`.
+struct Version {
+    text: String,
+    numbers: [u32; 3],
+}
+
+impl Version {
+    fn parse(text: &str) -> Self {
+        // Old MariaDB servers pretend to be 5.5.5 to old replicas.
+        let plain = text.strip_prefix("5.5.5-").unwrap_or(text);
+        let mut numbers = plain
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|part| part.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        Self {
+            numbers: [next(), next(), next()],
+            text: text.to_owned(),
+        }
+    }
+
+    fn is_mariadb(&self) -> bool {
+        self.text.to_lowercase().contains("mariadb")
+    }
+
+    /// Since MySQL 8.0.1 and MariaDB 10.6.
+    fn skip_locked(&self) -> bool {
+        if self.is_mariadb() {
+            self.numbers >= [10, 6, 0]
+        } else {
+            self.numbers >= [8, 0, 1]
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [major, minor, patch] = self.numbers;
+        let name = if self.is_mariadb() {
+            "MariaDB"
+        } else {
+            "MySQL"
+        };
+        write!(f, "{name} {major}.{minor}.{patch}")
+    }
+}

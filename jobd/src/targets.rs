@@ -1,0 +1,660 @@
+//! The targets that this worker serves: slots, queues, pauses, remembered polls. Pure: it names no
+//! clock, no database and no process, and takes `now` from its caller.
+//!
+//! It decides what to claim and what to start; the dispatcher does it and tells what came of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use jobd_proto::worker::TargetStatus;
+use jobd_proto::{TargetName, Targets as Selection};
+
+use crate::job::Job;
+
+/// A claimed row that waited this long for a slot goes back to the table, where another worker may
+/// have one free. A look-ahead is meant to cover a claim's round trip, not a long job.
+const LOOK_AHEAD_TIME: Duration = Duration::from_secs(5);
+
+/// Look-ahead follows what a target finished within this time.
+const PACE_WINDOW: Duration = Duration::from_secs(1);
+
+/// The most rows of one claim where `mysql_fetch_limit` sets no limit: one claim must not lock and
+/// carry more than a moment's work.
+const MAX_CLAIM: usize = 1000;
+
+/// Every target by name.
+#[derive(Debug)]
+pub struct Targets {
+    targets: BTreeMap<TargetName, Target>,
+    fetch_limit: usize,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Target {
+    concurrency: usize,
+    paused: bool,
+    /// Background jobs claimed ahead, oldest first.
+    queue: VecDeque<(Instant, Job)>,
+    /// Manual jobs without a slot yet; they go first and ignore a pause.
+    manual: VecDeque<Job>,
+    /// Slots taken: from the decision to start until the end is written.
+    running: usize,
+    /// A claim is under way.
+    claiming: bool,
+    /// Rows may be waiting: polled, or the last claim was full.
+    wanted: bool,
+    /// No claim and no start before this moment.
+    rest_until: Option<Instant>,
+    pace: Pace,
+}
+
+/// Why a request about targets is refused; the texts are the protocol's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TargetError {
+    /// A poll, pause or continue names a target that is not served.
+    #[error("invalid target '{0}'")]
+    Invalid(String),
+    /// A change names a target that is not served.
+    #[error("target '{0}' not found")]
+    NotFound(TargetName),
+    /// `add-target` of a served target.
+    #[error("target '{0}' already added")]
+    Exists(TargetName),
+    /// `remove-target` with jobs queued, running or being claimed.
+    #[error("queue is not empty")]
+    Busy,
+}
+
+impl Targets {
+    /// None yet. `fetch_limit` bounds one claim; 0 leaves it to a constant.
+    pub fn new(fetch_limit: u32) -> Self {
+        let fetch_limit = match fetch_limit {
+            0 => MAX_CLAIM,
+            limit => MAX_CLAIM.min(limit as usize),
+        };
+        Self {
+            targets: BTreeMap::new(),
+            fetch_limit,
+            draining: false,
+        }
+    }
+
+    /// Serves one more target, from its first rows on.
+    pub fn add(&mut self, name: TargetName, concurrency: u32) -> Result<(), TargetError> {
+        if self.targets.contains_key(&name) {
+            return Err(TargetError::Exists(name));
+        }
+        self.targets.insert(name, Target::new(concurrency as usize));
+        Ok(())
+    }
+
+    /// Stops serving a target that is idle.
+    pub fn remove(&mut self, name: &TargetName) -> Result<(), TargetError> {
+        let target = self
+            .targets
+            .get(name)
+            .ok_or_else(|| TargetError::NotFound(name.clone()))?;
+        if target.claiming || target.length() > 0 {
+            return Err(TargetError::Busy);
+        }
+        self.targets.remove(name);
+        Ok(())
+    }
+
+    /// Changes a limit. Running jobs above a lowered limit go on.
+    pub fn set_concurrency(
+        &mut self,
+        name: &TargetName,
+        concurrency: u32,
+    ) -> Result<(), TargetError> {
+        let target = self
+            .targets
+            .get_mut(name)
+            .ok_or_else(|| TargetError::NotFound(name.clone()))?;
+        // A raised limit has room for rows that nobody pokes about again.
+        target.wanted |= concurrency as usize > target.concurrency;
+        target.concurrency = concurrency as usize;
+        Ok(())
+    }
+
+    /// The served targets that a request selects.
+    pub fn select(&self, selection: &Selection) -> Result<Vec<TargetName>, TargetError> {
+        match selection {
+            Selection::All => Ok(self.names()),
+            Selection::Named(names) => names
+                .iter()
+                .map(|name| match self.targets.get_key_value(name.as_str()) {
+                    Some((name, _)) => Ok(name.clone()),
+                    None => Err(TargetError::Invalid(name.clone())),
+                })
+                .collect(),
+        }
+    }
+
+    /// Every served target.
+    pub fn names(&self) -> Vec<TargetName> {
+        self.targets.keys().cloned().collect()
+    }
+
+    /// Targets that a periodic look at the table should ask about.
+    pub fn hungry(&self, now: Instant) -> Vec<TargetName> {
+        let hungry = |target: &Target| !target.claiming && !target.wanted && target.room(now) > 0;
+        self.targets
+            .iter()
+            .filter(|(_, target)| !self.draining && hungry(target))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Remembers that rows of these targets may be waiting.
+    pub fn want(&mut self, names: &[TargetName]) {
+        self.each(names, |target| target.wanted = true);
+    }
+
+    /// Pauses targets and hands back what they had claimed ahead. Running and manual jobs go on.
+    pub fn pause(&mut self, names: &[TargetName]) -> Vec<Job> {
+        let mut back = Vec::new();
+        self.each(names, |target| {
+            target.paused = true;
+            back.extend(target.queue.drain(..).map(|(_, job)| job));
+        });
+        back
+    }
+
+    /// Ends a pause, and looks for rows at once.
+    pub fn resume(&mut self, names: &[TargetName]) {
+        self.each(names, |target| {
+            target.paused = false;
+            target.wanted = true;
+        });
+    }
+
+    /// The claims to make now, each with the most rows to take. One claim per target at a time.
+    pub fn claims(&mut self, now: Instant) -> Vec<(TargetName, u32)> {
+        if self.draining {
+            return Vec::new();
+        }
+        let limit = self.fetch_limit;
+        let due = self
+            .targets
+            .iter_mut()
+            .filter(|(_, target)| target.wants_claim(now));
+        due.map(|(name, target)| {
+            target.claiming = true;
+            target.wanted = false;
+            (
+                name.clone(),
+                u32::try_from(target.room(now).min(limit)).unwrap_or(u32::MAX),
+            )
+        })
+        .collect()
+    }
+
+    /// Takes in what a claim brought and returns what must go back, because the target was paused
+    /// or the worker drains. A full claim means that there may be more.
+    pub fn claimed(
+        &mut self,
+        name: &TargetName,
+        asked: u32,
+        jobs: Vec<Job>,
+        now: Instant,
+    ) -> Vec<Job> {
+        let Some(target) = self.targets.get_mut(name) else {
+            return jobs;
+        };
+        target.claiming = false;
+        target.wanted |= jobs.len() >= asked as usize;
+        if target.paused || self.draining {
+            return jobs;
+        }
+        target.queue.extend(jobs.into_iter().map(|job| (now, job)));
+        Vec::new()
+    }
+
+    /// A claim did not succeed: it is wanted again, after a rest.
+    pub fn claim_failed(&mut self, name: &TargetName, rest_until: Instant) {
+        if let Some(target) = self.targets.get_mut(name) {
+            target.claiming = false;
+            target.wanted = true;
+            target.rest_until = Some(rest_until);
+        }
+    }
+
+    /// Queues a manual job; gives it back where the target is gone or the worker drains.
+    pub fn push_manual(&mut self, job: Job) -> Result<(), Job> {
+        match self.targets.get_mut(&job.target) {
+            Some(target) if !self.draining => {
+                target.manual.push_back(job);
+                Ok(())
+            }
+            _ => Err(job),
+        }
+    }
+
+    /// Jobs that have a slot now; the slots count as taken from here on.
+    pub fn startable(&mut self, now: Instant) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for target in self
+            .targets
+            .values_mut()
+            .filter(|target| !target.resting(now))
+        {
+            while target.running < target.concurrency {
+                let next = target
+                    .manual
+                    .pop_front()
+                    .or_else(|| target.queue.pop_front().map(|(_, job)| job));
+                let Some(job) = next else { break };
+                target.running += 1;
+                jobs.push(job);
+            }
+        }
+        jobs
+    }
+
+    /// A job is over and its end is written: its slot is free.
+    pub fn ended(&mut self, name: &TargetName, now: Instant) {
+        if let Some(target) = self.targets.get_mut(name) {
+            target.running = target
+                .running
+                .checked_sub(1)
+                .expect("a slot is freed once per start");
+            target.pace.note(now);
+        }
+    }
+
+    /// The system has no room for a process: no claim and no start for a moment.
+    pub fn rest(&mut self, name: &TargetName, until: Instant) {
+        if let Some(target) = self.targets.get_mut(name) {
+            target.rest_until = Some(until);
+            target.wanted = true;
+        }
+    }
+
+    /// When [`Self::wake`] or [`Self::stale`] next have something to do.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let stale = |target: &Target| {
+            target
+                .queue
+                .front()
+                .map(|(since, _)| *since + LOOK_AHEAD_TIME)
+        };
+        self.targets
+            .values()
+            .flat_map(|target| [target.rest_until, stale(target)])
+            .flatten()
+            .min()
+    }
+
+    /// Forgets rests that are over.
+    pub fn wake(&mut self, now: Instant) {
+        for target in self
+            .targets
+            .values_mut()
+            .filter(|target| !target.resting(now))
+        {
+            target.rest_until = None;
+        }
+    }
+
+    /// Rows claimed ahead that have waited too long for a slot.
+    pub fn stale(&mut self, now: Instant) -> Vec<Job> {
+        let mut back = Vec::new();
+        for target in self.targets.values_mut() {
+            while target
+                .queue
+                .front()
+                .is_some_and(|(since, _)| now.duration_since(*since) >= LOOK_AHEAD_TIME)
+            {
+                back.extend(target.queue.pop_front().map(|(_, job)| job));
+                target.wanted = true;
+            }
+        }
+        back
+    }
+
+    /// Takes nothing any more and hands back everything that has not started.
+    pub fn drain(&mut self) -> Vec<Job> {
+        self.draining = true;
+        let queues = self.targets.values_mut();
+        queues
+            .flat_map(|target| {
+                target
+                    .manual
+                    .drain(..)
+                    .chain(target.queue.drain(..).map(|(_, job)| job))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Whether nothing is queued, running or being claimed.
+    pub fn is_idle(&self) -> bool {
+        self.targets
+            .values()
+            .all(|target| !target.claiming && target.length() == 0)
+    }
+
+    /// What `status` tells.
+    pub fn status(&self) -> BTreeMap<String, TargetStatus> {
+        self.targets
+            .iter()
+            .map(|(name, target)| (name.to_string(), target.status()))
+            .collect()
+    }
+
+    fn each(&mut self, names: &[TargetName], mut change: impl FnMut(&mut Target)) {
+        for name in names {
+            if let Some(target) = self.targets.get_mut(name) {
+                change(target);
+            }
+        }
+    }
+}
+
+impl Target {
+    fn new(concurrency: usize) -> Self {
+        Self {
+            concurrency,
+            paused: false,
+            queue: VecDeque::new(),
+            manual: VecDeque::new(),
+            running: 0,
+            claiming: false,
+            wanted: true,
+            rest_until: None,
+            pace: Pace::default(),
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.queue.len() + self.manual.len() + self.running
+    }
+
+    fn resting(&self, now: Instant) -> bool {
+        self.rest_until.is_some_and(|until| now < until)
+    }
+
+    /// Slots that nothing is queued for yet.
+    fn free(&self) -> usize {
+        self.concurrency
+            .saturating_sub(self.running + self.manual.len() + self.queue.len())
+    }
+
+    /// How many rows may be claimed: the free slots, and ahead of them as many as ended within the
+    /// last second, at most the concurrency again. So a busy queue of short jobs never waits for
+    /// the table, and no row waits here behind a long job while another worker is idle.
+    fn room(&self, now: Instant) -> usize {
+        if self.paused || self.resting(now) {
+            return 0;
+        }
+        let ahead = self.pace.recent(now).min(self.concurrency);
+        (self.concurrency + ahead)
+            .saturating_sub(self.running + self.manual.len() + self.queue.len())
+    }
+
+    /// A free slot is reason enough; to fill up the look-ahead a claim waits until half of it is gone.
+    fn wants_claim(&self, now: Instant) -> bool {
+        let room = self.room(now);
+        self.wanted
+            && !self.claiming
+            && room > 0
+            && (self.free() > 0 || room > self.concurrency / 2)
+    }
+
+    fn status(&self) -> TargetStatus {
+        TargetStatus {
+            paused: self.paused,
+            concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
+            length: self.length(),
+            running: Some(self.running),
+            queued: Some(self.queue.len() + self.manual.len()),
+            ..TargetStatus::default()
+        }
+    }
+}
+
+/// Ends within about the last [`PACE_WINDOW`]: this window's and the one before.
+#[derive(Debug, Default)]
+struct Pace {
+    began: Option<Instant>,
+    before: usize,
+    now: usize,
+}
+
+impl Pace {
+    fn note(&mut self, at: Instant) {
+        let began = *self.began.get_or_insert(at);
+        let windows = at.duration_since(began).as_millis() / PACE_WINDOW.as_millis();
+        if windows > 0 {
+            self.before = if windows == 1 { self.now } else { 0 };
+            self.now = 0;
+            self.began = Some(at);
+        }
+        self.now += 1;
+    }
+
+    fn recent(&self, at: Instant) -> usize {
+        match self.began.map(|began| at.duration_since(began)) {
+            Some(since) if since < PACE_WINDOW => self.now.max(self.before),
+            Some(since) if since < PACE_WINDOW * 2 => self.now,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use jobd_proto::JobId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::{Origin, Tokens};
+
+    fn name(index: u8) -> TargetName {
+        TargetName::new(format!("t{index}")).unwrap()
+    }
+
+    fn job(id: u64, target: TargetName, origin: Origin) -> Job {
+        Job {
+            id: JobId(id),
+            target,
+            origin,
+            token: Tokens::new("w", "h", id).next(origin),
+        }
+    }
+
+    /// A targets machine with everything that is under way around it.
+    struct World {
+        targets: Targets,
+        now: Instant,
+        claims: Vec<(TargetName, u32)>,
+        running: Vec<Job>,
+        back: usize,
+        ended: usize,
+        made: u64,
+        drained: bool,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut targets = Targets::new(10);
+            (0..3).for_each(|index| targets.add(name(index), u32::from(index) * 2 + 1).unwrap());
+            Self {
+                targets,
+                now: Instant::now(),
+                claims: Vec::new(),
+                running: Vec::new(),
+                back: 0,
+                ended: 0,
+                made: 0,
+                drained: false,
+            }
+        }
+
+        fn act(&mut self, action: u8, pick: u8) {
+            let target = name(pick % 3);
+            match action {
+                0 => self.targets.want(&[target]),
+                1 => self.back += self.targets.pause(&[target]).len(),
+                2 => self.targets.resume(&[target]),
+                3 => self
+                    .targets
+                    .set_concurrency(&target, u32::from(pick % 5) + 1)
+                    .unwrap(),
+                4 => self.now += Duration::from_millis(u64::from(pick) * 20),
+                5 => {
+                    self.made += 1;
+                    let manual = job(self.made, target, Origin::Manual);
+                    self.back += usize::from(self.targets.push_manual(manual).is_err());
+                }
+                6 | 7 => self.end_claim(action == 7, pick),
+                8 => {
+                    if let Some(job) = self.running.pop() {
+                        self.targets.ended(&job.target, self.now);
+                        self.ended += 1;
+                    }
+                }
+                9 => self.targets.rest(&target, self.now + REST),
+                10 => {
+                    self.targets.wake(self.now);
+                    self.back += self.targets.stale(self.now).len();
+                }
+                _ if pick > 250 => {
+                    self.back += self.targets.drain().len();
+                    self.drained = true;
+                }
+                _ => {}
+            }
+            let claims = self.targets.claims(self.now);
+            assert!(
+                claims.is_empty() || !self.drained,
+                "a draining worker claims nothing"
+            );
+            self.claims.extend(claims);
+            self.running.extend(self.targets.startable(self.now));
+        }
+
+        fn end_claim(&mut self, fails: bool, pick: u8) {
+            let Some((target, asked)) = self.claims.pop() else {
+                return;
+            };
+            if fails {
+                return self.targets.claim_failed(&target, self.now + REST);
+            }
+            let rows = u64::from(asked.min(u32::from(pick % 12)));
+            let jobs = (0..rows)
+                .map(|row| job(self.made + row + 1, target.clone(), Origin::Background))
+                .collect();
+            self.made += rows;
+            self.back += self.targets.claimed(&target, asked, jobs, self.now).len();
+        }
+
+        fn check(&self, limits: &[usize]) {
+            let mut held = 0;
+            for (target, most) in self.targets.targets.values().zip(limits) {
+                assert!(
+                    target.running <= *most,
+                    "no more jobs than a limit that was in force since they started"
+                );
+                held += target.length();
+            }
+            assert_eq!(
+                held + self.back + self.ended,
+                usize::try_from(self.made).unwrap(),
+                "every job is somewhere"
+            );
+            for (target, asked) in &self.claims {
+                assert_eq!(
+                    self.claims
+                        .iter()
+                        .filter(|(other, _)| other == target)
+                        .count(),
+                    1,
+                    "one claim per target"
+                );
+                assert!((1..=10).contains(asked));
+            }
+        }
+    }
+
+    const REST: Duration = Duration::from_millis(500);
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_order_of_events_keeps_the_limits(events in prop::collection::vec((0_u8..12, any::<u8>()), 1..120)) {
+            let mut world = World::new();
+            let mut limits: Vec<usize> = world.targets.targets.values().map(|target| target.concurrency).collect();
+            for (action, pick) in events {
+                let running: usize = world.targets.targets.values().map(|target| target.running).sum();
+                world.act(action, pick);
+                prop_assert!(world.running.len() == world.targets.targets.values().map(|target| target.running).sum::<usize>());
+                prop_assert!(running <= world.running.len() + 1);
+                for (limit, target) in limits.iter_mut().zip(world.targets.targets.values()) {
+                    // A lowered limit holds once the jobs above it have ended.
+                    *limit = target.concurrency.max(target.running.min(*limit));
+                }
+                world.check(&limits);
+            }
+        }
+    }
+
+    #[test]
+    fn look_ahead_follows_the_pace() {
+        let mut targets = Targets::new(0);
+        let now = Instant::now();
+        targets.add(name(0), 10).unwrap();
+        assert_eq!(
+            targets.claims(now),
+            [(name(0), 10)],
+            "free slots alone while nothing has ended"
+        );
+        let jobs = |ids: std::ops::Range<u64>| {
+            ids.map(|id| job(id, name(0), Origin::Background))
+                .collect::<Vec<_>>()
+        };
+        assert!(targets.claimed(&name(0), 10, jobs(0..10), now).is_empty());
+        assert_eq!(targets.startable(now).len(), 10);
+        assert!(
+            targets.claims(now).is_empty(),
+            "no slot is free, and none is about to be"
+        );
+        (0..10).for_each(|_| targets.ended(&name(0), now));
+        assert_eq!(
+            targets.claims(now),
+            [(name(0), 20)],
+            "ten ended within a second: ten ahead"
+        );
+        assert!(targets.claimed(&name(0), 20, jobs(10..30), now).is_empty());
+        assert_eq!(targets.startable(now).len(), 10);
+        let later = now + LOOK_AHEAD_TIME;
+        assert_eq!(
+            targets.stale(later).len(),
+            10,
+            "they do not wait behind long jobs"
+        );
+    }
+
+    #[test]
+    fn a_paused_target_holds_no_rows_and_runs_manual_jobs() {
+        let mut targets = Targets::new(0);
+        let now = Instant::now();
+        targets.add(name(0), 1).unwrap();
+        targets.pause(&[name(0)]);
+        assert!(targets.claims(now).is_empty());
+        targets
+            .push_manual(job(1, name(0), Origin::Manual))
+            .unwrap();
+        assert_eq!(targets.startable(now).len(), 1);
+        assert_eq!(targets.remove(&name(0)), Err(TargetError::Busy));
+        targets.ended(&name(0), now);
+        targets.resume(&[name(0)]);
+        assert_eq!(targets.claims(now), [(name(0), 1)]);
+        assert_eq!(targets.claimed(&name(0), 1, vec![], now).len(), 0);
+        assert_eq!(targets.remove(&name(0)), Ok(()));
+    }
+}

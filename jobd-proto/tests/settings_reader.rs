@@ -47,7 +47,7 @@ fn reading<T>(text: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Findin
 
 /// Asserts what is found where nothing but `KEYS` is known and `mysql_host` is required.
 fn check(text: &str, printed: &[&str]) {
-    let (_, findings) = reading(text, |reader| {
+    let ((), findings) = reading(text, |reader| {
         reader.required_text("mysql_host");
         reader.secret("mysql_password");
         reader.section("targets");
@@ -137,13 +137,13 @@ fn what_the_original_passed_over_is_a_warning_with_advice() {
 
 #[test]
 fn warnings_do_not_stop_a_start() {
-    let (_, findings) = reading("colour = 1", |_| ());
+    let ((), findings) = reading("colour = 1", |_| ());
     assert!(!findings.has_errors());
     assert_eq!(
         findings.iter().next().unwrap().0.severity,
         Severity::Warning
     );
-    let (_, findings) = reading("", |_| ());
+    let ((), findings) = reading("", |_| ());
     assert!(findings.is_empty());
 }
 
@@ -174,7 +174,7 @@ fn no_message_shows_a_password() {
 fn values_arrive_typed() {
     let text = "n = 7\nx = 0.5\nyes = 1\nno = false\nbare\nt = 1.5\nsize = 2M\nmode = b\np = /x y\n\
                 empty =\nlauncher.env.A = 1\nlauncher.env.B =\nlauncher.env.A = 2\nlauncher.env.C = 3";
-    let (_, findings) = reading(text, |reader| {
+    let ((), findings) = reading(text, |reader| {
         assert_eq!(reader.integer("n", 1..=9_u32, 3), 7);
         assert_eq!(reader.integer("absent", 1..=9_u32, 3), 3);
         assert_eq!(reader.integer("empty", 1..=9_u32, 3), 3);
@@ -234,15 +234,14 @@ fn the_shared_groups_have_the_defaults_of_the_reference() {
     );
     assert_eq!(logging.file, None);
     // Written out, the defaults of the reference give the same settings.
-    let defaults = |keys: &[Key]| -> String {
+    let defaults = |keys: &[Key]| {
         let given = keys
             .iter()
             .filter(|key| !["", "required"].contains(&key.default));
-        given
-            .map(|key| format!("{} = {}\n", key.name, key.default.trim_matches('`')))
-            .collect()
+        let line = |key: &Key| [key.name, " = ", key.default.trim_matches('`')].concat();
+        given.map(line).collect::<Vec<_>>().join("\n")
     };
-    let text = format!("{text}{}{}", defaults(LISTEN_KEYS), defaults(LOG_KEYS));
+    let text = format!("{text}{}\n{}", defaults(LISTEN_KEYS), defaults(LOG_KEYS));
     let file = IniFile::parse(Path::new("x"), &text);
     let mut reader = Reader::new(&file);
     let (written, written_logging) = (listen(&mut reader), logs(&mut reader));

@@ -10,6 +10,7 @@
 //! The link task alone owns the socket and both buffers. It must not act on a request, and frames
 //! are never logged: they hold passwords and the data of jobs.
 
+mod clock;
 mod link;
 mod outbox;
 mod pending;
@@ -32,6 +33,10 @@ use crate::codec::{MAX_FRAME_BEFORE_PASSWORD, MAX_FRAME_CLIENT, MAX_FRAME_WORKER
 use crate::message::{Request, RequestNo, encode_request, encode_response};
 use crate::{RequestError, Secret};
 use pending::Pending;
+
+/// The error that a peer gets for a request on a connection that is being closed. The request was
+/// not looked at: it may be sent again elsewhere.
+pub const REFUSED_CLOSING: &str = "connection is closing: send the request on a new one";
 
 /// Who is on the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,6 +330,10 @@ pub struct IncomingRequest {
 
 impl IncomingRequest {
     /// Answers. A reply too long for any peer becomes an error that says so.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a long reply is freed here, once it is bytes"
+    )]
     pub fn respond(mut self, result: Result<Value, RequestError>) {
         self.send(result.as_ref().map_err(|error| error.0.as_str()));
     }
@@ -333,12 +342,7 @@ impl IncomingRequest {
         let Some(commands) = self.commands.take() else {
             return;
         };
-        let no = self.request.no;
-        let mut frame = response_frame(no, result);
-        if frame.len() > MAX_FRAME_WORKER {
-            let error = format!("reply of {} bytes is too long to be sent", frame.len());
-            frame = response_frame(no, Err(&error));
-        }
+        let frame = bounded_response_frame(self.request.no, result, MAX_FRAME_WORKER);
         // The connection may be closed already; then nobody waits for the answer.
         let _ = commands.send(Command::Respond {
             frame,
@@ -367,6 +371,18 @@ fn response_frame(no: RequestNo, result: Result<&Value, &str>) -> Bytes {
     let mut frame = BytesMut::new();
     encode_response(no, result, &mut frame);
     frame.freeze()
+}
+
+fn bounded_response_frame(no: RequestNo, result: Result<&Value, &str>, limit: usize) -> Bytes {
+    let frame = response_frame(no, result);
+    if frame.len() <= limit {
+        return frame;
+    }
+    let length = frame.len();
+    response_frame(
+        no,
+        Err(&format!("reply of {length} bytes is too long to be sent")),
+    )
 }
 
 /// Why a request got no data.
@@ -422,4 +438,20 @@ pub(crate) fn uptime_ms() -> u64 {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     let start = START.get_or_init(std::time::Instant::now);
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_too_long_for_any_peer_becomes_an_error() {
+        let reply = Value::from("x".repeat(80));
+        let frame = |limit| bounded_response_frame(RequestNo(7), Ok(&reply), limit);
+        assert_eq!(frame(103), response_frame(RequestNo(7), Ok(&reply)));
+        assert_eq!(
+            frame(102),
+            "[1,{\"no\":7,\"error\":\"reply of 103 bytes is too long to be sent\"}]\x04"
+        );
+    }
 }

@@ -2,7 +2,7 @@
 //! meaning of a request. The format is described in docs/PROTOCOL.md.
 
 use bytes::{BufMut, BytesMut};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Secret;
@@ -120,7 +120,7 @@ impl Message {
         match self {
             Self::Request(r) => encode_request(r.no, &r.kind, &r.data, r.password.as_ref(), out),
             Self::Response(r) => {
-                encode_response(r.no, r.result.as_ref().map_err(String::as_str), out)
+                encode_response(r.no, r.result.as_ref().map_err(String::as_str), out);
             }
             Self::Ping => out.put_slice(PING),
             Self::Pong => out.put_slice(PONG),
@@ -148,9 +148,10 @@ pub(crate) fn encode_request(
         kind: &'a str,
         #[serde(skip_serializing_if = "Value::is_null")]
         data: &'a Value,
-        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "expose")]
-        password: Option<&'a Secret>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<&'a str>,
     }
+    let password = password.map(Secret::expose);
     write(
         &(
             0,
@@ -186,11 +187,6 @@ pub(crate) fn encode_response(no: RequestNo, result: Result<&Value, &str>, out: 
         ),
         out,
     );
-}
-
-#[expect(clippy::ref_option, reason = "the shape that serde calls")]
-fn expose<S: Serializer>(password: &Option<&Secret>, serializer: S) -> Result<S::Ok, S::Error> {
-    password.map(Secret::expose).serialize(serializer)
 }
 
 fn write<T: Serialize>(message: &T, out: &mut BytesMut) {

@@ -295,9 +295,8 @@ fn shorten(output: &mut String, share: usize) {
     let missing = output.len() - keep;
     output.truncate(keep);
     if share >= NOTE {
-        output.push_str(&format!(
-            "\n[{missing} bytes left out of this reply; the table has them]\n"
-        ));
+        let note = format!("\n[{missing} bytes left out of this reply; the table has them]\n");
+        output.push_str(&note);
     }
     output.shrink_to_fit();
 }

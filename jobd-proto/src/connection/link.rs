@@ -1,5 +1,6 @@
 //! The task that owns a socket: reads and writes at the same time, so that two peers sending each
-//! other much never block, and keeps every deadline. Its select awaits nothing in its arms.
+//! other much never block, and keeps every deadline. Its select awaits nothing in its arms,
+//! unless the connection is over.
 
 use std::io;
 use std::sync::Arc;
@@ -12,30 +13,33 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::Decoder;
 
+use super::clock::{Alarm, Clock, Facts};
 use super::outbox::Outbox;
 use super::{
-    CloseReason, Command, Connection, ConnectionOptions, IncomingRequest, Shared, response_frame,
-    uptime_ms,
+    CloseReason, Command, Connection, ConnectionOptions, IncomingRequest, REFUSED_CLOSING, Shared,
+    response_frame, uptime_ms,
 };
 use crate::codec::{EotCodec, FrameError};
 use crate::job::excerpt;
 use crate::message::{Message, PING, PONG, Request, RequestNo, Response};
 
-/// Unwritten bytes at which nothing more is read: whoever does not take answers may not ask.
-const OUTBOX_HIGH_WATER: usize = 1 << 20;
+/// Unwritten bytes at which a peer is asked for nothing more: whoever does not take answers may
+/// not ask. Not a bound for one long reply, which may be longer by itself.
+const OUTBOX_HIGH_WATER: usize = 4 << 20;
+/// Unwritten pongs and refusals, which need no handler, at which nothing more is read at all.
+const OWN_WORDS_LIMIT: usize = 1 << 20;
 /// First read of a connection: holds most requests, and is little for thousands of idle peers.
 const SMALL_READ: usize = 512;
 /// Reads grow to this while they fill their buffer.
 const LARGE_READ: usize = 256 << 10;
 /// Commands taken at a time, so that reading gets its turn.
 const COMMAND_BATCH: usize = 512;
-/// A peer at its limit of unanswered requests is kept waiting this long without an answer; then
-/// further requests are refused.
-const STALL_LIMIT: Duration = Duration::from_secs(2);
 /// After a refusal: how long, and how much, the peer may go on sending before the socket is
 /// closed. A socket closed with unread data resets, and the peer may never see why.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 << 20;
+/// How long to look for what a peer said before it stopped taking data.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 pub(super) struct Link<S> {
     reader: ReadHalf<S>,
@@ -53,6 +57,10 @@ pub(super) struct Link<S> {
     options: ConnectionOptions,
     unanswered: usize,
     unanswered_bytes: usize,
+    /// Bytes that this task has said by itself since the outbox was last empty.
+    own_words: usize,
+    /// The peer has been at its limit for so long that requests are refused instead.
+    refusing: bool,
     /// The peer has ended its sending side.
     ended: bool,
     closing: Closing,
@@ -69,18 +77,6 @@ enum Closing {
     AfterFlush(CloseReason),
 }
 
-/// Since when things are as they are.
-struct Clock {
-    last_read: Instant,
-    /// A frame has begun and not ended.
-    frame: Option<Instant>,
-    /// The outbox holds something and the peer takes nothing.
-    write: Option<Instant>,
-    /// At the limit of unanswered requests without an answer.
-    stalled: Option<Instant>,
-    last_ping: Instant,
-}
-
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
     pub(super) fn new(
         stream: S,
@@ -94,7 +90,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             .gate
             .as_ref()
             .map_or(options.max_frame, |gate| gate.max_frame);
-        let now = Instant::now();
         Self {
             reader,
             writer,
@@ -109,16 +104,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             options,
             unanswered: 0,
             unanswered_bytes: 0,
+            own_words: 0,
+            refusing: false,
             ended: false,
             closing: Closing::No,
             peer_error: None,
-            clock: Clock {
-                last_read: now,
-                frame: None,
-                write: None,
-                stalled: None,
-                last_ping: now,
-            },
+            clock: Clock::new(Instant::now()),
         }
     }
 
@@ -134,10 +125,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         );
         self.shared.pending.close(reason);
         self.shared.done.cancel();
-        let Self { reader, writer, .. } = self;
+        let (reader, writer) = self.into_stream();
         if refused {
             linger(reader, writer).await;
         }
+    }
+
+    /// Drops everything else, so that nobody waits for more requests.
+    fn into_stream(self) -> (ReadHalf<S>, WriteHalf<S>) {
+        (self.reader, self.writer)
     }
 
     async fn serve(&mut self) -> CloseReason {
@@ -149,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             if let Some(reason) = self.finished() {
                 return reason;
             }
-            let deadline = self.next_deadline();
+            let deadline = self.clock.next(&self.options, self.facts());
             if let Some(at) = deadline
                 && (alarm.is_elapsed() || at < alarm.deadline())
             {
@@ -177,12 +173,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                     Err(error) => return self.broken(&error),
                 },
                 written = self.writer.write(front), if writing => match written {
-                    Ok(0) => return self.broken(&io::ErrorKind::WriteZero.into()),
+                    Ok(0) => return self.last_words(&io::ErrorKind::WriteZero.into()).await,
                     Ok(bytes) => self.note_written(bytes),
-                    Err(error) => return self.broken(&error),
+                    Err(error) => return self.last_words(&error).await,
                 },
                 () = &mut alarm, if deadline.is_some() => {
-                    if let Some(reason) = self.ring(Instant::now()) {
+                    if let Some(reason) = self.ring() {
                         return reason;
                     }
                 }
@@ -192,33 +188,28 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
 
     /// Whether the peer's bytes are wanted now.
     fn may_read(&self) -> bool {
-        !self.ended
-            && !matches!(self.closing, Closing::AfterFlush(_))
-            && self.clock_allows_requests()
-            && self.outbox.len() < OUTBOX_HIGH_WATER
+        !self.ended && self.wants_frames()
+    }
+
+    fn wants_frames(&self) -> bool {
+        !matches!(self.closing, Closing::AfterFlush(_))
+            && (self.refusing || !self.at_limit())
+            && self.own_words < OWN_WORDS_LIMIT
     }
 
     fn at_limit(&self) -> bool {
-        self.unanswered >= self.options.max_pending
-            || self.unanswered_bytes > self.options.max_frame
+        self.too_many_unanswered() || self.outbox.len() >= OUTBOX_HIGH_WATER
     }
 
-    /// Below the limit, or at it for so long that requests are refused instead.
-    fn clock_allows_requests(&self) -> bool {
-        !self.at_limit()
-            || self
-                .clock
-                .stalled
-                .is_some_and(|since| since.elapsed() >= STALL_LIMIT)
+    fn too_many_unanswered(&self) -> bool {
+        self.unanswered >= self.options.max_pending
+            || self.unanswered_bytes > self.options.max_frame
     }
 
     /// Takes every whole frame that is there and wanted.
     fn read_frames(&mut self) {
         let mut taken = false;
-        while !matches!(self.closing, Closing::AfterFlush(_))
-            && self.clock_allows_requests()
-            && self.outbox.len() < OUTBOX_HIGH_WATER
-        {
+        while self.wants_frames() {
             match self.codec.decode(&mut self.inbox) {
                 Ok(Some(frame)) => {
                     taken = true;
@@ -226,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                 }
                 Ok(None) => break,
                 Err(FrameError::TooLong { limit }) => {
-                    self.respond_to_nobody(format!("message is longer than {limit} bytes"));
+                    self.respond_to_nobody(&format!("message is longer than {limit} bytes"));
                     self.close_after_flush(CloseReason::FrameTooLong(limit));
                 }
                 Err(FrameError::Io(error)) => {
@@ -234,27 +225,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                 }
             }
         }
-        self.keep_time(taken);
-    }
-
-    /// Notes since when a frame is unfinished, the outbox stuck, the peer at its limit.
-    fn keep_time(&mut self, took_a_frame: bool) {
-        let waiting_for_rest = !self.inbox.is_empty() && self.may_read();
-        if !waiting_for_rest {
-            self.clock.frame = None;
-        } else if took_a_frame || self.clock.frame.is_none() {
-            self.clock.frame = Some(Instant::now());
+        if taken {
+            self.clock.frame_finished();
         }
-        if self.outbox.is_empty() {
-            self.clock.write = None;
-        } else if self.clock.write.is_none() {
-            self.clock.write = Some(Instant::now());
-        }
-        if !self.at_limit() {
-            self.clock.stalled = None;
-        } else if self.clock.stalled.is_none() {
-            self.clock.stalled = Some(Instant::now());
-        }
+        self.refusing &= self.at_limit();
+        self.clock.keep(self.facts());
         if self.inbox.is_empty()
             && self.inbox.capacity() > SMALL_READ
             && self.read_size == SMALL_READ
@@ -263,15 +238,25 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         }
     }
 
+    fn facts(&self) -> Facts {
+        Facts {
+            reading: self.may_read(),
+            begun: self.inbox.len(),
+            writing: !self.outbox.is_empty(),
+            at_limit: self.at_limit(),
+            refusing: self.refusing,
+        }
+    }
+
     fn take_frame(&mut self, frame: &[u8]) {
         match Message::parse(frame) {
             Ok(Message::Request(request)) => self.take_request(request, frame.len()),
             Ok(Message::Response(response)) => self.take_response(response),
-            Ok(Message::Ping) => self.outbox.push_slice(PONG),
+            Ok(Message::Ping) => self.say(PONG),
             Ok(Message::Pong) => {}
             Err(error) => {
                 tracing::debug!(peer = %self.shared.peer, %error, "message refused");
-                self.respond_to_nobody(error.to_string());
+                self.respond_to_nobody(&error.to_string());
             }
         }
     }
@@ -288,17 +273,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             self.codec.set_max_frame(self.options.max_frame);
         }
         if matches!(self.closing, Closing::WhenIdle) {
-            return self.refuse(
-                request.no,
-                "connection is closing: send the request on a new one",
-            );
+            return self.refuse(request.no, REFUSED_CLOSING);
+        }
+        if self.too_many_unanswered() {
+            let count = self.unanswered;
+            let error = format!("{count} requests are unanswered: wait for an answer");
+            return self.refuse(request.no, &error);
         }
         if self.at_limit() {
-            let error = format!(
-                "{} requests are unanswered: wait for an answer",
-                self.unanswered
-            );
-            return self.refuse(request.no, &error);
+            return self.refuse(request.no, "answers are not read: read them first");
         }
         let Some(commands) = self.responders.upgrade() else {
             return;
@@ -339,13 +322,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
     }
 
     fn refuse(&mut self, no: RequestNo, error: &str) {
-        self.outbox.push(response_frame(no, Err(error)));
+        self.say(&response_frame(no, Err(error)));
     }
 
-    fn respond_to_nobody(&mut self, error: String) {
-        let Response { no, result } = Response::to_nobody(error);
-        self.outbox
-            .push(response_frame(no, result.as_ref().map_err(String::as_str)));
+    fn respond_to_nobody(&mut self, error: &str) {
+        self.refuse(RequestNo::NONE, error);
+    }
+
+    /// Says something that no handler has to think about.
+    fn say(&mut self, words: &[u8]) {
+        self.own_words += words.len();
+        self.outbox.push_slice(words);
     }
 
     /// Carries out commands; a reason ends the connection at once.
@@ -359,7 +346,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                 } => {
                     self.unanswered -= 1;
                     self.unanswered_bytes -= request_bytes;
-                    self.clock.stalled = None;
+                    self.clock.moved();
                     self.outbox.push(frame);
                 }
                 Command::Close(reason) => return Some(reason),
@@ -375,8 +362,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                 }
                 Command::SetPing(every) => {
                     self.options.ping = every;
-                    self.clock.last_ping = Instant::now();
-                    self.clock.last_read = Instant::now();
+                    self.clock.pinged();
+                    self.clock.read();
                 }
             }
         }
@@ -416,7 +403,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             .map_or(CloseReason::Peer, CloseReason::PeerError)
     }
 
-    /// A peer that closes with our data unread resets the stream: what it said before says more.
+    /// After a failed write: what the peer said before it went may tell why.
+    async fn last_words(&mut self, error: &io::Error) -> CloseReason {
+        let listen = async {
+            while self.wants_frames() {
+                self.inbox.reserve(SMALL_READ);
+                if !matches!(self.reader.read_buf(&mut self.inbox).await, Ok(1..)) {
+                    break;
+                }
+                self.read_frames();
+            }
+        };
+        // What was sent before a reset is here already.
+        let _ = tokio::time::timeout(LAST_WORDS, listen).await;
+        self.broken(error)
+    }
+
+    /// The peer's own explanation says more than the stream's.
     fn broken(&self, error: &io::Error) -> CloseReason {
         match &self.peer_error {
             Some(text) => CloseReason::PeerError(text.clone()),
@@ -425,7 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
     }
 
     fn note_read(&mut self, bytes: usize) {
-        self.clock.last_read = Instant::now();
+        self.clock.read();
         self.shared.active_ms.store(uptime_ms(), Ordering::Relaxed);
         self.read_size = if bytes >= self.read_size {
             (self.read_size * 4).min(LARGE_READ)
@@ -436,72 +439,36 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
 
     fn note_written(&mut self, bytes: usize) {
         self.outbox.written(bytes);
-        self.clock.write = None;
-    }
-
-    fn frame_deadline(&self) -> Option<Instant> {
-        let begun = u32::try_from(self.inbox.len() >> 20)
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
-        self.clock
-            .frame
-            .map(|since| since + self.options.frame_deadline.saturating_mul(begun))
-    }
-
-    fn write_deadline(&self) -> Option<Instant> {
-        self.clock
-            .write
-            .map(|since| since + self.options.write_deadline)
-    }
-
-    fn silence_deadline(&self) -> Option<Instant> {
-        // Whoever is not read cannot be called silent.
-        self.options
-            .ping
-            .filter(|_| self.may_read())
-            .map(|every| self.clock.last_read + every * 3)
-    }
-
-    fn stall_deadline(&self) -> Option<Instant> {
-        let deadline = self.clock.stalled.map(|since| since + STALL_LIMIT);
-        deadline.filter(|_| !self.clock_allows_requests())
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let ping = self.options.ping.map(|every| self.clock.last_ping + every);
-        let deadlines = [
-            self.frame_deadline(),
-            self.write_deadline(),
-            self.silence_deadline(),
-            self.stall_deadline(),
-            ping,
-        ];
-        deadlines.into_iter().flatten().min()
+        self.clock.written();
+        if self.outbox.is_empty() {
+            self.own_words = 0;
+        }
+        if !self.too_many_unanswered() {
+            self.clock.moved();
+        }
     }
 
     /// Does what is due; a reason ends the connection at once.
-    fn ring(&mut self, now: Instant) -> Option<CloseReason> {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.write_deadline()) {
-            return Some(CloseReason::WriteDeadline);
-        }
-        if due(self.silence_deadline()) {
-            return self
-                .options
-                .ping
-                .map(|every| CloseReason::Silent(every * 3));
-        }
-        if due(self.frame_deadline()) {
-            self.respond_to_nobody("message was not finished in time".to_owned());
-            self.close_after_flush(CloseReason::FrameDeadline);
-        }
-        if let Some(every) = self.options.ping
-            && due(Some(self.clock.last_ping + every))
-        {
-            self.clock.last_ping = now;
-            // A peer that takes nothing has enough pings to answer.
-            if self.outbox.is_empty() {
-                self.outbox.push_slice(PING);
+    fn ring(&mut self) -> Option<CloseReason> {
+        for alarm in self.clock.due(&self.options, self.facts()) {
+            match alarm {
+                Alarm::Write => return Some(CloseReason::WriteDeadline),
+                Alarm::Silence => {
+                    let every = self.options.ping.unwrap_or_default();
+                    return Some(CloseReason::Silent(every * 3));
+                }
+                Alarm::Frame => {
+                    self.respond_to_nobody("message was not finished in time");
+                    self.close_after_flush(CloseReason::FrameDeadline);
+                }
+                Alarm::Stall => self.refusing = true,
+                Alarm::Ping => {
+                    self.clock.pinged();
+                    // A peer that takes nothing has enough pings to answer.
+                    if self.outbox.is_empty() {
+                        self.outbox.push_slice(PING);
+                    }
+                }
             }
         }
         None

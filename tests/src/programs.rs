@@ -159,6 +159,19 @@ impl Jobd {
         daemon.listening().await;
         daemon
     }
+
+    /// Starts jobd and waits until it has seen its table: before that it refuses manual runs.
+    /// Its config must let this host in without a password.
+    pub async fn ready(scratch: &Scratch, ini: &Ini) -> Daemon {
+        let daemon = Self::start(scratch, ini).await;
+        let mut wire = daemon.wire().await;
+        until("the worker to see its table", START_LIMIT, async || {
+            let status = wire.ask("status", serde_json::json!({})).await;
+            (status["databaseAway"] == false).then_some(())
+        })
+        .await;
+        daemon
+    }
 }
 
 /// A running master.

@@ -13,7 +13,7 @@ async fn a_polled_worker_runs_a_waiting_job_and_writes_its_row() {
         .set("poll_interval", 0)
         .set(
             "launcher",
-            r#"sh -c "echo out {id}; echo err {id} >&2; exit 7""#,
+            r#"sh -c "echo out {id}\; echo err {id} >&2\; exit 7""#,
         )
         .target("mail", 1);
     let jobd = Jobd::start(&scratch, &ini).await;

@@ -1,0 +1,111 @@
+//! A database that is killed delays jobs and fails none: nothing is lost and nothing runs twice.
+
+use std::time::Duration;
+
+use jobd_tests::server::Durability;
+use jobd_tests::wait::PATIENCE;
+use jobd_tests::{Database, Ini, Jobd, Scratch, Server, WitnessLog, until};
+use serde_json::json;
+
+const JOBS: usize = 2_000;
+const DOWN: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_mins(2);
+
+async fn count_done(database: &Database) -> u64 {
+    database.counts().await.get("done").copied().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_database_killed_amid_two_thousand_jobs_loses_none_and_repeats_none_under_load() {
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let mut server = Server::start(Durability::Real, &[]).await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    let worker = |name: &str, millis, target, slots| {
+        Ini::worker(&database)
+            .set("name", name)
+            .set("log_level_console", "info")
+            .set("launcher", witness.launcher(name, millis, 1))
+            .target(target, slots)
+    };
+    let one = Jobd::start(&scratch, &worker("w1", 5, "quick", 6)).await;
+    let two = Jobd::start(&scratch, &worker("w2", 5, "quick", 6)).await;
+    // Its jobs begin before the outage and end in the middle of it.
+    let slow = Jobd::start(&scratch, &worker("w3", 3_000, "slow", 4)).await;
+    let quick_ids = database.insert(JOBS, "quick", "waiting").await;
+    let slow_ids = database.insert(3, "slow", "waiting").await;
+    let by_hand = database.insert_one("slow", "manual").await;
+    one.ask("poll", json!({})).await;
+    two.ask("poll", json!({})).await;
+    until("a part of the jobs to be done", PATIENCE, async || {
+        (count_done(&database).await > 300).then_some(())
+    })
+    .await;
+    slow.ask("poll", json!({})).await;
+    let mut waiter = slow.wire().await;
+    waiter
+        .say(&format!(
+            r#"[0,{{"no":1,"type":"run-manual","data":{{"ids":[{by_hand}]}}}}]"#
+        ))
+        .await;
+    for id in slow_ids.iter().chain([&by_hand]) {
+        database.reaches(*id, "running").await;
+    }
+    let done_before = count_done(&database).await;
+    assert!(
+        done_before < JOBS as u64,
+        "too late for an outage: {done_before} are done"
+    );
+
+    server.kill();
+    tokio::time::sleep(DOWN).await;
+    server.start_again().await;
+
+    database.all_done(LIMIT).await;
+    for row in database.rows().await {
+        assert_eq!(
+            row.verdict(),
+            ("done", Some("ok"), Some(0), None),
+            "job {}",
+            row.id
+        );
+        assert_eq!(row.out(), format!("out {}\n", row.id));
+        assert_eq!(row.err(), format!("err {}\n", row.id));
+    }
+    let all = quick_ids.into_iter().chain(slow_ids).chain([by_hand]);
+    witness.assert_each_once(all);
+    let reply = waiter.response(1).await;
+    assert_eq!(
+        reply["data"]["jobs"][by_hand.to_string()]["result"],
+        "ok",
+        "{reply}"
+    );
+    for (key, most) in witness.most_at_once() {
+        assert!(
+            most <= if key.1 == "quick" { 6 } else { 4 },
+            "{key:?}: {most}"
+        );
+    }
+    for worker in [one, two, slow] {
+        assert!(worker.stop().await.success());
+    }
+}
+
+#[tokio::test]
+async fn a_worker_starts_and_listens_before_its_database_does() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(Durability::Real, &[]).await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    let id = database.insert_one("a", "waiting").await;
+    server.kill();
+    let ini = Ini::worker(&database)
+        .set("poll_interval", 1)
+        .target("a", 1);
+    let jobd = Jobd::start(&scratch, &ini).await;
+    assert_eq!(jobd.ask("poll", json!({})).await, "ok");
+    assert!(jobd.ask("status", json!({})).await["targets"]["a"].is_object());
+    server.start_again().await;
+    assert_eq!(database.done(id).await.result.as_deref(), Some("ok"));
+}

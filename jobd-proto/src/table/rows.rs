@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
@@ -54,9 +54,16 @@ pub struct JobRow {
     /// See `stdout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr: Option<String>,
-    /// Every further column of the table, in its order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Every further column of the table, in its order; as JSON an object.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_object")]
     pub others: Vec<(String, Option<String>)>,
+}
+
+fn as_object<S: Serializer>(
+    pairs: &[(String, Option<String>)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
 /// Which rows [`Connection::list`] returns.
@@ -104,6 +111,9 @@ pub enum RowError {
         /// Those that are there.
         known: String,
     },
+    /// Two values for one column.
+    #[error("column `{0}` is given twice")]
+    Repeated(String),
     /// A column holds what cannot be read as expected.
     #[error("row of table {0} cannot be read: {1}")]
     Unreadable(String, String),
@@ -188,7 +198,13 @@ impl Connection {
         ];
         pairs.extend(job.data.clone().map(|data| ("data".to_owned(), data)));
         pairs.extend(job.others.iter().cloned());
-        for (column, _) in &pairs {
+        for (at, (column, _)) in pairs.iter().enumerate() {
+            if pairs[..at]
+                .iter()
+                .any(|(earlier, _)| earlier.eq_ignore_ascii_case(column))
+            {
+                return Err(RowError::Repeated(column.clone()));
+            }
             if !self.columns.has(&column.to_lowercase()) {
                 return Err(RowError::NoColumn {
                     table: self.table.to_string(),

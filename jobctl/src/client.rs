@@ -1,0 +1,181 @@
+//! One conversation with a daemon, and what to tell a person when it fails. Knows no command.
+
+use std::io;
+use std::time::Duration;
+
+use jobd_proto::codec::MAX_FRAME_WORKER;
+use jobd_proto::{CallError, CloseReason, Connection, ConnectionOptions, Incoming};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::settings::{Kind, Server};
+
+/// How long connecting may take: a daemon that is there answers within a network round trip.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take, jobs excepted. A master waits some seconds for its workers.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often a daemon is pinged while its jobs run, so that a dead link does not hang for ever.
+const PING: Duration = Duration::from_secs(30);
+
+/// An open connection to a daemon.
+pub(crate) struct Client<'a> {
+    server: &'a Server,
+    connection: Connection,
+    /// Daemons ask a client nothing; this keeps the connection open.
+    _incoming: Incoming,
+}
+
+impl<'a> Client<'a> {
+    /// Connects.
+    pub(crate) async fn connect(server: &'a Server) -> Result<Self, Failure> {
+        let options = ConnectionOptions {
+            // Answers to run-manual carry whole outputs.
+            max_frame: MAX_FRAME_WORKER,
+            ..ConnectionOptions::default()
+        };
+        match Connection::dial(&server.host, server.port, CONNECT_LIMIT, options).await {
+            Ok((connection, incoming)) => Ok(Self {
+                server,
+                connection,
+                _incoming: incoming,
+            }),
+            Err(error) => Err(Failure::Unreachable(format!(
+                "cannot reach {server}: {}; {}",
+                reason(&error),
+                what_to_try(server.kind)
+            ))),
+        }
+    }
+
+    /// Asks and reads the answer as `T`.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        data: Value,
+    ) -> Result<T, Failure> {
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.request(kind, data)).await;
+        let answer = answer.map_err(|_| {
+            Failure::Unreachable(format!(
+                "no answer from {} to {kind} within {} s; is it stopped or overloaded?",
+                self.server,
+                ANSWER_LIMIT.as_secs()
+            ))
+        })??;
+        self.read(kind, answer)
+    }
+
+    /// The same without a time limit, for requests that run jobs.
+    pub(crate) async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        data: Value,
+    ) -> Result<T, Failure> {
+        self.connection.set_ping(Some(PING));
+        let answer = self.request(kind, data).await?;
+        self.read(kind, answer)
+    }
+
+    /// Gives an order; the answer says nothing but that it was taken.
+    pub(crate) async fn order(&self, kind: &str, data: Value) -> Result<(), Failure> {
+        self.ask::<Value>(kind, data).await.map(drop)
+    }
+
+    async fn request(&self, kind: &str, data: Value) -> Result<Value, Failure> {
+        let answer = self
+            .connection
+            .request(kind, data, self.server.password.as_ref())
+            .await;
+        answer.map_err(|error| match error {
+            CallError::Refused(text) => self.refused(&text),
+            CallError::Closed(CloseReason::InvalidPassword) => self.refused("invalid password"),
+            CallError::Closed(why) => Failure::Unreachable(format!(
+                "lost {} before it answered {kind}: {why}",
+                self.server
+            )),
+            other => Failure::Refused(format!("{}: {other}", self.server)),
+        })
+    }
+
+    fn refused(&self, text: &str) -> Failure {
+        let advice =
+            advice(self.server.kind, text).map_or_else(String::new, |advice| format!("; {advice}"));
+        Failure::Refused(format!("{} refused: {text}{advice}", self.server))
+    }
+
+    /// An answer of another shape comes from a daemon of the other kind, most of all.
+    fn read<T: DeserializeOwned>(&self, kind: &str, answer: Value) -> Result<T, Failure> {
+        serde_json::from_value(answer).map_err(|error| {
+            Failure::Refused(format!(
+                "{} gave an answer to {kind} that cannot be read ({error}); {}",
+                self.server,
+                other_kind(self.server.kind)
+            ))
+        })
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::TimedOut => format!("no answer within {} s", CONNECT_LIMIT.as_secs()),
+        io::ErrorKind::HostUnreachable => "no route to the host".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn what_to_try(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Master => {
+            "is it running? try --host/--port, or a worker with jobctl --worker --port 7080"
+        }
+        Kind::Worker => "is it running? try --host/--port, or the master with jobctl --master",
+    }
+}
+
+fn other_kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Master => "if a worker listens there, leave out --master",
+        Kind::Worker => "if a jobd-master listens there, add --master",
+    }
+}
+
+/// What helps against a refusal, where that is known.
+fn advice(kind: Kind, text: &str) -> Option<&'static str> {
+    if text == "invalid password" {
+        Some("--password asks for it, or password = … in the config")
+    } else if text.starts_with("unknown request type") {
+        Some(other_kind(kind))
+    } else if text.starts_with("invalid target")
+        || (text.starts_with("target ") && text.ends_with("not found"))
+    {
+        Some("jobctl list-targets shows what it serves")
+    } else if text == "queue is not empty" {
+        Some("pause the target and wait until its jobs are done")
+    } else if text.ends_with("already added") {
+        Some("jobctl set-target-concurrency changes it")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_come_with_advice_where_there_is_some() {
+        for text in [
+            "invalid password",
+            "unknown request type: 'poke'",
+            "invalid target 'zz'",
+            "target 'x' not found",
+            "queue is not empty",
+        ] {
+            assert!(advice(Kind::Worker, text).is_some(), "{text}");
+        }
+        assert_eq!(advice(Kind::Worker, "Invalid concurrency value."), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! One file a command or a close family. Each asks, then shows; the number that `run` returns is
+//! the exit code. The shapes of `--json` are the `Serialize` types here: keys may be added, none go.
+
+mod add;
+pub(crate) mod completions;
+mod memory;
+mod outcome;
+mod rows;
+mod run_manual;
+mod send_signal;
+mod status;
+mod targets;
+mod workers;
+
+use jobd_proto::master::MasterStatus;
+use jobd_proto::worker::WorkerStatus;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::Screen;
+use crate::settings::{Kind, Settings};
+
+/// What every command may look at.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) screen: Screen,
+}
+
+impl Context {
+    /// Resolves the arguments; the command itself is left over. A command that does not fit the
+    /// kind of daemon ends here, before anybody is asked for a password.
+    pub(crate) fn resolve(cli: Cli) -> Result<(Command, Self), Failure> {
+        let mut settings = Settings::resolve(&cli)?;
+        check_kind(&cli.command, settings.server.kind)?;
+        if cli.password {
+            settings.ask_password()?;
+        }
+        let screen = Screen::detect(cli.json);
+        Ok((cli.command, Self { settings, screen }))
+    }
+
+    fn kind(&self) -> Kind {
+        self.settings.server.kind
+    }
+
+    async fn client(&self) -> Result<Client<'_>, Failure> {
+        Client::connect(&self.settings.server).await
+    }
+}
+
+/// The answer to an order that was taken.
+#[derive(Serialize)]
+struct Done {
+    ok: bool,
+}
+
+/// Carries out `command`.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
+    match command {
+        Command::Status => status::run(context).await,
+        Command::ListTargets => targets::list(context).await,
+        Command::ListWorkers => workers::list(context).await,
+        Command::MemoryUsage => memory::run(context).await,
+        Command::Poll(args) => targets::order(context, "poll", args).await,
+        Command::Poke(args) => targets::order(context, "poke", args).await,
+        Command::Pause(args) => targets::order(context, "pause", args).await,
+        Command::Continue(args) => targets::order(context, "continue", args).await,
+        Command::SetTargetConcurrency(args) => {
+            targets::set(context, "set-target-concurrency", args).await
+        }
+        Command::AddTarget(args) => targets::set(context, "add-target", args).await,
+        Command::RemoveTarget { target } => targets::remove(context, target).await,
+        Command::RunManual { jobs } => run_manual::run(context, jobs).await,
+        Command::SendSignal { signal, jobs } => send_signal::run(context, signal, jobs).await,
+        Command::Add(args) => add::run(context, args).await,
+        Command::List(args) => rows::list(context, args).await,
+        Command::Show { id } => rows::show(context, id).await,
+        Command::Completions { shell } => completions::run(shell),
+    }
+}
+
+fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
+    let (name, instead) = match command {
+        Command::ListTargets => ("list-targets", "list-workers, or status"),
+        Command::Poll(_) => ("poll", "poke"),
+        Command::SetTargetConcurrency(_) => {
+            ("set-target-concurrency", "no such thing: ask each worker")
+        }
+        Command::AddTarget(_) => ("add-target", "no such thing: ask each worker"),
+        Command::RemoveTarget { .. } => ("remove-target", "no such thing: ask each worker"),
+        Command::ListWorkers => ("list-workers", "list-targets, or status"),
+        Command::Poke(_) => ("poke", "poll"),
+        _ => return Ok(()),
+    };
+    let wanted = match command {
+        Command::ListWorkers | Command::Poke(_) => Kind::Master,
+        _ => Kind::Worker,
+    };
+    if kind == wanted {
+        return Ok(());
+    }
+    Err(Failure::Usage(match wanted {
+        Kind::Master => format!("{name} is for a master: add --master (a worker knows {instead})"),
+        Kind::Worker => format!(
+            "{name} is for a worker: leave out --master, or add --worker if the config says master = 1 (a master knows {instead})"
+        ),
+    }))
+}
+
+async fn worker_status(client: &Client<'_>) -> Result<WorkerStatus, Failure> {
+    client.ask("status", Value::Null).await
+}
+
+async fn master_status(client: &Client<'_>, poll_workers: bool) -> Result<MasterStatus, Failure> {
+    client
+        .ask("status", json!({ "poll_workers": poll_workers }))
+        .await
+}

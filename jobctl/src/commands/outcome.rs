@@ -1,0 +1,115 @@
+//! How a job ended, in words: for `run-manual`, `add --wait` and `show`.
+
+use jobd_proto::worker::JobOutcome;
+use jobd_proto::{JobResult, signal, table::JobRow};
+
+use crate::output::{Tone, plain};
+
+/// The end of a job, as a row or an answer tells it.
+pub(super) struct Ending<'a> {
+    ok: bool,
+    code: Option<i64>,
+    signal: Option<&'a str>,
+}
+
+impl<'a> Ending<'a> {
+    /// From the answer to `run-manual`.
+    pub(super) fn of_outcome(outcome: &'a JobOutcome) -> Self {
+        Self {
+            ok: outcome.result == JobResult::Ok,
+            code: outcome.code.map(i64::from),
+            signal: outcome.signal.as_deref(),
+        }
+    }
+
+    /// From a row; `None` while the job may still run.
+    pub(super) fn of_row(row: &'a JobRow) -> Option<Self> {
+        matches!(row.status.as_str(), "done" | "ignored").then(|| Self {
+            ok: row.result.as_deref() == Some("ok"),
+            code: row.return_code,
+            signal: row.sig.as_deref().filter(|name| !name.is_empty()),
+        })
+    }
+
+    /// Whether it succeeded.
+    pub(super) fn is_ok(&self) -> bool {
+        self.ok
+    }
+
+    /// `ok`, `failed with exit code 3`, `killed by SIGKILL`, `failed`.
+    pub(super) fn words(&self) -> String {
+        match (self.ok, self.signal, self.code) {
+            (true, _, _) => "ok".to_owned(),
+            (_, Some(signal), _) => format!("killed by {}", plain(signal)),
+            (_, None, Some(code)) if code != 0 => format!("failed with exit code {code}"),
+            _ => "failed".to_owned(),
+        }
+    }
+
+    /// What a shell would say: the code, 128 + number for a signal, 1 for any other failure.
+    pub(super) fn exit_code(&self) -> u8 {
+        if self.ok {
+            return 0;
+        }
+        let number = self
+            .signal
+            .and_then(signal::number)
+            .map(|number| number + 128);
+        let code = number.map(i64::from).or(self.code);
+        code.and_then(|code| u8::try_from(code).ok())
+            .filter(|code| *code != 0)
+            .unwrap_or(1)
+    }
+
+    /// The colour for it.
+    pub(super) fn tone(&self) -> Tone {
+        if self.ok { Tone::Good } else { Tone::Bad }
+    }
+}
+
+/// The lines of an output behind its name; nothing where there is none.
+pub(super) fn stream(name: &str, output: &str) -> String {
+    let mut text = String::with_capacity(output.len() * 5 / 4);
+    for line in output.lines() {
+        // Tabs do no harm, and tables that jobs print need them.
+        let cells: Vec<String> = line.split('\t').map(plain).collect();
+        text.extend(["  ", name, " | ", &cells.join("\t"), "\n"]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: Option<i64>, signal: Option<&str>, words: &str, exit_code: u8) {
+        let ok = code == Some(0) && signal.is_none();
+        let ending = Ending { ok, code, signal };
+        assert_eq!(
+            (ending.words().as_str(), ending.exit_code()),
+            (words, exit_code)
+        );
+    }
+
+    #[test]
+    fn endings_have_words_and_codes() {
+        check(Some(0), None, "ok", 0);
+        check(Some(3), None, "failed with exit code 3", 3);
+        check(Some(255), None, "failed with exit code 255", 255);
+        check(None, Some("SIGKILL"), "killed by SIGKILL", 137);
+        check(Some(0), Some("SIGTERM"), "killed by SIGTERM", 143);
+        check(None, Some("SIG34"), "killed by SIG34", 162);
+        check(None, None, "failed", 1);
+        check(Some(256), None, "failed with exit code 256", 1);
+    }
+
+    #[test]
+    fn a_job_cannot_steer_the_terminal() {
+        assert_eq!(
+            stream("stdout", "a\tb\n\x1b[2Jc"),
+            "  stdout | a\tb\n  stdout | \\u{1b}[2Jc\n"
+        );
+        assert_eq!(stream("stderr", ""), "");
+    }
+}

@@ -1,0 +1,150 @@
+//! `list` and `show`: rows of the job table.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jobd_proto::JobId;
+use jobd_proto::table::{Filter, JobRow};
+use serde::Serialize;
+
+use super::Context;
+use super::outcome::{Ending, stream};
+use crate::cli::ListArgs;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::{Table, Tone, ago, local_time, plain, seconds};
+
+/// `{"jobs": [row]}`, the newest first, without outputs.
+#[derive(Serialize)]
+struct Listed {
+    jobs: Vec<JobRow>,
+}
+
+/// Lists rows.
+pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failure> {
+    let mut table = database::open(&context.settings).await?;
+    let filter = Filter {
+        target: args.target,
+        status: args.status,
+        ids: Vec::new(),
+        limit: args.limit,
+    };
+    let jobs = table
+        .list(&filter)
+        .await
+        .map_err(|error| failure(context, &error))?;
+    let now = now();
+    context.screen.show(&Listed { jobs }, |listed| {
+        if listed.jobs.is_empty() {
+            return "no jobs\n".to_owned();
+        }
+        let mut table = Table::new(&[">ID", "TARGET", "STATUS", "RESULT", "ADDED", "TOOK"]);
+        for row in &listed.jobs {
+            let cells = [
+                row.id.to_string(),
+                row.target.clone(),
+                row.status.clone(),
+                result(row),
+                ago(row.time_created, now),
+                took(row, now),
+            ];
+            table.row(tone(row), &cells);
+        }
+        context.screen.table(&table)
+    })?;
+    Ok(0)
+}
+
+/// Shows one row with its output. `--json`: the row, its further columns under `others`.
+pub(crate) async fn show(context: &Context, id: JobId) -> Result<u8, Failure> {
+    let mut table = database::open(&context.settings).await?;
+    let row = table
+        .show(id)
+        .await
+        .map_err(|error| failure(context, &error))?;
+    let Some(row) = row else {
+        return Err(Failure::Refused(format!(
+            "job {id} not found; jobctl list shows the newest ones"
+        )));
+    };
+    context
+        .screen
+        .show(&row, |row| details(context, row, now()))?;
+    Ok(0)
+}
+
+fn failure(context: &Context, error: &jobd_proto::table::RowError) -> Failure {
+    match &context.settings.database {
+        Some(settings) => database::failure(settings, error),
+        None => Failure::Refused(error.to_string()),
+    }
+}
+
+fn details(context: &Context, row: &JobRow, now: i64) -> String {
+    let when = |then| match then {
+        0 => "-".to_owned(),
+        then => format!("{} ({})", local_time(then), ago(then, now)),
+    };
+    let mut lines = vec![
+        ("job".to_owned(), row.id.to_string()),
+        ("target".to_owned(), plain(&row.target)),
+        ("status".to_owned(), plain(&row.status)),
+        (
+            "result".to_owned(),
+            context.screen.tone(tone(row), &result(row)),
+        ),
+        ("added".to_owned(), when(row.time_created)),
+        ("started".to_owned(), when(row.time_started)),
+        ("finished".to_owned(), when(row.time_finished)),
+        ("took".to_owned(), took(row, now)),
+    ];
+    for (name, value) in &row.others {
+        lines.push((
+            plain(name),
+            value.as_deref().map_or_else(|| "NULL".to_owned(), plain),
+        ));
+    }
+    let width = lines
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or_default();
+    let mut text = String::new();
+    for (name, value) in &lines {
+        text += format!("{name:width$}  {value}").trim_end();
+        text.push('\n');
+    }
+    text += &stream("stdout", row.stdout.as_deref().unwrap_or_default());
+    text += &stream("stderr", row.stderr.as_deref().unwrap_or_default());
+    text
+}
+
+/// How it ended; `-` if it has not.
+fn result(row: &JobRow) -> String {
+    Ending::of_row(row).map_or_else(|| "-".to_owned(), |ending| ending.words())
+}
+
+/// How long it ran, or has run so far.
+fn took(row: &JobRow, now: i64) -> String {
+    let end = match (row.time_started, row.time_finished) {
+        (0, _) => return "-".to_owned(),
+        (_, 0) if row.status == "running" => now,
+        (_, 0) => return "-".to_owned(),
+        (_, finished) => finished,
+    };
+    seconds(end.saturating_sub(row.time_started).max(0).unsigned_abs())
+}
+
+fn tone(row: &JobRow) -> Tone {
+    match Ending::of_row(row) {
+        Some(ending) => ending.tone(),
+        None if row.status == "running" => Tone::Warning,
+        None => Tone::Plain,
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

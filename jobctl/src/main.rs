@@ -1,0 +1,46 @@
+//! `jobctl`: the job queue in the hands of a person or a script.
+//!
+//! Raw arguments (`cli`) become resolved settings (`settings`), the command runs (`commands`) over
+//! the wire (`client`) or on the table (`database`) and shows what it found (`output`). Exits only
+//! here: 0 ok, 1 refused or failed, 2 usage, 3 not reachable; `add --wait` ends as its job did.
+
+mod cli;
+mod client;
+mod commands;
+mod database;
+mod failure;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+use commands::Context;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::complain(&format!("jobctl: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    if let cli::Command::Completions { shell } = cli.command {
+        return commands::completions::run(shell);
+    }
+    let (command, context) = Context::resolve(cli)?;
+    output::start_log(context.settings.log_level);
+    // One connection and one question at a time need no worker threads.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
+    runtime.block_on(commands::run(command, &context))
+}

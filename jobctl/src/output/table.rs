@@ -1,0 +1,150 @@
+//! Tables of one line a row: cut where the terminal ends, coloured by the row.
+
+use comfy_table::{CellAlignment, ContentArrangement, Row, Table as Layout, presets};
+
+use super::text::plain;
+
+/// Least columns that a table is laid out for; below, a terminal wraps anyway.
+const LEAST_WIDTH: u16 = 40;
+
+/// What the colour of a row or word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Warning,
+    Bad,
+    Strong,
+}
+
+impl Tone {
+    /// `text` in this tone, on a screen with colours.
+    pub(super) fn paint(self, text: &str, colour: bool) -> String {
+        let code = match self {
+            Self::Good => "32",
+            Self::Warning => "33",
+            Self::Bad => "31",
+            Self::Strong => "1",
+            Self::Plain => "",
+        };
+        if colour && !code.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// A table to be shown. Its cells may hold anything: control characters are made visible.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    header: Vec<&'static str>,
+    numbers: Vec<usize>,
+    rows: Vec<(Tone, Vec<String>)>,
+}
+
+impl Table {
+    /// A table with these columns; those whose name begins with `>` hold numbers.
+    pub(crate) fn new(header: &[&'static str]) -> Self {
+        let numbers = header
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| name.starts_with('>'))
+            .map(|(at, _)| at);
+        Self {
+            numbers: numbers.collect(),
+            header: header
+                .iter()
+                .map(|name| name.trim_start_matches('>'))
+                .collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, tone: Tone, cells: &[String; N]) {
+        self.rows
+            .push((tone, cells.iter().map(|cell| plain(cell)).collect()));
+    }
+
+    /// The lines with a newline each, at most `width` columns wide.
+    pub(super) fn render(&self, width: Option<u16>, colour: bool) -> String {
+        let mut layout = Layout::new();
+        layout
+            .load_style(presets::NOTHING)
+            .set_truncation_indicator("…");
+        layout.set_header(one_line(self.header.iter().copied()));
+        for (_, cells) in &self.rows {
+            layout.add_row(one_line(cells.iter().map(String::as_str)));
+        }
+        if let Some(width) = width {
+            layout
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width.max(LEAST_WIDTH));
+        }
+        for (at, column) in layout.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if self.numbers.contains(&at) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let tones = std::iter::once(Tone::Strong).chain(self.rows.iter().map(|(tone, _)| *tone));
+        layout
+            .lines()
+            .zip(tones)
+            .map(|(line, tone)| tone.paint(line.trim_end(), colour) + "\n")
+            .collect()
+    }
+}
+
+/// The colours are told apart by line, so no row may take two.
+fn one_line<'a>(cells: impl Iterator<Item = &'a str>) -> Row {
+    let mut row = Row::from(cells);
+    row.max_height(1);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["TARGET", ">SLOTS"]);
+        table.row(Tone::Plain, &["mail".into(), "3".into()]);
+        table.row(
+            Tone::Bad,
+            &[
+                "a\nname of some length that has spaces in it".into(),
+                "12".into(),
+            ],
+        );
+        table
+    }
+
+    #[test]
+    fn a_row_is_a_line() {
+        let expected = "TARGET                                        SLOTS\n\
+                        mail                                              3\n\
+                        a\\nname of some length that has spaces in it     12\n";
+        assert_eq!(table().render(None, false), expected);
+    }
+
+    #[test]
+    fn a_narrow_terminal_cuts_lines() {
+        let lines = table().render(Some(40), false);
+        assert_eq!(lines.lines().count(), 3, "{lines}");
+        assert!(
+            lines.lines().all(|line| line.chars().count() <= 40),
+            "{lines}"
+        );
+        assert!(lines.contains('…'), "{lines}");
+    }
+
+    #[test]
+    fn colours_are_whole_lines() {
+        let lines = table().render(None, true);
+        assert!(lines.starts_with("\x1b[1mTARGET"), "{lines:?}");
+        assert!(lines.contains("\x1b[31ma\\nname"), "{lines:?}");
+        assert!(!table().render(None, false).contains('\x1b'));
+    }
+}

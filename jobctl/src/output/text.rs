@@ -1,0 +1,108 @@
+//! Values as people read them.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// One line of text without control characters: they become `\n`, `\u{1b}` and so on, so that the
+/// output of a job cannot steer the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if char.is_control() {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
+}
+
+/// A size: `512 B`, `14.3 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match UNITS.iter().find(|(_, shift)| bytes >= 1 << shift) {
+        Some((unit, shift)) => {
+            // Tenths in whole numbers: no precision is lost on the way.
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A length of time in its two largest units: `42s`, `3m 5s`, `2h 10m`, `4d 3h`.
+pub(crate) fn seconds(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// How long before `now` something was, both in seconds since 1970; `-` for 0, which means never.
+pub(crate) fn ago(then: i64, now: i64) -> String {
+    match then {
+        0 => "-".to_owned(),
+        // Clocks of two hosts may differ by a little.
+        _ => format!(
+            "{} ago",
+            seconds(now.saturating_sub(then).max(0).unsigned_abs())
+        ),
+    }
+}
+
+/// Seconds since 1970 in the time zone of the person who looks; `-` for 0, which means never.
+pub(crate) fn local_time(then: i64) -> String {
+    match Timestamp::from_second(then) {
+        Ok(time) if then != 0 => time
+            .to_zoned(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S %Z")
+            .to_string(),
+        _ => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_visible() {
+        assert_eq!(
+            plain("a\x1b[31mb\n\u{9b}é\0"),
+            "a\\u{1b}[31mb\\n\\u{9b}é\\u{0}"
+        );
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        for (size, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (15_000_000, "14.3 MiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+        for (time, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (185, "3m 5s"),
+            (7800, "2h 10m"),
+            (356_400, "4d 3h"),
+        ] {
+            assert_eq!(seconds(time), text);
+        }
+        assert_eq!(ago(0, 5), "-");
+        assert_eq!(ago(10, 5), "0s ago");
+        assert_eq!(ago(5, 70), "1m 5s ago");
+        assert_eq!(local_time(0), "-");
+        assert!(local_time(1_700_000_000).starts_with("2023-11-1"));
+    }
+}

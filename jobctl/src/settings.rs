@@ -1,0 +1,276 @@
+//! From raw arguments and the config file to what the commands need. Opens no connection.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use jobd_proto::Secret;
+use jobd_proto::settings::{Findings, IniFile, Key, LogLevel, Reader};
+use jobd_proto::table::{DatabaseSettings, settings as table_settings};
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+/// The config file in the home directory.
+pub(crate) const DEFAULT_CONFIG: &str = ".jobctl.conf";
+
+/// The rows of `jobctl`'s own keys in the config reference.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "master",
+        kind: "1 or 0",
+        default: "0",
+        doc: "Same as `--master`.",
+    },
+    Key {
+        name: "host",
+        kind: "string",
+        default: "127.0.0.1",
+        doc: "Same as `--host`.",
+    },
+    Key {
+        name: "port",
+        kind: "integer",
+        default: "7080, of a master 7081",
+        doc: "Same as `--port`.",
+    },
+    Key {
+        name: "password",
+        kind: "string",
+        default: "",
+        doc: "The daemon's password; `--password` asks for another.",
+    },
+    Key {
+        name: "log_level",
+        kind: "trace, debug, info, warn, error, off",
+        default: "warn",
+        doc: "Same as `--log-level`.",
+    },
+];
+
+/// Which of the two daemons is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Worker,
+    Master,
+}
+
+impl Kind {
+    /// Where it listens unless told otherwise.
+    pub(crate) fn default_port(self) -> u16 {
+        match self {
+            Self::Worker => 7080,
+            Self::Master => 7081,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    /// The name of its program.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Worker => "jobd",
+            Self::Master => "jobd-master",
+        })
+    }
+}
+
+/// The daemon to speak to.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) password: Option<Secret>,
+}
+
+impl Server {
+    /// `host:port`, with brackets around an IPv6 address.
+    pub(crate) fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.kind, self.address())
+    }
+}
+
+/// Everything that does not depend on the command.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) server: Server,
+    pub(crate) database: Option<DatabaseSettings>,
+    pub(crate) log_level: LogLevel,
+    /// The file that was read, or would be if it were there; for messages.
+    pub(crate) config: PathBuf,
+}
+
+/// What the config file says.
+struct Config {
+    master: bool,
+    host: Option<String>,
+    port: Option<u16>,
+    password: Option<Secret>,
+    log_level: LogLevel,
+    database: Option<DatabaseSettings>,
+}
+
+impl Settings {
+    /// Arguments win over the config file, the file over the defaults.
+    pub(crate) fn resolve(cli: &Cli) -> Result<Self, Failure> {
+        let (path, file) = read_config(cli.config.as_deref())?;
+        let (config, findings) = read_keys(&file);
+        if findings.has_errors() {
+            return Err(Failure::Usage(format!(
+                "the config has mistakes\n{findings}"
+            )));
+        }
+        let log_level = cli.log_level.unwrap_or(config.log_level);
+        if matches!(
+            log_level,
+            LogLevel::Trace | LogLevel::Debug | LogLevel::Info | LogLevel::Warn
+        ) {
+            for (_, line) in findings.iter() {
+                crate::output::complain(&format!("jobctl: {line}"));
+            }
+        }
+        Ok(Self {
+            server: config.server(cli),
+            database: config.database,
+            log_level,
+            config: path,
+        })
+    }
+
+    /// Asks for the daemon's password on the terminal; it wins over the one of the config.
+    pub(crate) fn ask_password(&mut self) -> Result<(), Failure> {
+        let prompt = format!("password of {}: ", self.server);
+        let password = rpassword::prompt_password(prompt).map_err(|error| {
+            Failure::Usage(format!(
+                "cannot ask for the password: {error}; without a terminal put it into {} as password = …",
+                self.config.display()
+            ))
+        })?;
+        self.server.password = Some(Secret::new(password));
+        Ok(())
+    }
+}
+
+impl Config {
+    fn server(&self, cli: &Cli) -> Server {
+        let kind = if cli.master || (self.master && !cli.worker) {
+            Kind::Master
+        } else {
+            Kind::Worker
+        };
+        // The port of a config that is about a master is of no use for a worker.
+        let config_port = self.port.filter(|_| !(self.master && cli.worker));
+        Server {
+            kind,
+            host: cli
+                .host
+                .clone()
+                .or_else(|| self.host.clone())
+                .unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: cli.port.or(config_port).unwrap_or(kind.default_port()),
+            password: self.password.clone(),
+        }
+    }
+}
+
+/// A default file that is not there is an empty one; one that was named must be there.
+fn read_config(named: Option<&Path>) -> Result<(PathBuf, IniFile), Failure> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::home_dir()
+            .unwrap_or_default()
+            .join(DEFAULT_CONFIG),
+    };
+    match IniFile::read(&path) {
+        Ok(file) => Ok((path, file)),
+        Err(error) if named.is_none() && error.is_missing() => {
+            Ok((path.clone(), IniFile::parse(&path, "")))
+        }
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    }
+}
+
+fn read_keys(file: &IniFile) -> (Config, Findings) {
+    let mut reader = Reader::new(file);
+    let config = Config {
+        master: reader.flag("master", false),
+        host: reader.text("host"),
+        port: reader.optional_integer("port", 1..=u16::MAX),
+        password: reader.secret("password"),
+        log_level: reader.choice("log_level", &LogLevel::WORDS, LogLevel::Warn),
+        database: table_settings::database(&mut reader),
+    };
+    (config, reader.finish(&[KEYS, table_settings::KEYS]))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    /// Kind, address and whether there is a password, for a config text and arguments.
+    #[track_caller]
+    fn check(config: &str, arguments: &[&str], expected: &str) {
+        let (config, findings) = read_keys(&IniFile::parse(Path::new("jobctl.conf"), config));
+        assert!(findings.is_empty(), "{findings}");
+        let cli = Cli::parse_from(["jobctl", "status"].iter().chain(arguments));
+        assert_eq!(config.server(&cli).to_string(), expected);
+    }
+
+    #[test]
+    fn arguments_win_over_the_config_and_the_config_over_the_defaults() {
+        check("", &[], "jobd at 127.0.0.1:7080");
+        check("", &["--master"], "jobd-master at 127.0.0.1:7081");
+        check("master = 1", &[], "jobd-master at 127.0.0.1:7081");
+        check(
+            "master = true\nhost = db\nport = 99",
+            &[],
+            "jobd-master at db:99",
+        );
+        check(
+            "host = db\nport = 99",
+            &["--host", "::1"],
+            "jobd at [::1]:99",
+        );
+        check("port = 99", &["--port", "98"], "jobd at 127.0.0.1:98");
+        check("port = 99", &["--master"], "jobd-master at 127.0.0.1:99");
+        check(
+            "master = 1\nport = 99",
+            &["--worker"],
+            "jobd at 127.0.0.1:7080",
+        );
+    }
+
+    #[test]
+    fn a_database_is_an_option() {
+        let parse = |text: &str| read_keys(&IniFile::parse(Path::new("jobctl.conf"), text));
+        assert!(parse("").0.database.is_none());
+        assert!(matches!(
+            parse("sqlite_path = /tmp/x").0.database,
+            Some(DatabaseSettings::Sqlite(_))
+        ));
+        let (config, findings) =
+            parse("mysql_host = h\nmysql_user = u\nmysql_database = d\nmysql_table = t");
+        assert!(
+            matches!(config.database, Some(DatabaseSettings::MySql(_))),
+            "{findings}"
+        );
+        let (_, findings) = parse("mysql_host = h\npoort = 1");
+        assert!(findings.has_errors());
+        assert!(
+            findings.to_string().contains("did you mean port?"),
+            "{findings}"
+        );
+    }
+}

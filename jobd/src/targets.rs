@@ -653,8 +653,12 @@ mod tests {
         assert_eq!(targets.remove(&name(0)), Err(TargetError::Busy));
         targets.ended(&name(0), now);
         targets.resume(&[name(0)]);
-        assert_eq!(targets.claims(now), [(name(0), 1)]);
-        assert_eq!(targets.claimed(&name(0), 1, vec![], now).len(), 0);
+        assert_eq!(
+            targets.claims(now),
+            [(name(0), 2)],
+            "one slot, and one ahead as one has just ended"
+        );
+        assert_eq!(targets.claimed(&name(0), 2, vec![], now).len(), 0);
         assert_eq!(targets.remove(&name(0)), Ok(()));
     }
 }

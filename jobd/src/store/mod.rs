@@ -4,6 +4,9 @@
 //! claim's token. What it did not change, its caller must not act on. Nothing here inserts or
 //! deletes a row, and no transaction outlives a call.
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod conformance;
 mod inspect;
 mod lists;
 mod manual;

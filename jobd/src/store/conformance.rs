@@ -1,0 +1,464 @@
+//! What every store must do, run against each of them on its real database.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jobd_proto::table::{
+    Connection, DatabaseSettings, JobRow, MySqlAddress, MySqlSettings, NewJob, SqliteSettings,
+    TableName, Tls,
+};
+use jobd_proto::{JobId, JobResult, Secret, TargetName};
+use jobd_tests::{Scratch, Server, server};
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::*;
+use crate::job::{Origin, Tokens};
+
+const SQLITE_MINIMAL: &str = include_str!("../../../sql/sqlite/jobs-minimal.sql");
+
+/// A table of its own, seen from both sides.
+struct Ground {
+    store: Arc<dyn Store>,
+    table: Connection,
+    settings: DatabaseSettings,
+    tokens: Tokens,
+    _scratch: Scratch,
+}
+
+impl Ground {
+    async fn over(settings: DatabaseSettings, scratch: Scratch) -> Self {
+        let store = open(&settings);
+        let inspection = store.inspect().await.unwrap();
+        assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
+        let table = Connection::open(&settings).await.unwrap();
+        Self {
+            store,
+            table,
+            settings,
+            tokens: Tokens::new("w", "h", 1),
+            _scratch: scratch,
+        }
+    }
+
+    async fn mysql() -> Self {
+        let server = Server::shared().await;
+        let database = server.database().await;
+        database.minimal_table().await;
+        let settings = MySqlSettings {
+            address: MySqlAddress::Tcp {
+                host: "127.0.0.1".into(),
+                port: database.port,
+            },
+            user: server::USER.into(),
+            password: Some(Secret::new(server::PASSWORD)),
+            database: database.name.clone(),
+            table: TableName::parse("jobs").unwrap(),
+            tls: Tls::Preferred,
+        };
+        Self::over(DatabaseSettings::MySql(settings), Scratch::new()).await
+    }
+
+    async fn sqlite() -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.write("jobs.db", "");
+        let settings = SqliteSettings {
+            path,
+            table: TableName::parse("jobs").unwrap(),
+        };
+        let mut connection = jobd_proto::table::connect_sqlite(&settings).await.unwrap();
+        sqlx::raw_sql(SQLITE_MINIMAL)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        Self::over(DatabaseSettings::Sqlite(settings), scratch).await
+    }
+
+    async fn run(&self, sql: &str) {
+        match &self.settings {
+            DatabaseSettings::MySql(settings) => {
+                let mut connection = jobd_proto::table::connect_mysql(settings).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+            }
+            DatabaseSettings::Sqlite(settings) => {
+                let mut connection = jobd_proto::table::connect_sqlite(settings).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    async fn insert(&mut self, target: &str, manual: bool, count: u32) -> Vec<JobId> {
+        let job = NewJob {
+            target: target.into(),
+            manual,
+            ..NewJob::default()
+        };
+        self.table.insert(&job, count).await.unwrap()
+    }
+
+    async fn row(&mut self, id: JobId) -> JobRow {
+        self.table.show(id).await.unwrap().unwrap()
+    }
+
+    async fn claim(&mut self, target: &str, limit: u32) -> Vec<Job> {
+        let token = self.tokens.next(Origin::Background);
+        let claimed = self
+            .store
+            .claim(token.clone(), name(target), limit)
+            .await
+            .unwrap();
+        let job = |(id, target)| Job {
+            id,
+            target,
+            origin: Origin::Background,
+            token: token.clone(),
+        };
+        claimed.jobs.into_iter().map(job).collect()
+    }
+
+    async fn record(&self, batch: Batch) -> Recorded {
+        self.store.record(Arc::new(batch)).await.unwrap()
+    }
+}
+
+fn name(target: &str) -> TargetName {
+    TargetName::new(target).unwrap()
+}
+
+fn ids(jobs: &[Job]) -> Vec<JobId> {
+    let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    ids.sort();
+    ids
+}
+
+fn starts(jobs: &[Job]) -> Batch {
+    Batch {
+        starts: jobs.to_vec(),
+        ..Batch::default()
+    }
+}
+
+fn finish(job: &Job) -> Finish {
+    Finish {
+        job: job.clone(),
+        result: JobResult::Fail,
+        code: Some(3),
+        signal: None,
+        stdout: "out\0 é".into(),
+        stderr: String::new(),
+        ended: Instant::now(),
+    }
+}
+
+fn finishes(jobs: &[Job]) -> Batch {
+    Batch {
+        finishes: jobs.iter().map(finish).collect(),
+        ..Batch::default()
+    }
+}
+
+async fn a_claim_takes_the_first_waiting_rows_of_its_target(mut ground: Ground) {
+    let mine = ground.insert("mail", false, 5).await;
+    ground.insert("other", false, 3).await;
+    ground.insert("mail", true, 2).await;
+    let first = ground.claim("mail", 3).await;
+    assert_eq!(ids(&first), mine[..3]);
+    assert_eq!(ids(&ground.claim("mail", 300).await), mine[3..]);
+    assert!(ground.claim("mail", 3).await.is_empty());
+    assert!(ground.claim("nobody", 3).await.is_empty());
+    let row = ground.row(mine[0]).await;
+    assert_eq!(
+        (row.status.as_str(), row.stderr.as_deref()),
+        ("accepted", Some(first[0].token.as_str()))
+    );
+    assert_eq!((row.time_started, row.time_finished), (0, 0));
+}
+
+async fn claims_of_many_workers_never_share_a_row(mut ground: Ground) {
+    let all = ground.insert("mail", false, 300).await;
+    let stores: Vec<Arc<dyn Store>> = (0..4).map(|_| open(&ground.settings)).collect();
+    let claims = stores.iter().enumerate().map(|(worker, store)| async move {
+        store.inspect().await.unwrap();
+        let mut tokens = Tokens::new("w", "h", worker as u64 + 2);
+        let mut taken = Vec::new();
+        loop {
+            let claimed = store
+                .claim(tokens.next(Origin::Background), name("mail"), 7)
+                .await
+                .unwrap();
+            if claimed.jobs.is_empty() {
+                return taken;
+            }
+            taken.extend(claimed.jobs.into_iter().map(|(id, _)| id));
+        }
+    });
+    let mut taken: Vec<JobId> = futures::future::join_all(claims).await.concat();
+    taken.sort();
+    assert_eq!(taken, all);
+}
+
+async fn a_row_starts_once_and_only_for_its_claim(mut ground: Ground) {
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    let stranger = Job {
+        token: ground.tokens.next(Origin::Background),
+        ..jobs[2].clone()
+    };
+    assert_eq!(
+        ground
+            .record(starts(&[jobs[0].clone(), stranger.clone()]))
+            .await
+            .started,
+        [true, false]
+    );
+    let again = ground.record(starts(&jobs[..2])).await;
+    assert_eq!(
+        again.started,
+        [true, true],
+        "a repeated write finds its first try"
+    );
+    assert!(ground.row(jobs[0].id).await.time_started > 0);
+    assert_eq!(ground.row(stranger.id).await.status, "accepted");
+}
+
+async fn a_finish_is_written_once_and_recognised_when_repeated(mut ground: Ground) {
+    ground.insert("mail", false, 2).await;
+    let jobs = ground.claim("mail", 2).await;
+    assert_eq!(
+        ground.record(finishes(&jobs[..1])).await.finished,
+        [false],
+        "a row that never started is not finished"
+    );
+    ground.record(starts(&jobs)).await;
+    let batch = finishes(&jobs);
+    assert_eq!(ground.record(batch.clone()).await.finished, [true, true]);
+    assert_eq!(ground.record(batch).await.finished, [true, true]);
+    let row = ground.row(jobs[0].id).await;
+    assert_eq!(
+        (
+            row.status.as_str(),
+            row.result.as_deref(),
+            row.return_code,
+            row.sig
+        ),
+        ("done", Some("fail"), Some(3), None)
+    );
+    assert!(row.stderr.as_deref() == Some("") && row.time_finished >= row.time_started);
+    let other = Finish {
+        code: Some(4),
+        ..finish(&jobs[0])
+    };
+    let superseded = Batch {
+        finishes: vec![other],
+        ..Batch::default()
+    };
+    assert_eq!(
+        ground.record(superseded).await.finished,
+        [false],
+        "another end is not ours"
+    );
+}
+
+async fn the_end_is_dated_when_the_process_ended(mut ground: Ground) {
+    ground.insert("mail", false, 1).await;
+    let jobs = ground.claim("mail", 1).await;
+    ground.record(starts(&jobs)).await;
+    let started = ground.row(jobs[0].id).await.time_started;
+    let Some(ended) = Instant::now().checked_sub(Duration::from_secs(100)) else {
+        return;
+    };
+    ground
+        .record(Batch {
+            finishes: vec![Finish {
+                ended,
+                ..finish(&jobs[0])
+            }],
+            ..Batch::default()
+        })
+        .await;
+    let lag = started - ground.row(jobs[0].id).await.time_finished;
+    assert!((98..=100).contains(&lag), "{lag}");
+}
+
+async fn released_rows_go_back_to_where_they_came_from(mut ground: Ground) {
+    ground.insert("mail", false, 2).await;
+    let manual = ground.insert("mail", true, 1).await;
+    let mut jobs = ground.claim("mail", 2).await;
+    ground.record(starts(&jobs[..1])).await;
+    let token = ground.tokens.next(Origin::Manual);
+    let claimed = ground
+        .store
+        .claim_manual(token.clone(), manual.clone(), vec![name("mail")])
+        .await
+        .unwrap();
+    assert_eq!(claimed.jobs, [(manual[0], name("mail"))]);
+    jobs.push(Job {
+        id: manual[0],
+        target: name("mail"),
+        origin: Origin::Manual,
+        token,
+    });
+    ground
+        .record(Batch {
+            releases: jobs.clone(),
+            ..Batch::default()
+        })
+        .await;
+    for (job, status) in jobs.iter().zip(["waiting", "waiting", "manual"]) {
+        let row = ground.row(job.id).await;
+        assert_eq!(
+            (row.status.as_str(), row.stderr, row.time_started),
+            (status, None, 0)
+        );
+    }
+    assert_eq!(ground.claim("mail", 9).await.len(), 2);
+}
+
+async fn manual_rows_are_claimed_together_and_others_left_alone(mut ground: Ground) {
+    let manual = ground.insert("mail", true, 2).await;
+    let waiting = ground.insert("mail", false, 1).await;
+    let foreign = ground.insert("other", true, 1).await;
+    let wanted = vec![manual[1], JobId(9999), waiting[0], foreign[0], manual[0]];
+    let token = ground.tokens.next(Origin::Manual);
+    let claimed = ground
+        .store
+        .claim_manual(token, wanted, vec![name("mail")])
+        .await
+        .unwrap();
+    let mut taken: Vec<JobId> = claimed.jobs.iter().map(|(id, _)| *id).collect();
+    taken.sort();
+    assert_eq!(taken, manual);
+    let errors: Vec<String> = claimed.errors.into_values().collect();
+    let foreign_error = format!("target 'other' not found (job id={})", foreign[0]);
+    assert_eq!(
+        errors,
+        [
+            "status = waiting != manual",
+            &foreign_error,
+            "job 9999 not found"
+        ]
+    );
+    assert_eq!(ground.row(waiting[0]).await.status, "waiting");
+    assert_eq!(ground.row(foreign[0]).await.status, "manual");
+}
+
+async fn pending_names_the_targets_that_have_rows(mut ground: Ground) {
+    for target in ["t3", "t17", "t39"] {
+        ground.insert(target, false, 2).await;
+    }
+    ground.insert("t5", true, 1).await;
+    let asked: Vec<TargetName> = (0..40).map(|index| name(&format!("t{index}"))).collect();
+    let found = ground.store.pending(asked).await.unwrap();
+    assert_eq!(found, ["t3", "t17", "t39"].map(name));
+}
+
+async fn rows_changed_by_others_are_left_alone(mut ground: Ground) {
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground
+        .run("UPDATE jobs SET status = 'ignored', stderr = NULL WHERE id = 1")
+        .await;
+    assert_eq!(
+        ground.record(starts(&jobs)).await.started,
+        [false, true, true]
+    );
+    ground
+        .run("UPDATE jobs SET status = 'waiting', stderr = NULL WHERE id = 2")
+        .await;
+    assert_eq!(
+        ground.record(finishes(&jobs[1..])).await.finished,
+        [false, true]
+    );
+    ground
+        .record(Batch {
+            releases: jobs.clone(),
+            ..Batch::default()
+        })
+        .await;
+    let status = |row: JobRow| row.status;
+    assert_eq!(status(ground.row(jobs[0].id).await), "ignored");
+    assert_eq!(status(ground.row(jobs[1].id).await), "waiting");
+    assert_eq!(status(ground.row(jobs[2].id).await), "done");
+}
+
+async fn large_claims_and_batches_are_split(mut ground: Ground) {
+    let all = ground.insert("mail", false, 700).await;
+    let jobs = ground.claim("mail", 1000).await;
+    assert_eq!(ids(&jobs), all);
+    assert!(
+        ground
+            .record(starts(&jobs))
+            .await
+            .started
+            .iter()
+            .all(|started| *started)
+    );
+    assert!(
+        ground
+            .record(finishes(&jobs))
+            .await
+            .finished
+            .iter()
+            .all(|finished| *finished)
+    );
+}
+
+async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
+    ground.insert("mail", false, 2).await;
+    let jobs = ground.claim("mail", 2).await;
+    ground.record(starts(&jobs[1..])).await;
+    let impossible = Finish {
+        signal: Some("x".repeat(3000)),
+        code: Some(-5),
+        ..finish(&jobs[1])
+    };
+    let batch = Batch {
+        starts: jobs[..1].to_vec(),
+        finishes: vec![impossible],
+        releases: Vec::new(),
+    };
+    let outcome = ground.store.record(Arc::new(batch)).await;
+    assert!(
+        matches!(outcome, Err(StoreError::Refused(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(ground.row(jobs[0].id).await.status, "accepted");
+    assert_eq!(ground.row(jobs[1].id).await.status, "running");
+    assert_eq!(
+        ground.record(starts(&jobs[..1])).await.started,
+        [true],
+        "the connection is usable again"
+    );
+}
+
+/// One test per store and promise.
+macro_rules! conformance {
+    ($($promise:ident),+ $(,)?) => {
+        mod on_mysql {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql().await).await; })+
+        }
+        mod on_sqlite {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite().await).await; })+
+        }
+    };
+}
+
+conformance! {
+    a_claim_takes_the_first_waiting_rows_of_its_target,
+    claims_of_many_workers_never_share_a_row,
+    a_row_starts_once_and_only_for_its_claim,
+    a_finish_is_written_once_and_recognised_when_repeated,
+    the_end_is_dated_when_the_process_ended,
+    released_rows_go_back_to_where_they_came_from,
+    manual_rows_are_claimed_together_and_others_left_alone,
+    pending_names_the_targets_that_have_rows,
+    rows_changed_by_others_are_left_alone,
+    large_claims_and_batches_are_split,
+    a_batch_that_is_refused_changes_nothing,
+}

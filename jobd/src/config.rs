@@ -294,3 +294,93 @@ fn targets(reader: &mut Reader<'_>) -> Vec<(TargetName, u32)> {
     }
     targets
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn project() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn read_text(text: &str) -> (Option<Config>, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let (config, findings) = read(file.path()).unwrap();
+        (
+            config,
+            findings
+                .to_string()
+                .replace(&file.path().display().to_string(), "jobd.conf"),
+        )
+    }
+
+    const MINIMAL: &str = "host = 127.0.0.1\nport = 7080\nsqlite_path = x.db\nlauncher = true\n";
+
+    /// `JOBD_BLESS=1` writes the page instead.
+    #[test]
+    fn the_reference_page_lists_every_key() {
+        let page = project().join("docs/CONFIG.md");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let wanted = settings::with_reference(&text, "jobd", &tables()).unwrap();
+        if std::env::var_os("JOBD_BLESS").is_some() {
+            std::fs::write(&page, &wanted).unwrap();
+        } else {
+            assert!(
+                text == wanted,
+                "docs/CONFIG.md is out of date: run JOBD_BLESS=1 cargo test -p jobd reference_page"
+            );
+        }
+    }
+
+    #[test]
+    fn the_example_config_is_sound() {
+        let (config, findings) = read(&project().join("examples/jobd.conf.example")).unwrap();
+        assert!(findings.is_empty(), "{findings}");
+        assert_eq!(config.unwrap().targets.len(), 2);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let (config, findings) = read_text(&format!("{MINIMAL}[targets]\n1/low = 2\n"));
+        assert_eq!(findings, "");
+        let config = config.unwrap();
+        assert_eq!(
+            (
+                config.fetch_limit,
+                config.poll_interval.as_secs(),
+                config.drain_timeout.as_secs()
+            ),
+            (100, 5, 60)
+        );
+        assert_eq!(config.launcher.max_output, 16 << 20);
+        assert_eq!(config.name, config.host_name);
+        assert_eq!(config.targets[0].0.as_str(), "1/low");
+        assert!(config.master.is_none());
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        let (config, findings) = read_text(
+            "port = x\nlauncher = \"php\nmysql_pasword = s3cret\n[targets]\nmail = 0\nnull = 1\n",
+        );
+        assert!(config.is_none());
+        for expected in [
+            "jobd.conf:1: ",
+            "jobd.conf:2: launcher has an unbalanced",
+            "did you mean mysql_password",
+            "jobd.conf:5: target mail",
+            "jobd.conf:6: 'null' cannot name a target",
+            "missing required key host",
+        ] {
+            assert!(findings.contains(expected), "{expected} in\n{findings}");
+        }
+        assert!(!findings.contains("s3cret"));
+    }
+}

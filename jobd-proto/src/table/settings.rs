@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "mysql_host",
-        kind: "string",
+        kind: "text",
         default: "required without `mysql_socket`",
         doc: "The database server's name or address.",
     },
@@ -94,25 +94,25 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "mysql_user",
-        kind: "string",
+        kind: "text",
         default: "required",
         doc: "Database user. A worker needs `SELECT` and `UPDATE` on the table; `jobctl add` also needs `INSERT`.",
     },
     Key {
         name: "mysql_password",
-        kind: "string",
+        kind: "text",
         default: "unset",
         doc: "Its password.",
     },
     Key {
         name: "mysql_database",
-        kind: "string",
+        kind: "text",
         default: "required unless `mysql_table` names it",
         doc: "Database name.",
     },
     Key {
         name: "mysql_table",
-        kind: "string",
+        kind: "text",
         default: "required",
         doc: "Table name, or `database.table`. A name that holds a dot stands in backticks.",
     },
@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "sqlite_table",
-        kind: "string",
+        kind: "text",
         default: "`jobs`",
         doc: "Table name in it.",
     },

@@ -117,3 +117,29 @@ impl Encoder<Message> for EotCodec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_frame_leaves_no_long_buffer_behind() {
+        let mut codec = EotCodec::new(MAX_FRAME_CLIENT);
+        let mut buffer = BytesMut::new();
+        buffer.extend_from_slice(&vec![b'x'; 8 << 20]);
+        buffer.extend_from_slice(b"\x04[2]");
+        assert_eq!(codec.decode(&mut buffer).unwrap().unwrap().len(), 8 << 20);
+        assert_eq!(&buffer[..], b"[2]");
+        buffer.reserve(1);
+        assert!(buffer.capacity() < 1024, "{}", buffer.capacity());
+    }
+
+    #[test]
+    fn an_unfinished_frame_is_never_handed_out() {
+        let mut codec = EotCodec::new(100);
+        let mut buffer = BytesMut::from(&b"[2]\x04[3"[..]);
+        assert_eq!(codec.decode_eof(&mut buffer).unwrap().unwrap(), "[2]");
+        assert!(codec.decode_eof(&mut buffer).unwrap().is_none());
+    }
+}

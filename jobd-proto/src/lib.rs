@@ -3,7 +3,7 @@
 //! - [`message`], [`codec`]: one message of the wire, and where it ends.
 //! - [`worker`], [`master`]: the typed requests and replies of each daemon.
 //! - [`connection`], [`listener`]: one symmetric peer, and the door for many.
-//! - [`settings`]: config files; [`table`]: the job table; [`daemon`]: what both daemons do alike.
+//! - [`settings`]: config files; `table`: the job table; `daemon`: what both daemons do alike.
 //!
 //! The wire is described for people who write clients in docs/PROTOCOL.md.
 

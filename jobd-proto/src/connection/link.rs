@@ -405,6 +405,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
 
     /// After a failed write: what the peer said before it went may tell why.
     async fn last_words(&mut self, error: &io::Error) -> CloseReason {
+        self.outbox = Outbox::default();
         let listen = async {
             while self.wants_frames() {
                 self.inbox.reserve(SMALL_READ);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jobd_proto::connection::{CloseReason, ConnectionOptions};
+use jobd_proto::connection::{CallError, CloseReason, Connection, ConnectionOptions};
 use jobd_proto::listener::ListenerOptions;
 
-use crate::ground::{Role, Server, echo, patient, soon, until};
+use crate::ground::{PATIENCE, Role, Server, echo, patient, soon, until};
 
 fn limited(change: impl FnOnce(&mut ConnectionOptions)) -> ListenerOptions {
     let mut options = patient();
@@ -34,6 +34,25 @@ async fn a_frame_may_be_as_long_as_the_limit_and_no_longer() {
     // Its end need not come for this to be known.
     client.send(&[b'x'; 101]).await;
     client.expect_end(refusal).await;
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_caller_whose_request_is_too_long_learns_so() {
+    let server = Server::start(Role::Worker, limited(|options| options.max_frame = 1 << 20)).await;
+    let (connection, _incoming) = Connection::dial(
+        "127.0.0.1",
+        server.port,
+        PATIENCE,
+        ConnectionOptions::default(),
+    )
+    .await
+    .unwrap();
+    // Far more than the sockets hold: it is refused while most of it is still to be sent.
+    let long = serde_json::Value::from("x".repeat(100 << 20));
+    let answer = soon("the refusal", connection.request("poll", long, None)).await;
+    let reason = CloseReason::PeerError("message is longer than 1048576 bytes".to_owned());
+    assert_eq!(answer, Err(CallError::Closed(reason)));
     server.stopped().await;
 }
 

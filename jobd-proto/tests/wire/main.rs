@@ -6,7 +6,6 @@ mod arguments;
 mod connection;
 mod gate;
 mod ground;
-mod hostile;
 mod limits;
 mod messages;
 mod properties;

@@ -32,35 +32,50 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 refused or failed, 2 usage, 3 not 
 #[command(after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
     /// Talk to a jobd-master instead of a worker
-    #[arg(long, global = true, conflicts_with = "worker")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        conflicts_with = "worker"
+    )]
     pub(crate) master: bool,
 
     /// Talk to a worker although the config says `master = 1`
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) worker: bool,
 
     /// Where the daemon is [default: 127.0.0.1]
-    #[arg(long, global = true, value_name = "H")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_name = "H"
+    )]
     pub(crate) host: Option<String>,
 
     /// Its port [default: 7080, with --master 7081]
-    #[arg(long, global = true, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
 
     /// Config file [default: ~/.jobctl.conf]
-    #[arg(long, global = true, value_name = "F")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every command",
+        value_name = "F"
+    )]
     pub(crate) config: Option<PathBuf>,
 
     /// Ask for the daemon's password on the terminal
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) password: bool,
 
     /// Least level of what is told on standard error [default: warn]
-    #[arg(long, global = true, value_name = "L", value_parser = log_levels())]
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "L", value_parser = log_levels())]
     pub(crate) log_level: Option<LogLevel>,
 
     /// Print JSON instead of tables
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
 
     #[command(subcommand)]

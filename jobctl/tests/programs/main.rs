@@ -1,0 +1,12 @@
+//! The real `jobctl` against servers that speak the real wire, and on a real SQLite table.
+//! The servers play daemons: what they answer is fixed, what they are asked is written down.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod arguments;
+mod daemon;
+mod jobctl;
+mod orders;
+mod rows;
+mod runs;
+mod statuses;

@@ -1,0 +1,147 @@
+//! Orders: what goes over the wire for them, and what is said.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::jobctl::ask;
+
+/// Gives the order and checks the request that arrived and what people and programs are told.
+async fn check(daemon: Daemon, arguments: &[&str], kind: &str, data: Value, said: &str) {
+    let plain = ask(daemon.address, arguments).await;
+    assert_eq!((plain.code, plain.stdout.as_str()), (0, said), "{plain:?}");
+    let json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+    let json = ask(daemon.address, &json).await;
+    assert_eq!((json.code, json.json()), (0, json!({"ok": true})));
+    let request = (kind.to_owned(), data);
+    assert_eq!(daemon.asked(), [request.clone(), request], "{arguments:?}");
+}
+
+async fn worker() -> Daemon {
+    Daemon::worker(Ok("ok".into())).await
+}
+
+async fn master() -> Daemon {
+    Daemon::master(Ok("ok".into())).await
+}
+
+#[tokio::test]
+async fn orders_to_a_worker() {
+    let ab = json!({"targets": ["a", "1/low"]});
+    check(
+        worker().await,
+        &["poll"],
+        "poll",
+        Value::Null,
+        "polled all targets\n",
+    )
+    .await;
+    check(
+        worker().await,
+        &["poll", "a", "1/low"],
+        "poll",
+        ab.clone(),
+        "polled a, 1/low\n",
+    )
+    .await;
+    check(
+        worker().await,
+        &["pause"],
+        "pause",
+        Value::Null,
+        "paused all targets\n",
+    )
+    .await;
+    check(
+        worker().await,
+        &["continue", "a", "1/low"],
+        "continue",
+        ab,
+        "continued a, 1/low\n",
+    )
+    .await;
+    let set = json!({"target": "a", "concurrency": 8});
+    check(
+        worker().await,
+        &["set-target-concurrency", "a", "8"],
+        "set-target-concurrency",
+        set,
+        "a runs 8 jobs at a time\n",
+    )
+    .await;
+    let add = json!({"target": "a", "concurrency": 1});
+    check(
+        worker().await,
+        &["add-target", "a", "1"],
+        "add-target",
+        add,
+        "a runs 1 job at a time\n",
+    )
+    .await;
+    check(
+        worker().await,
+        &["remove-target", "a"],
+        "remove-target",
+        json!({"target": "a"}),
+        "a is no longer served\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn orders_to_a_master() {
+    let a = json!({"targets": ["a"]});
+    check(
+        master().await,
+        &["--master", "poke"],
+        "poke",
+        Value::Null,
+        "poked all targets\n",
+    )
+    .await;
+    check(
+        master().await,
+        &["--master", "poke", "a"],
+        "poke",
+        a.clone(),
+        "poked a\n",
+    )
+    .await;
+    check(
+        master().await,
+        &["--master", "pause", "a"],
+        "pause",
+        a,
+        "paused a\n",
+    )
+    .await;
+    check(
+        master().await,
+        &["--master", "continue"],
+        "continue",
+        Value::Null,
+        "continued all targets\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_end_with_1_and_advice() {
+    for (arguments, text, advice) in [
+        (&["poll", "zz"][..], "invalid target 'zz'", "list-targets"),
+        (
+            &["remove-target", "a"],
+            "queue is not empty",
+            "pause the target",
+        ),
+        (
+            &["add-target", "a", "1"],
+            "target 'a' already added",
+            "set-target-concurrency",
+        ),
+    ] {
+        let daemon = Daemon::worker(Err(text)).await;
+        let refused = ask(daemon.address, arguments).await;
+        refused.failed(1, &[text, advice]);
+        assert_eq!(refused.stdout, "");
+    }
+}

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::jobctl::ask;
 
-fn outcome(result: &str, code: Value, signal: Value, stdout: &str) -> Value {
+fn outcome(result: &str, code: Option<i32>, signal: Option<&str>, stdout: &str) -> Value {
     json!({"result": result, "code": code, "signal": signal, "stdout": stdout, "stderr": ""})
 }
 
@@ -13,9 +13,9 @@ fn outcome(result: &str, code: Value, signal: Value, stdout: &str) -> Value {
 async fn each_outcome_is_shown_and_a_failure_ends_with_1() {
     let reply = json!({
         "jobs": {
-            "5": outcome("ok", json!(0), Value::Null, "one\n\ttwo \u{1b}[31m\n"),
-            "6": outcome("fail", json!(3), Value::Null, ""),
-            "7": outcome("fail", Value::Null, json!("SIGKILL"), ""),
+            "5": outcome("ok", Some(0), None, "one\n\ttwo \u{1b}[31m\n"),
+            "6": outcome("fail", Some(3), None, ""),
+            "7": outcome("fail", None, Some("SIGKILL"), ""),
         },
         "errors": {"8": "job 8 not found"},
     });
@@ -42,10 +42,7 @@ async fn each_outcome_is_shown_and_a_failure_ends_with_1() {
 
 #[tokio::test]
 async fn success_ends_with_0_and_json_has_both_keys() {
-    let worker = Daemon::worker(Ok(
-        json!({"jobs": {"5": outcome("ok", json!(0), Value::Null, "")}}),
-    ))
-    .await;
+    let worker = Daemon::worker(Ok(json!({"jobs": {"5": outcome("ok", Some(0), None, "")}}))).await;
     let run = ask(worker.address, &["run-manual", "5", "--json"]).await;
     assert_eq!((run.code, &run.json()["errors"]), (0, &json!({})));
     assert_eq!(
@@ -63,10 +60,7 @@ async fn a_busy_job_is_a_refusal() {
 
 #[tokio::test]
 async fn a_master_is_told_the_target_of_each_job() {
-    let master = Daemon::master(Ok(
-        json!({"jobs": {"5": outcome("ok", json!(0), Value::Null, "")}}),
-    ))
-    .await;
+    let master = Daemon::master(Ok(json!({"jobs": {"5": outcome("ok", Some(0), None, "")}}))).await;
     let run = ask(master.address, &["--master", "run-manual", "5:a:b"]).await;
     assert_eq!(run.code, 0, "{run:?}");
     let asked = master.asked();

@@ -43,7 +43,7 @@ pub struct Config {
 const MAX_OUTPUT: u64 = 16 << 20;
 
 /// A day: a time-out beyond is a mistake for any of the keys here.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 /// The keys that only a worker has, with those that it shares in their own tables ([`tables`]).
 const KEYS: &[Key] = &[
@@ -203,7 +203,7 @@ fn launcher(reader: &mut Reader<'_>) -> Option<LauncherSettings> {
         false,
     );
     let max_output = reader.bytes("max_output_buffer", 0..=1 << 30, MAX_OUTPUT);
-    let grace = Duration::ZERO..=Duration::from_secs(600);
+    let grace = Duration::ZERO..=Duration::from_mins(10);
     let settings = |template| LauncherSettings {
         template,
         cwd: reader.path("launcher.cwd"),
@@ -296,7 +296,6 @@ fn targets(reader: &mut Reader<'_>) -> Vec<(TargetName, u32)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::path::PathBuf;
 

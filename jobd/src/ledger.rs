@@ -103,7 +103,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
                     Entry::Start(job) => batch.starts.push(job),
                     Entry::Release(job) => batch.releases.push(job),
                     Entry::Finish(job, end) => {
-                        let finish = self.finish(job, end);
+                        let finish = self.finish(job, &end);
                         bytes += finish.stdout.len() + finish.stderr.len();
                         batch.finishes.push(finish);
                         if bytes > MAX_BATCH_BYTES {
@@ -118,7 +118,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
     }
 
     /// The end as the row will say it.
-    fn finish(&self, job: Job, end: End) -> Finish {
+    fn finish(&self, job: Job, end: &End) -> Finish {
         let (stdout, stderr) = self.store.output_text().fit(&end.stdout, &end.stderr);
         let result = if end.code == Some(0) {
             JobResult::Ok

@@ -25,7 +25,7 @@ const MAX_CLAIM: usize = 1000;
 /// Every target by name.
 #[derive(Debug)]
 pub struct Targets {
-    targets: BTreeMap<TargetName, Target>,
+    by_name: BTreeMap<TargetName, Target>,
     fetch_limit: usize,
     draining: bool,
 }
@@ -74,7 +74,7 @@ impl Targets {
             limit => MAX_CLAIM.min(limit as usize),
         };
         Self {
-            targets: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             fetch_limit,
             draining: false,
         }
@@ -82,23 +82,23 @@ impl Targets {
 
     /// Serves one more target, from its first rows on.
     pub fn add(&mut self, name: TargetName, concurrency: u32) -> Result<(), TargetError> {
-        if self.targets.contains_key(&name) {
+        if self.by_name.contains_key(&name) {
             return Err(TargetError::Exists(name));
         }
-        self.targets.insert(name, Target::new(concurrency as usize));
+        self.by_name.insert(name, Target::new(concurrency as usize));
         Ok(())
     }
 
     /// Stops serving a target that is idle.
     pub fn remove(&mut self, name: &TargetName) -> Result<(), TargetError> {
         let target = self
-            .targets
+            .by_name
             .get(name)
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
         if target.claiming || target.length() > 0 {
             return Err(TargetError::Busy);
         }
-        self.targets.remove(name);
+        self.by_name.remove(name);
         Ok(())
     }
 
@@ -109,7 +109,7 @@ impl Targets {
         concurrency: u32,
     ) -> Result<(), TargetError> {
         let target = self
-            .targets
+            .by_name
             .get_mut(name)
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
         // A raised limit has room for rows that nobody pokes about again.
@@ -124,7 +124,7 @@ impl Targets {
             Selection::All => Ok(self.names()),
             Selection::Named(names) => names
                 .iter()
-                .map(|name| match self.targets.get_key_value(name.as_str()) {
+                .map(|name| match self.by_name.get_key_value(name.as_str()) {
                     Some((name, _)) => Ok(name.clone()),
                     None => Err(TargetError::Invalid(name.clone())),
                 })
@@ -134,13 +134,13 @@ impl Targets {
 
     /// Every served target.
     pub fn names(&self) -> Vec<TargetName> {
-        self.targets.keys().cloned().collect()
+        self.by_name.keys().cloned().collect()
     }
 
     /// Targets that a periodic look at the table should ask about.
     pub fn hungry(&self, now: Instant) -> Vec<TargetName> {
         let hungry = |target: &Target| !target.claiming && !target.wanted && target.room(now) > 0;
-        self.targets
+        self.by_name
             .iter()
             .filter(|(_, target)| !self.draining && hungry(target))
             .map(|(name, _)| name.clone())
@@ -177,7 +177,7 @@ impl Targets {
         }
         let limit = self.fetch_limit;
         let due = self
-            .targets
+            .by_name
             .iter_mut()
             .filter(|(_, target)| target.wants_claim(now));
         due.map(|(name, target)| {
@@ -200,7 +200,7 @@ impl Targets {
         jobs: Vec<Job>,
         now: Instant,
     ) -> Vec<Job> {
-        let Some(target) = self.targets.get_mut(name) else {
+        let Some(target) = self.by_name.get_mut(name) else {
             return jobs;
         };
         target.claiming = false;
@@ -214,7 +214,7 @@ impl Targets {
 
     /// A claim did not succeed: it is wanted again, after a rest.
     pub fn claim_failed(&mut self, name: &TargetName, rest_until: Instant) {
-        if let Some(target) = self.targets.get_mut(name) {
+        if let Some(target) = self.by_name.get_mut(name) {
             target.claiming = false;
             target.wanted = true;
             target.rest_until = Some(rest_until);
@@ -223,7 +223,7 @@ impl Targets {
 
     /// Queues a manual job; gives it back where the target is gone or the worker drains.
     pub fn push_manual(&mut self, job: Job) -> Result<(), Job> {
-        match self.targets.get_mut(&job.target) {
+        match self.by_name.get_mut(&job.target) {
             Some(target) if !self.draining => {
                 target.manual.push_back(job);
                 Ok(())
@@ -236,7 +236,7 @@ impl Targets {
     pub fn startable(&mut self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         for target in self
-            .targets
+            .by_name
             .values_mut()
             .filter(|target| !target.resting(now))
         {
@@ -255,7 +255,7 @@ impl Targets {
 
     /// A job is over and its end is written: its slot is free.
     pub fn ended(&mut self, name: &TargetName, now: Instant) {
-        if let Some(target) = self.targets.get_mut(name) {
+        if let Some(target) = self.by_name.get_mut(name) {
             target.running = target
                 .running
                 .checked_sub(1)
@@ -266,7 +266,7 @@ impl Targets {
 
     /// The system has no room for a process: no claim and no start for a moment.
     pub fn rest(&mut self, name: &TargetName, until: Instant) {
-        if let Some(target) = self.targets.get_mut(name) {
+        if let Some(target) = self.by_name.get_mut(name) {
             target.rest_until = Some(until);
             target.wanted = true;
         }
@@ -280,7 +280,7 @@ impl Targets {
                 .front()
                 .map(|(since, _)| *since + LOOK_AHEAD_TIME)
         };
-        self.targets
+        self.by_name
             .values()
             .flat_map(|target| [target.rest_until, stale(target)])
             .flatten()
@@ -290,7 +290,7 @@ impl Targets {
     /// Forgets rests that are over.
     pub fn wake(&mut self, now: Instant) {
         for target in self
-            .targets
+            .by_name
             .values_mut()
             .filter(|target| !target.resting(now))
         {
@@ -301,7 +301,7 @@ impl Targets {
     /// Rows claimed ahead that have waited too long for a slot.
     pub fn stale(&mut self, now: Instant) -> Vec<Job> {
         let mut back = Vec::new();
-        for target in self.targets.values_mut() {
+        for target in self.by_name.values_mut() {
             while target
                 .queue
                 .front()
@@ -317,7 +317,7 @@ impl Targets {
     /// Takes nothing any more and hands back everything that has not started.
     pub fn drain(&mut self) -> Vec<Job> {
         self.draining = true;
-        let queues = self.targets.values_mut();
+        let queues = self.by_name.values_mut();
         queues
             .flat_map(|target| {
                 target
@@ -331,14 +331,14 @@ impl Targets {
 
     /// Whether nothing is queued, running or being claimed.
     pub fn is_idle(&self) -> bool {
-        self.targets
+        self.by_name
             .values()
             .all(|target| !target.claiming && target.length() == 0)
     }
 
     /// What `status` tells.
     pub fn status(&self) -> BTreeMap<String, TargetStatus> {
-        self.targets
+        self.by_name
             .iter()
             .map(|(name, target)| (name.to_string(), target.status()))
             .collect()
@@ -346,7 +346,7 @@ impl Targets {
 
     fn each(&mut self, names: &[TargetName], mut change: impl FnMut(&mut Target)) {
         for name in names {
-            if let Some(target) = self.targets.get_mut(name) {
+            if let Some(target) = self.by_name.get_mut(name) {
                 change(target);
             }
         }
@@ -445,220 +445,4 @@ impl Pace {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use jobd_proto::JobId;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::job::{Origin, Tokens};
-
-    fn name(index: u8) -> TargetName {
-        TargetName::new(format!("t{index}")).unwrap()
-    }
-
-    fn job(id: u64, target: TargetName, origin: Origin) -> Job {
-        Job {
-            id: JobId(id),
-            target,
-            origin,
-            token: Tokens::new("w", "h", id).next(origin),
-        }
-    }
-
-    /// A targets machine with everything that is under way around it.
-    struct World {
-        targets: Targets,
-        now: Instant,
-        claims: Vec<(TargetName, u32)>,
-        running: Vec<Job>,
-        back: usize,
-        ended: usize,
-        made: u64,
-        drained: bool,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let mut targets = Targets::new(10);
-            (0..3).for_each(|index| targets.add(name(index), u32::from(index) * 2 + 1).unwrap());
-            Self {
-                targets,
-                now: Instant::now(),
-                claims: Vec::new(),
-                running: Vec::new(),
-                back: 0,
-                ended: 0,
-                made: 0,
-                drained: false,
-            }
-        }
-
-        fn act(&mut self, action: u8, pick: u8) {
-            let target = name(pick % 3);
-            match action {
-                0 => self.targets.want(&[target]),
-                1 => self.back += self.targets.pause(&[target]).len(),
-                2 => self.targets.resume(&[target]),
-                3 => self
-                    .targets
-                    .set_concurrency(&target, u32::from(pick % 5) + 1)
-                    .unwrap(),
-                4 => self.now += Duration::from_millis(u64::from(pick) * 20),
-                5 => {
-                    self.made += 1;
-                    let manual = job(self.made, target, Origin::Manual);
-                    self.back += usize::from(self.targets.push_manual(manual).is_err());
-                }
-                6 | 7 => self.end_claim(action == 7, pick),
-                8 => {
-                    if let Some(job) = self.running.pop() {
-                        self.targets.ended(&job.target, self.now);
-                        self.ended += 1;
-                    }
-                }
-                9 => self.targets.rest(&target, self.now + REST),
-                10 => {
-                    self.targets.wake(self.now);
-                    self.back += self.targets.stale(self.now).len();
-                }
-                _ if pick > 250 => {
-                    self.back += self.targets.drain().len();
-                    self.drained = true;
-                }
-                _ => {}
-            }
-            let claims = self.targets.claims(self.now);
-            assert!(
-                claims.is_empty() || !self.drained,
-                "a draining worker claims nothing"
-            );
-            self.claims.extend(claims);
-            self.running.extend(self.targets.startable(self.now));
-        }
-
-        fn end_claim(&mut self, fails: bool, pick: u8) {
-            let Some((target, asked)) = self.claims.pop() else {
-                return;
-            };
-            if fails {
-                return self.targets.claim_failed(&target, self.now + REST);
-            }
-            let rows = u64::from(asked.min(u32::from(pick % 12)));
-            let jobs = (0..rows)
-                .map(|row| job(self.made + row + 1, target.clone(), Origin::Background))
-                .collect();
-            self.made += rows;
-            self.back += self.targets.claimed(&target, asked, jobs, self.now).len();
-        }
-
-        fn check(&self, limits: &[usize]) {
-            let mut held = 0;
-            for (target, most) in self.targets.targets.values().zip(limits) {
-                assert!(
-                    target.running <= *most,
-                    "no more jobs than a limit that was in force since they started"
-                );
-                held += target.length();
-            }
-            assert_eq!(
-                held + self.back + self.ended,
-                usize::try_from(self.made).unwrap(),
-                "every job is somewhere"
-            );
-            for (target, asked) in &self.claims {
-                assert_eq!(
-                    self.claims
-                        .iter()
-                        .filter(|(other, _)| other == target)
-                        .count(),
-                    1,
-                    "one claim per target"
-                );
-                assert!((1..=10).contains(asked));
-            }
-        }
-    }
-
-    const REST: Duration = Duration::from_millis(500);
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-
-        #[test]
-        fn any_order_of_events_keeps_the_limits(events in prop::collection::vec((0_u8..12, any::<u8>()), 1..120)) {
-            let mut world = World::new();
-            let mut limits: Vec<usize> = world.targets.targets.values().map(|target| target.concurrency).collect();
-            for (action, pick) in events {
-                let running: usize = world.targets.targets.values().map(|target| target.running).sum();
-                world.act(action, pick);
-                prop_assert!(world.running.len() == world.targets.targets.values().map(|target| target.running).sum::<usize>());
-                prop_assert!(running <= world.running.len() + 1);
-                for (limit, target) in limits.iter_mut().zip(world.targets.targets.values()) {
-                    // A lowered limit holds once the jobs above it have ended.
-                    *limit = target.concurrency.max(target.running.min(*limit));
-                }
-                world.check(&limits);
-            }
-        }
-    }
-
-    #[test]
-    fn look_ahead_follows_the_pace() {
-        let mut targets = Targets::new(0);
-        let now = Instant::now();
-        targets.add(name(0), 10).unwrap();
-        assert_eq!(
-            targets.claims(now),
-            [(name(0), 10)],
-            "free slots alone while nothing has ended"
-        );
-        let jobs = |ids: std::ops::Range<u64>| {
-            ids.map(|id| job(id, name(0), Origin::Background))
-                .collect::<Vec<_>>()
-        };
-        assert!(targets.claimed(&name(0), 10, jobs(0..10), now).is_empty());
-        assert_eq!(targets.startable(now).len(), 10);
-        assert!(
-            targets.claims(now).is_empty(),
-            "no slot is free, and none is about to be"
-        );
-        (0..10).for_each(|_| targets.ended(&name(0), now));
-        assert_eq!(
-            targets.claims(now),
-            [(name(0), 20)],
-            "ten ended within a second: ten ahead"
-        );
-        assert!(targets.claimed(&name(0), 20, jobs(10..30), now).is_empty());
-        assert_eq!(targets.startable(now).len(), 10);
-        let later = now + LOOK_AHEAD_TIME;
-        assert_eq!(
-            targets.stale(later).len(),
-            10,
-            "they do not wait behind long jobs"
-        );
-    }
-
-    #[test]
-    fn a_paused_target_holds_no_rows_and_runs_manual_jobs() {
-        let mut targets = Targets::new(0);
-        let now = Instant::now();
-        targets.add(name(0), 1).unwrap();
-        targets.pause(&[name(0)]);
-        assert!(targets.claims(now).is_empty());
-        targets
-            .push_manual(job(1, name(0), Origin::Manual))
-            .unwrap();
-        assert_eq!(targets.startable(now).len(), 1);
-        assert_eq!(targets.remove(&name(0)), Err(TargetError::Busy));
-        targets.ended(&name(0), now);
-        targets.resume(&[name(0)]);
-        assert_eq!(
-            targets.claims(now),
-            [(name(0), 2)],
-            "one slot, and one ahead as one has just ended"
-        );
-        assert_eq!(targets.claimed(&name(0), 2, vec![], now).len(), 0);
-        assert_eq!(targets.remove(&name(0)), Ok(()));
-    }
-}
+mod tests;

@@ -109,7 +109,6 @@ impl<C> Waiters<C> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use jobd_proto::JobResult;
 

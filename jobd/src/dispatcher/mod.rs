@@ -157,7 +157,7 @@ impl Dispatcher {
         let (served, served_by) = watch::channel(targets.names());
         let notes = sender.clone();
         let ledger = Ledger::start(store.clone(), move |note| {
-            drop(notes.send(Event::Written(note)))
+            drop(notes.send(Event::Written(note)));
         });
         let handle = Handle::new(sender.clone(), served_by);
         let dispatcher = Self {

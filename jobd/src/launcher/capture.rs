@@ -89,7 +89,9 @@ mod tests {
             limit in 0_usize..64,
         ) {
             let mut capture = Capture::new(limit);
-            chunks.iter().for_each(|chunk| capture.push(chunk));
+            for chunk in &chunks {
+                capture.push(chunk);
+            }
             let written = chunks.concat();
             let captured = capture.finish();
             prop_assert!(captured.head.len() + captured.tail.len() <= limit);

@@ -35,13 +35,12 @@ impl Template {
         for c in text.chars() {
             match quote {
                 Some(open) if c == open => quote = None,
-                Some(_) => word.get_or_insert_default().push(c),
                 None if c == '"' || c == '\'' => {
                     quote = Some(c);
                     word.get_or_insert_default();
                 }
                 None if c.is_whitespace() => words.extend(word.take()),
-                None => word.get_or_insert_default().push(c),
+                _ => word.get_or_insert_default().push(c),
             }
         }
         if let Some(open) = quote {
@@ -113,7 +112,6 @@ fn fill(text: &str, job: &Job, target: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use jobd_proto::{JobId, TargetName};
 

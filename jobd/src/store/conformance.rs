@@ -331,9 +331,9 @@ async fn manual_rows_are_claimed_together_and_others_left_alone(mut ground: Grou
         .claim_manual(token, wanted, vec![name("mail")])
         .await
         .unwrap();
-    let mut taken: Vec<JobId> = claimed.jobs.iter().map(|(id, _)| *id).collect();
-    taken.sort();
-    assert_eq!(taken, manual);
+    let mut rows: Vec<JobId> = claimed.jobs.iter().map(|(id, _)| *id).collect();
+    rows.sort();
+    assert_eq!(rows, manual);
     let errors: Vec<String> = claimed.errors.into_values().collect();
     let foreign_error = format!("target 'other' not found (job id={})", foreign[0]);
     assert_eq!(

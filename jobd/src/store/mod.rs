@@ -5,7 +5,6 @@
 //! deletes a row, and no transaction outlives a call.
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod conformance;
 mod inspect;
 mod lists;

@@ -168,7 +168,7 @@ impl SqliteStore {
             match read.await {
                 Ok(held) => return held,
                 Err(error) => {
-                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again")
+                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again");
                 }
             }
             tokio::time::sleep(RESOLVE_PAUSE).await;

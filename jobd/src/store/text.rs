@@ -125,7 +125,7 @@ impl ColumnText {
             return if self.size(&whole) <= limit {
                 whole
             } else {
-                self.cut(&whole, &whole, limit, 0)
+                Self::cut(&whole, &whole, limit, 0)
             };
         }
         // The cut may have split a character: its pieces are left out too.
@@ -139,13 +139,13 @@ impl ColumnText {
         if self.size(&whole) <= limit {
             whole
         } else {
-            self.cut(&head, &tail, limit, omitted)
+            Self::cut(&head, &tail, limit, omitted)
         }
     }
 
     /// The beginning of `head` and the end of `tail` with the line between that says how much is
     /// missing. They are the same text where nothing was missing before.
-    fn cut(self, head: &str, tail: &str, limit: usize, omitted: u64) -> String {
+    fn cut(head: &str, tail: &str, limit: usize, omitted: u64) -> String {
         let marker = left_out(u64::MAX).len();
         let each = limit.saturating_sub(marker) / 2;
         let begin = &head[..head.floor_char_boundary(each)];

@@ -3,6 +3,7 @@
 //! One row's way: `claim` (select and lock, mark, commit), `record` (start), `record` (finish). A
 //! COMMIT whose answer is lost is never guessed about: the rows are asked who holds them.
 
+mod look;
 mod session;
 mod statements;
 
@@ -11,15 +12,15 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use jobd_proto::table::{Columns, MySqlSettings, TableName, quote};
+use jobd_proto::table::MySqlSettings;
 use jobd_proto::{JobId, TargetName};
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, MySql, Row as _};
 
-use self::session::{Session, Unit, execute, variables};
+use self::session::{Session, Unit, execute};
 use self::statements::{PROBES, Statements};
-use super::inspect::{self, Dialect, Index, Inspection, Problem};
+use super::inspect::Inspection;
 use super::lists::{MAX_LIST, key};
 use super::{Batch, Claimed, Finish, OutputText, Recorded, Store, StoreError, back_to, manual};
 use crate::job::{ClaimToken, Job};
@@ -78,7 +79,7 @@ impl MySqlStore {
             match read.await {
                 Ok(held) => return held,
                 Err(error) => {
-                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again")
+                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again");
                 }
             }
             tokio::time::sleep(RESOLVE_PAUSE).await;
@@ -342,7 +343,9 @@ impl Store for MySqlStore {
                 .desk
                 .run(move || {
                     let settings = settings.clone();
-                    unit(move |connection| async move { look(connection, &settings).await }.boxed())
+                    unit(move |connection| {
+                        async move { look::look(connection, &settings).await }.boxed()
+                    })
                 })
                 .await?;
             *self
@@ -462,210 +465,4 @@ async fn pending(
         }
     }
     Ok(found)
-}
-
-/// What a look at the table gives.
-struct Look {
-    inspection: Inspection,
-    statements: Option<Statements>,
-}
-
-async fn look(
-    connection: &mut MySqlConnection,
-    settings: &MySqlSettings,
-) -> Result<Look, sqlx::Error> {
-    let variables = variables(connection).await?;
-    let version = Version::parse(&variables.version);
-    let columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
-    let indexes = indexes(connection, settings).await?;
-    let mut inspection = inspect::table(&settings.table, &columns, &indexes, Dialect::MySql);
-    inspection.server = version.to_string();
-    if !version.skip_locked() {
-        inspection.problems.push(Problem::warning(format!(
-            "{version} has no SKIP LOCKED (MySQL 8.0.1, MariaDB 10.6): claims stay safe, but workers wait for each other"
-        )));
-    }
-    if inspection.is_fatal() {
-        return Ok(Look {
-            inspection,
-            statements: None,
-        });
-    }
-    let index = inspect::claim_index(&indexes).map(|index| index.name.as_str());
-    let statements = Statements::new(
-        &settings.table,
-        &columns,
-        index,
-        version.skip_locked(),
-        variables.max_packet,
-    );
-    inspection
-        .problems
-        .extend(privileges(connection, settings).await?);
-    inspection
-        .problems
-        .extend(plan(connection, &settings.table).await?);
-    Ok(Look {
-        inspection,
-        statements: Some(statements),
-    })
-}
-
-async fn indexes(
-    connection: &mut MySqlConnection,
-    settings: &MySqlSettings,
-) -> Result<Vec<Index>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR) FROM information_schema.statistics          WHERE table_schema = ? AND table_name = ? ORDER BY index_name, seq_in_index",
-    )
-    .bind(settings.table.database().unwrap_or(&settings.database))
-    .bind(settings.table.table())
-    .fetch_all(connection)
-    .await?;
-    let mut indexes: Vec<Index> = Vec::new();
-    for row in rows {
-        let name: String = row.try_get(0)?;
-        let column = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
-        match indexes.last_mut() {
-            Some(last) if last.name == name => last.columns.push(column),
-            _ => indexes.push(Index {
-                name,
-                columns: vec![column],
-            }),
-        }
-    }
-    Ok(indexes)
-}
-
-/// EXPLAIN asks for the privileges of the statement that it explains.
-async fn privileges(
-    connection: &mut MySqlConnection,
-    settings: &MySqlSettings,
-) -> Result<Vec<Problem>, sqlx::Error> {
-    let table = settings.table.quoted();
-    let statements = [
-        (
-            "SELECT",
-            format!("EXPLAIN SELECT * FROM {table} WHERE `id` = 0"),
-        ),
-        (
-            "UPDATE",
-            format!(
-                "EXPLAIN UPDATE {table} SET `status` = 'done', `time_started` = 0, `time_finished` = 0, `result` = 'ok',                  `return_code` = 0, `sig` = NULL, `stdout` = '', `stderr` = '' WHERE `id` = 0"
-            ),
-        ),
-    ];
-    let mut problems = Vec::new();
-    for (privilege, sql) in statements {
-        match sqlx::query(AssertSqlSafe(sql))
-            .fetch_all(&mut *connection)
-            .await
-        {
-            Ok(_) => {}
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42000") => {
-                let full = format!(
-                    "{}.{}",
-                    quote(settings.table.database().unwrap_or(&settings.database)),
-                    quote(settings.table.table())
-                );
-                problems.push(
-                    Problem::fatal(format!(
-                        "account {} lacks the {privilege} privilege on {}: {error}",
-                        settings.user, settings.table
-                    ))
-                    .mended_by(format!("GRANT SELECT, UPDATE ON {full} TO …;")),
-                );
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(problems)
-}
-
-/// Rows from which on a plan without an index is worth a warning; below, planners read it all
-/// and are right.
-const FILLED: u64 = 10_000;
-
-/// How the server itself would look for waiting rows.
-async fn plan(
-    connection: &mut MySqlConnection,
-    table: &TableName,
-) -> Result<Vec<Problem>, sqlx::Error> {
-    let sql = format!(
-        "EXPLAIN SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {0}.`id` LIMIT 10",
-        table.quoted()
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .fetch_all(connection)
-        .await?;
-    let Some(row) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let text = |name| {
-        let bytes = row
-            .try_get_unchecked::<Option<Vec<u8>>, _>(name)
-            .ok()
-            .flatten();
-        bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let key = text("key");
-    let extra = text("Extra").unwrap_or_default();
-    let rows = row
-        .try_get_unchecked::<Option<u64>, _>("rows")
-        .ok()
-        .flatten()
-        .unwrap_or(0);
-    if rows < FILLED || (key.is_some() && !extra.contains("filesort")) {
-        return Ok(Vec::new());
-    }
-    Ok(vec![Problem::warning(format!(
-        "EXPLAIN of a claim on {table} says key {}, {rows} rows, {extra}: each claim would read that much; run ANALYZE TABLE, or add the index",
-        key.as_deref().unwrap_or("NULL"),
-    ))])
-}
-
-/// A server's version, as `version` says it: `10.11.6-MariaDB-0+deb12u1`, `9.7.0`.
-struct Version {
-    text: String,
-    numbers: [u32; 3],
-}
-
-impl Version {
-    fn parse(text: &str) -> Self {
-        // Old MariaDB servers pretend to be 5.5.5 to old replicas.
-        let plain = text.strip_prefix("5.5.5-").unwrap_or(text);
-        let mut numbers = plain
-            .split(|c: char| !c.is_ascii_digit())
-            .map(|part| part.parse().unwrap_or(0));
-        let mut next = || numbers.next().unwrap_or(0);
-        Self {
-            numbers: [next(), next(), next()],
-            text: text.to_owned(),
-        }
-    }
-
-    fn is_mariadb(&self) -> bool {
-        self.text.to_lowercase().contains("mariadb")
-    }
-
-    /// Since MySQL 8.0.1 and MariaDB 10.6.
-    fn skip_locked(&self) -> bool {
-        if self.is_mariadb() {
-            self.numbers >= [10, 6, 0]
-        } else {
-            self.numbers >= [8, 0, 1]
-        }
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [major, minor, patch] = self.numbers;
-        let name = if self.is_mariadb() {
-            "MariaDB"
-        } else {
-            "MySQL"
-        };
-        write!(f, "{name} {major}.{minor}.{patch}")
-    }
 }

@@ -123,11 +123,12 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
             unusable
         }
     });
-    dispatcher.run().await;
+    let drained = dispatcher.run().await;
     closing.cancel();
     if tokio::time::timeout(CLOSING_TIME, clients).await.is_err() {
         tracing::warn!("some clients did not take their last answers in time");
     }
+    drained?;
     tracing::info!("stopped");
     let unusable = unusable.is_finished() && unusable.await.unwrap_or(false);
     Ok(if unusable {
@@ -143,6 +144,7 @@ fn settings(config: &Config) -> Settings {
         targets: config.targets.clone(),
         poll_interval: config.poll_interval,
         drain_timeout: config.drain_timeout,
+        kill_grace: config.launcher.kill_grace,
         name: config.name.clone(),
     }
 }

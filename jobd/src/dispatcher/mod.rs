@@ -42,6 +42,10 @@ const REST: Duration = Duration::from_secs(1);
 /// of exits as one, few enough to keep slots filled.
 const EVENTS_PER_TURN: usize = 64;
 
+/// How long, after the last job was told to stop and its grace has passed, writing may still take: a
+/// database that is away that long is not waited for.
+const WRITING_TIME: Duration = Duration::from_secs(30);
+
 /// What killed jobs are told about in their `stderr`.
 const CUT_SHORT: &str = "stopped because the worker is shutting down";
 
@@ -78,6 +82,8 @@ enum Event {
     Drain,
     /// Stop running jobs.
     Stop,
+    /// Leave what could not be written.
+    GiveUp,
 }
 
 /// What the loop is made of.
@@ -90,6 +96,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
+    /// `kill_grace`.
+    pub kill_grace: Duration,
     /// The worker's name, for `status`.
     pub name: String,
 }
@@ -125,13 +133,24 @@ pub struct Dispatcher {
     started: Instant,
 }
 
+/// Rows that a shutdown had to leave as they were, because the database stayed away.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database stayed away: the ends of jobs {jobs:?} and {releases} rows to give back are not written"
+)]
+pub struct Unwritten {
+    jobs: Vec<JobId>,
+    releases: usize,
+}
+
 /// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DrainState {
     Working,
     /// Running jobs may go on until then.
     Until(Deadline),
-    Stopping,
+    /// Running jobs were told to stop, and the ledger may write until then.
+    Stopping(Deadline),
 }
 
 impl Dispatcher {
@@ -186,15 +205,19 @@ impl Dispatcher {
         (dispatcher, handle)
     }
 
-    /// Turns until a shutdown has ended every job and written every row.
-    pub async fn run(mut self) {
+    /// Turns until a shutdown has ended every job and written every row. An error names the rows
+    /// that could not be written in time.
+    pub async fn run(mut self) -> Result<(), Unwritten> {
         loop {
             self.advance();
             if self.drain != DrainState::Working && self.is_done() {
-                return;
+                return Ok(());
             }
             let event = self.next_event().await;
             self.heartbeat.beat();
+            if matches!(event, Event::GiveUp) {
+                return Err(self.unwritten());
+            }
             self.handle(event);
             for _ in 1..EVENTS_PER_TURN {
                 let Ok(event) = self.events.try_recv() else {
@@ -211,16 +234,18 @@ impl Dispatcher {
             .targets
             .next_wake()
             .map_or(far, |at| far.min(at.into()));
-        let (working, until) = match self.drain {
-            DrainState::Working => (true, None),
-            DrainState::Until(deadline) => (false, Some(deadline)),
-            DrainState::Stopping => (false, None),
+        let working = self.drain == DrainState::Working;
+        let (stop_at, give_up_at) = match self.drain {
+            DrainState::Working => (None, None),
+            DrainState::Until(deadline) => (Some(deadline), None),
+            DrainState::Stopping(deadline) => (None, Some(deadline)),
         };
         tokio::select! {
             Some(event) = self.events.recv() => event,
             () = self.shutdown.drain.cancelled(), if working => Event::Drain,
-            () = self.shutdown.now.cancelled(), if until.is_some() => Event::Stop,
-            () = sleep_until(until.unwrap_or(far)), if until.is_some() => Event::Stop,
+            () = self.shutdown.now.cancelled(), if stop_at.is_some() => Event::Stop,
+            () = sleep_until(stop_at.unwrap_or(far)), if stop_at.is_some() => Event::Stop,
+            () = sleep_until(give_up_at.unwrap_or(far)), if give_up_at.is_some() => Event::GiveUp,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
             () = sleep_until(wake) => Event::Wake,
         }
@@ -250,6 +275,8 @@ impl Dispatcher {
             Event::Wake => self.wake(),
             Event::Drain => self.begin_drain(),
             Event::Stop => self.stop_jobs(),
+            // The loop ends with it before anything is handled.
+            Event::GiveUp => {}
         }
     }
 
@@ -490,13 +517,23 @@ impl Dispatcher {
     }
 
     fn stop_jobs(&mut self) {
-        self.drain = DrainState::Stopping;
+        let grace = self.settings.kill_grace;
+        self.drain = DrainState::Stopping(Deadline::now() + grace + WRITING_TIME);
         let attempts: Vec<&Attempt> = self.holding.values().flatten().collect();
         if !attempts.is_empty() {
             tracing::warn!(running = attempts.len(), "stopping the jobs that still run");
         }
         for attempt in attempts {
             attempt.order(Order::Stop(CUT_SHORT));
+        }
+    }
+
+    fn unwritten(&self) -> Unwritten {
+        let mut jobs: Vec<JobId> = self.holding.keys().map(|(id, _)| *id).collect();
+        jobs.sort_unstable();
+        Unwritten {
+            jobs,
+            releases: self.releasing,
         }
     }
 

@@ -100,7 +100,10 @@ fn is_no_room(error: &io::Error) -> bool {
 struct Process<'a> {
     launcher: &'a Launcher,
     child: Child,
+    /// The process, while it is not reaped.
     pid: Option<Pid>,
+    /// Its group, which has its number.
+    group: Option<Pid>,
     orders: mpsc::Receiver<Order>,
     stdout: Stream<ChildStdout>,
     stderr: Stream<ChildStderr>,
@@ -112,10 +115,12 @@ struct Process<'a> {
 impl<'a> Process<'a> {
     fn new(launcher: &'a Launcher, mut child: Child, orders: mpsc::Receiver<Order>) -> Self {
         let limit = launcher.inner.settings.max_output;
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         Self {
-            pid: child
-                .id()
-                .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)),
+            pid,
+            group: pid,
             stdout: Stream::new(child.stdout.take(), limit),
             stderr: Stream::new(child.stderr.take(), limit),
             launcher,
@@ -129,6 +134,9 @@ impl<'a> Process<'a> {
     async fn run(mut self) -> End {
         let status = self.until_exit().await;
         let ended = Instant::now();
+        if self.note.is_some() {
+            self.kill_rest();
+        }
         self.drain_output().await;
         let (stdout, mut stderr) = (
             self.stdout.finish(self.launcher),
@@ -201,6 +209,14 @@ impl<'a> Process<'a> {
                 self.kill_at = Some(Deadline::now() + self.launcher.inner.settings.kill_grace);
                 self.signal_group(Signal::TERM);
             }
+        }
+    }
+
+    /// Ends what is left of the group of a stopped job. The group's number cannot have been given
+    /// to others while a member lives; where none does, there is no such group.
+    fn kill_rest(&self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 

@@ -59,6 +59,19 @@ impl MySqlStore {
             .expect("a store is inspected before it is used")
     }
 
+    /// Looks at the table again where a claim was refused: somebody may have changed its columns, or
+    /// dropped the index that the claim names. The next try goes by what is found.
+    async fn refreshed<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Refused(_)) = &outcome
+            && let Ok(inspection) = self.inspect().await
+        {
+            for problem in inspection.problems {
+                tracing::debug!("{problem}");
+            }
+        }
+        outcome
+    }
+
     /// Which of `ids` carry `token`, once the server answers: the truth about a claim whose COMMIT
     /// got none. The locking read waits for a transaction that still holds the rows.
     async fn resolve(
@@ -348,10 +361,13 @@ impl Store for MySqlStore {
                     })
                 })
                 .await?;
-            *self
-                .statements
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = found.statements.map(Arc::new);
+            if let Some(statements) = found.statements {
+                let mut known = self
+                    .statements
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *known = Some(Arc::new(statements));
+            }
             Ok(found.inspection)
         }
         .boxed()
@@ -363,14 +379,16 @@ impl Store for MySqlStore {
     ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>> {
         async move {
             let statements = self.statements();
-            self.claims
+            let found = self
+                .claims
                 .run(move || {
                     let (statements, targets) = (statements.clone(), targets.clone());
                     unit(move |connection| {
                         async move { pending(connection, &statements, &targets).await }.boxed()
                     })
                 })
-                .await
+                .await;
+            self.refreshed(found).await
         }
         .boxed()
     }
@@ -383,17 +401,20 @@ impl Store for MySqlStore {
     ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
         async move {
             let statements = self.statements();
-            self.claimed(&self.claims, &token, |committing| {
-                let (statements, token, target) =
-                    (statements.clone(), token.clone(), target.clone());
-                unit(move |connection| {
-                    async move {
-                        claim(connection, &statements, &token, &target, limit, &committing).await
-                    }
-                    .boxed()
+            let claimed = self
+                .claimed(&self.claims, &token, |committing| {
+                    let (statements, token, target) =
+                        (statements.clone(), token.clone(), target.clone());
+                    unit(move |connection| {
+                        async move {
+                            claim(connection, &statements, &token, &target, limit, &committing)
+                                .await
+                        }
+                        .boxed()
+                    })
                 })
-            })
-            .await
+                .await;
+            self.refreshed(claimed).await
         }
         .boxed()
     }

@@ -243,8 +243,8 @@ impl Fault {
             2006 | 2013 | 1053 | 1927 | 4031 | 1152..=1161 | 1184
             // Read-only after a failover; a Galera node that is not ready.
             | 1290 | 1836 | 1792 | 1047
-            // Too many connections; disk or table full, out of memory: it may pass.
-            | 1040 | 1203 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::Lost(text),
+            // Too many connections, host blocked; disk or table full, out of memory: it may pass.
+            | 1040 | 1129 | 1203 | 1226 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::Lost(text),
             _ => Self::Refused(text),
         }
     }

@@ -190,6 +190,12 @@ pub(crate) enum Command {
         id: JobId,
     },
 
+    /// Create the job table that the config names, on SQLite the file too
+    #[command(
+        after_help = "The columns are those of sql/mysql/jobs-minimal.sql or sql/sqlite/jobs-minimal.sql; add your\nown as you like. A table that exists is not touched.\n\nExample:\n  echo 'sqlite_path = /tmp/jobs.db' > /tmp/jobctl.conf\n  jobctl --config /tmp/jobctl.conf create-table"
+    )]
+    CreateTable,
+
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  jobctl completions bash > /etc/bash_completion.d/jobctl\n  jobctl completions fish > ~/.config/fish/completions/jobctl.fish"

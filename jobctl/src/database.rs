@@ -8,29 +8,35 @@ use crate::settings::Settings;
 /// SQLITE_CANTOPEN: no such file, or no right to it.
 const SQLITE_CANNOT_OPEN: &str = "14";
 
-/// Opens the table that the config names; without one that is a mistake of usage.
-pub(crate) async fn open(settings: &Settings) -> Result<Connection, Failure> {
-    let Some(database) = &settings.database else {
-        let config = settings.config.display();
-        return Err(Failure::Usage(format!(
-            "this needs the job table: put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {config}"
-        )));
-    };
-    Connection::open(database)
-        .await
-        .map_err(|error| failure(database, &error))
+/// The database of the config; without one that is a mistake of usage.
+pub(crate) fn settings(settings: &Settings) -> Result<&DatabaseSettings, Failure> {
+    settings.database.as_ref().ok_or_else(|| {
+        Failure::Usage(format!(
+            "this needs the job table: put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {}",
+            settings.config.display()
+        ))
+    })
+}
+
+/// Opens the table.
+pub(crate) async fn open(database: &DatabaseSettings) -> Result<Connection, Failure> {
+    let opened = Connection::open(database).await;
+    opened.map_err(|error| failure(database, &error))
 }
 
 /// What went wrong with the table, as a person is told.
 pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure {
     let place = place(database);
+    if let RowError::NoTable(_) = error {
+        return Failure::Refused(format!("{place}: {error}; jobctl create-table creates it"));
+    }
     let RowError::Database(cause) = error else {
         return Failure::Refused(error.to_string());
     };
     match cause {
         sqlx::Error::Database(answer) if answer.code().as_deref() == Some(SQLITE_CANNOT_OPEN) => {
             Failure::Unreachable(format!(
-                "cannot open {place}: {}; create it with sqlite3 FILE < sql/sqlite/jobs-minimal.sql",
+                "cannot open {place}: {}; jobctl create-table creates it",
                 answer.message()
             ))
         }
@@ -41,7 +47,8 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
     }
 }
 
-fn place(database: &DatabaseSettings) -> String {
+/// The database in words.
+pub(crate) fn place(database: &DatabaseSettings) -> String {
     use jobd_proto::table::MySqlAddress::{Socket, Tcp};
     match database {
         DatabaseSettings::Sqlite(sqlite) => format!("SQLite file {}", sqlite.path.display()),

@@ -40,10 +40,8 @@ struct Added {
 
 /// Inserts, pokes and, if asked to, waits.
 pub(crate) async fn run(context: &Context, args: AddArgs) -> Result<u8, Failure> {
-    let mut table = database::open(&context.settings).await?;
-    let Some(settings) = &context.settings.database else {
-        return Err(Failure::Usage("no database in the config".to_owned()));
-    };
+    let settings = database::settings(&context.settings)?;
+    let mut table = database::open(settings).await?;
     let job = new_job(&args)?;
     let ids = table
         .insert(&job, args.count)

@@ -79,6 +79,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::Add(args) => add::run(context, args).await,
         Command::List(args) => rows::list(context, args).await,
         Command::Show { id } => rows::show(context, id).await,
+        Command::CreateTable => rows::create_table(context).await,
         Command::Completions { shell } => completions::run(shell),
     }
 }

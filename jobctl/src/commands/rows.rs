@@ -6,8 +6,8 @@ use jobd_proto::JobId;
 use jobd_proto::table::{Filter, JobRow};
 use serde::Serialize;
 
-use super::Context;
 use super::outcome::{Ending, stream};
+use super::{Context, Done};
 use crate::cli::ListArgs;
 use crate::database;
 use crate::failure::Failure;
@@ -19,9 +19,21 @@ struct Listed {
     jobs: Vec<JobRow>,
 }
 
+/// Creates the table. `--json`: `{"ok": true}`.
+pub(crate) async fn create_table(context: &Context) -> Result<u8, Failure> {
+    let settings = database::settings(&context.settings)?;
+    let created = jobd_proto::table::create(settings).await;
+    created.map_err(|error| database::failure(settings, &error))?;
+    context.screen.show(&Done { ok: true }, |_| {
+        format!("created the job table in {}\n", database::place(settings))
+    })?;
+    Ok(0)
+}
+
 /// Lists rows.
 pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failure> {
-    let mut table = database::open(&context.settings).await?;
+    let settings = database::settings(&context.settings)?;
+    let mut table = database::open(settings).await?;
     let filter = Filter {
         target: args.target,
         status: args.status,
@@ -31,7 +43,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
     let jobs = table
         .list(&filter)
         .await
-        .map_err(|error| failure(context, &error))?;
+        .map_err(|error| database::failure(settings, &error))?;
     let now = now();
     context.screen.show(&Listed { jobs }, |listed| {
         if listed.jobs.is_empty() {
@@ -56,11 +68,12 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
 
 /// Shows one row with its output. `--json`: the row, its further columns under `others`.
 pub(crate) async fn show(context: &Context, id: JobId) -> Result<u8, Failure> {
-    let mut table = database::open(&context.settings).await?;
+    let settings = database::settings(&context.settings)?;
+    let mut table = database::open(settings).await?;
     let row = table
         .show(id)
         .await
-        .map_err(|error| failure(context, &error))?;
+        .map_err(|error| database::failure(settings, &error))?;
     let Some(row) = row else {
         return Err(Failure::Refused(format!(
             "job {id} not found; jobctl list shows the newest ones"
@@ -70,13 +83,6 @@ pub(crate) async fn show(context: &Context, id: JobId) -> Result<u8, Failure> {
         .screen
         .show(&row, |row| details(context, row, now()))?;
     Ok(0)
-}
-
-fn failure(context: &Context, error: &jobd_proto::table::RowError) -> Failure {
-    match &context.settings.database {
-        Some(settings) => database::failure(settings, error),
-        None => Failure::Refused(error.to_string()),
-    }
 }
 
 fn details(context: &Context, row: &JobRow, now: i64) -> String {

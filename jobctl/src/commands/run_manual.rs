@@ -101,7 +101,7 @@ pub(super) async fn with_targets(
             context.settings.config.display()
         )));
     };
-    let mut table = database::open(&context.settings).await?;
+    let mut table = database::open(settings).await?;
     ids.sort_unstable();
     ids.dedup();
     let filter = Filter {

@@ -160,6 +160,7 @@ async fn every_command_explains_itself_with_an_example() {
         "add",
         "list",
         "show",
+        "create-table",
         "completions",
     ] {
         let help = run([command, "--help"]).await;

@@ -395,5 +395,31 @@ async fn commands_on_the_table_need_one() {
     table
         .jobctl(&["list"])
         .await
-        .failed(1, &["table jobs not found"]);
+        .failed(1, &["table jobs not found", "jobctl create-table"]);
+}
+
+#[tokio::test]
+async fn the_table_is_created_once_and_never_touched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jobctl.conf");
+    let text = format!(
+        "sqlite_path = {}\nsqlite_table = my jobs\nport = 1\n",
+        folder.path().join("new.db").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let jobctl = async |arguments: &[&str]| {
+        let config = ["--config", config.to_str().unwrap()];
+        run(config.into_iter().chain(arguments.iter().copied())).await
+    };
+    let created = jobctl(&["create-table"]).await;
+    assert_eq!(created.code, 0, "{created:?}");
+    assert!(created.stdout.contains("new.db"), "{created:?}");
+    assert_eq!(jobctl(&["add", "--target", "a"]).await.code, 0);
+    jobctl(&["create-table"])
+        .await
+        .failed(1, &["already exists"]);
+    assert_eq!(
+        jobctl(&["list", "--json"]).await.json()["jobs"][0]["target"],
+        "a"
+    );
 }

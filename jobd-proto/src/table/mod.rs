@@ -3,11 +3,13 @@
 
 mod columns;
 mod connect;
+mod create;
 mod name;
 mod rows;
 pub mod settings;
 
 pub use columns::{Column, Columns, Kind};
+pub use create::create;
 pub use connect::{connect_mysql, connect_sqlite};
 pub use name::{TableName, TableNameError, quote};
 pub use rows::{Connection, Filter, JobRow, NewJob, RowError};

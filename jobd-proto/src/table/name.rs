@@ -135,7 +135,6 @@ fn checked(part: String, whole: &str) -> Result<String, TableNameError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -73,7 +73,7 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
     let open_files = limits::raise_open_files();
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let (host, port) = (&config.listen.host, config.listen.port);
-    let port = TcpListener::bind((host.as_str(), port))
+    let port = listener::bind(host, port)
         .await
         .with_context(|| format!("cannot listen on {host}:{port}"))?;
     let address = port.local_addr()?;
@@ -187,6 +187,7 @@ async fn await_table(table: Arc<dyn Store>, handle: Handle) -> bool {
             Err(error) if reachable => {
                 tracing::error!(%error, "cannot reach the database yet, trying again until it works");
                 reachable = false;
+                handle.table_seen(None);
             }
             Err(error) => tracing::debug!(%error, "still cannot reach the database"),
         }
@@ -210,7 +211,7 @@ fn report(inspection: Inspection, handle: &Handle) -> bool {
         abilities = inspection.abilities,
         "table inspected"
     );
-    handle.table_ready(inspection);
+    handle.table_seen(Some(inspection));
     true
 }
 

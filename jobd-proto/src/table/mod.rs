@@ -9,8 +9,8 @@ mod rows;
 pub mod settings;
 
 pub use columns::{Column, Columns, Kind};
-pub use create::create;
 pub use connect::{connect_mysql, connect_sqlite};
+pub use create::create;
 pub use name::{TableName, TableNameError, quote};
 pub use rows::{Connection, Filter, JobRow, NewJob, RowError};
 pub use settings::{DatabaseSettings, MySqlAddress, MySqlSettings, SqliteSettings, Tls};

@@ -1,5 +1,6 @@
 //! Where the job table is: the `mysql_*` and `sqlite_*` keys that `jobd` and `jobctl` share.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::{TableName, name::TableNameError};
@@ -44,6 +45,15 @@ pub enum MySqlAddress {
     },
     /// `mysql_socket`.
     Socket(PathBuf),
+}
+
+impl fmt::Display for MySqlAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// `mysql_tls`: whether the connection is encrypted. The server's certificate is not verified.

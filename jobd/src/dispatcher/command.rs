@@ -8,7 +8,7 @@ use jobd_proto::worker::{RunManualReply, WorkerRequest, WorkerStatus};
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Dispatcher, DrainState, Event};
+use super::{Dispatcher, DrainState, Event, Table};
 use crate::job::{Job, Origin};
 use crate::launcher::Order;
 use crate::store::Inspection;
@@ -57,9 +57,9 @@ impl Handle {
         Self { events, served }
     }
 
-    /// The table is fit to work on: claiming may begin.
-    pub fn table_ready(&self, inspection: Inspection) {
-        drop(self.events.send(Event::TableReady(inspection)));
+    /// The table is fit to work on: claiming may begin. `None`: its server cannot be reached yet.
+    pub fn table_seen(&self, inspection: Option<Inspection>) {
+        drop(self.events.send(Event::Table(inspection)));
     }
 
     /// The served targets, and a way to see them change.
@@ -154,14 +154,17 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn run_manual(&mut self, ids: Vec<JobId>, reply: ManualReply) {
+    pub(super) fn run_manual(&mut self, ids: Vec<JobId>, reply: ManualReply) {
         if self.drain != DrainState::Working {
             return reply.send(Err(gone()));
         }
-        if self.table.is_none() {
-            return reply.send(Err(RequestError(
-                "the database was not reached yet, try again later".to_owned(),
-            )));
+        match self.table {
+            Table::Ready(_) => {}
+            Table::Looking => return self.early.push((ids, reply)),
+            Table::Away => {
+                let error = "the database was not reached yet, try again later";
+                return reply.send(Err(RequestError(error.to_owned())));
+            }
         }
         if ids.is_empty() {
             return reply.send(Ok(RunManualReply::default()));

@@ -52,8 +52,8 @@ const CUT_SHORT: &str = "stopped because the worker is shutting down";
 /// Every reason for the loop to turn.
 #[derive(Debug)]
 enum Event {
-    /// The table was inspected and is fit to work on.
-    TableReady(Inspection),
+    /// The table was inspected and is fit to work on, or its server could not be reached so far.
+    Table(Option<Inspection>),
     /// A client asks for something.
     Command(Command),
     /// Which of the targets that wanted nothing have waiting rows.
@@ -122,7 +122,9 @@ pub struct Dispatcher {
 
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
-    table: Option<Inspection>,
+    table: Table,
+    /// Manual runs that came before the first look at the table had ended.
+    early: Vec<(Vec<JobId>, ManualReply)>,
     /// Since when claims have been failing.
     outage: Option<Instant>,
     looking: bool,
@@ -141,6 +143,16 @@ pub struct Dispatcher {
 pub struct Unwritten {
     jobs: Vec<JobId>,
     releases: usize,
+}
+
+/// What is known of the table.
+#[derive(Debug)]
+enum Table {
+    /// The first look at it is under way.
+    Looking,
+    /// Its server could not be reached so far; somebody keeps trying.
+    Away,
+    Ready(Inspection),
 }
 
 /// How far a shutdown has come.
@@ -192,7 +204,8 @@ impl Dispatcher {
             served,
             events,
             sender,
-            table: None,
+            table: Table::Looking,
+            early: Vec::new(),
             outage: None,
             looking: false,
             manual_claims: 0,
@@ -253,10 +266,7 @@ impl Dispatcher {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::TableReady(inspection) => {
-                self.table = Some(inspection);
-                self.schedule_poll();
-            }
+            Event::Table(inspection) => self.table_seen(inspection),
             Event::Command(command) => self.command(command),
             Event::Pending(found) => self.pending(found),
             Event::Claimed {
@@ -280,11 +290,21 @@ impl Dispatcher {
         }
     }
 
+    fn table_seen(&mut self, inspection: Option<Inspection>) {
+        self.table = inspection.map_or(Table::Away, Table::Ready);
+        if let Table::Ready(_) = self.table {
+            self.schedule_poll();
+        }
+        for (ids, reply) in std::mem::take(&mut self.early) {
+            self.run_manual(ids, reply);
+        }
+    }
+
     /// Claims what there is room for and starts what has a slot.
     fn advance(&mut self) {
-        if self.table.is_none() {
+        let Table::Ready(_) = self.table else {
             return;
-        }
+        };
         let now = Instant::now();
         for (target, limit) in self.targets.claims(now) {
             self.claim(target, limit);
@@ -555,13 +575,13 @@ impl Dispatcher {
             ..WorkerStatus::default()
         };
         let table = match &self.table {
-            Some(inspection) => format!("{}, {}", inspection.server, inspection.abilities),
-            None => "not reached yet".to_owned(),
+            Table::Ready(inspection) => format!("{}, {}", inspection.server, inspection.abilities),
+            Table::Looking | Table::Away => "not reached yet".to_owned(),
         };
         status.extra.insert("table".to_owned(), table.into());
         status.extra.insert(
             "databaseAway".to_owned(),
-            (self.table.is_none() || self.outage.is_some()).into(),
+            (!matches!(self.table, Table::Ready(_)) || self.outage.is_some()).into(),
         );
         status
     }

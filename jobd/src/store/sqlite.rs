@@ -125,7 +125,9 @@ impl SqliteStore {
             let mut live = live.lock().await;
             let mut connection = match live.take() {
                 Some(connection) => connection,
-                None => connect_sqlite(&settings).await?,
+                None => connect_sqlite(&settings)
+                    .await
+                    .map_err(|error| named(error, &settings))?,
             };
             let value = unit(&mut connection).await?;
             *live = Some(connection);
@@ -174,6 +176,12 @@ impl SqliteStore {
             tokio::time::sleep(RESOLVE_PAUSE).await;
         }
     }
+}
+
+/// "unable to open database file" does not say which.
+fn named(error: sqlx::Error, settings: &SqliteSettings) -> sqlx::Error {
+    let text = format!("{}: {error}", settings.path.display());
+    sqlx::Error::Io(std::io::Error::other(text))
 }
 
 /// Result codes of SQLite's manual that a later try may not meet again.

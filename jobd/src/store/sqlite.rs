@@ -127,7 +127,7 @@ impl SqliteStore {
                 Some(connection) => connection,
                 None => connect_sqlite(&settings)
                     .await
-                    .map_err(|error| named(error, &settings))?,
+                    .map_err(|error| named(&error, &settings))?,
             };
             let value = unit(&mut connection).await?;
             *live = Some(connection);
@@ -179,7 +179,7 @@ impl SqliteStore {
 }
 
 /// "unable to open database file" does not say which.
-fn named(error: sqlx::Error, settings: &SqliteSettings) -> sqlx::Error {
+fn named(error: &sqlx::Error, settings: &SqliteSettings) -> sqlx::Error {
     let text = format!("{}: {error}", settings.path.display());
     sqlx::Error::Io(std::io::Error::other(text))
 }

@@ -1,0 +1,318 @@
+//! jobd in the hands of people and applications: `jobctl` and the PHP example, with a real master,
+//! a real worker and a table on the database server.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use jobd_tests::programs::{self, Daemon};
+use jobd_tests::server::{PASSWORD, USER};
+use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server};
+use serde_json::{Value, json};
+
+/// Ends as its target is called; `loud` writes four megabytes of two-byte characters.
+const JOB: &str = r#"
+echo "job $1 on $2"
+case $2 in
+  seven) echo sorry >&2; exit 7 ;;
+  killed) kill -KILL $$ ;;
+  slow) exec sleep 600 ;;
+  loud) yes éééééééé | head -c 4000000 ;;
+esac
+"#;
+
+/// A master and a worker that serves every target of [`JOB`].
+struct Cluster {
+    database: Database,
+    _scratch: Scratch,
+    master: Daemon,
+    worker: Daemon,
+    config: PathBuf,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let scratch = Scratch::new();
+        let database = Server::shared().await.database().await;
+        database.minimal_table().await;
+        database
+            .run("ALTER TABLE jobs ADD COLUMN name VARCHAR(20), ADD COLUMN data BLOB")
+            .await;
+        let master = Master::start(&scratch, &Ini::listen()).await;
+        let job = scratch.write("job.sh", JOB);
+        let mut ini = Ini::worker(&database)
+            .set("name", "web1")
+            .set("poll_interval", 0)
+            .set("master_host", "127.0.0.1")
+            .set("master_port", master.addr.port())
+            .set(
+                "launcher",
+                format!("sh {} {{id}} {{target}}", job.display()),
+            );
+        for target in ["mail", "seven", "killed", "slow", "loud"] {
+            ini = ini.target(target, 2);
+        }
+        let worker = Jobd::ready(&scratch, &ini).await;
+        Master::has_workers(&master, 1).await;
+        let config = Ini::default()
+            .set("master", 1)
+            .set("port", master.addr.port())
+            .set("mysql_host", "127.0.0.1")
+            .set("mysql_port", database.port)
+            .set("mysql_user", USER)
+            .set("mysql_password", PASSWORD)
+            .set("mysql_database", &database.name)
+            .set("mysql_table", "jobs");
+        let config = scratch.write("jobctl.conf", config.text());
+        Self {
+            database,
+            _scratch: scratch,
+            master,
+            worker,
+            config,
+        }
+    }
+
+    async fn jobctl(&self, arguments: &[&str]) -> Run {
+        let mut command = Command::new(programs::path("jobctl"));
+        command.arg("--config").arg(&self.config).args(arguments);
+        Run::of(programs::output(&mut command).await)
+    }
+
+    async fn php(&self, arguments: &[&str]) -> Run {
+        self.php_at(&self.master.addr.to_string(), arguments).await
+    }
+
+    async fn php_at(&self, master: &str, arguments: &[&str]) -> Run {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/php/demo.php");
+        let dsn = format!(
+            "mysql:host=127.0.0.1;port={};dbname={};charset=utf8mb4",
+            self.database.port, self.database.name
+        );
+        let mut command = Command::new("php");
+        command
+            .arg(demo)
+            .args(arguments)
+            .env("JOBD_DSN", dsn)
+            .env("JOBD_DB_USER", USER)
+            .env("JOBD_DB_PASSWORD", PASSWORD)
+            .env("JOBD_MASTER", master);
+        Run::of(programs::output(&mut command).await)
+    }
+
+    async fn stop(mut self) {
+        assert!(self.worker.stop().await.success());
+        let ended = self.master.process.terminate().await;
+        assert!(ended.success(), "{ended:?}\n{}", self.master.process.log());
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, code: i32, stdout: &str, stderr: &str) {
+        let seen = (self.code, self.stdout.as_str(), self.stderr.as_str());
+        assert_eq!(seen, (Some(code), stdout, stderr));
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+#[tokio::test]
+async fn jobctl_adds_jobs_waits_for_them_and_ends_as_they_did() {
+    let cluster = Cluster::start().await;
+    let add = async |target: &str| {
+        cluster
+            .jobctl(&["add", "--target", target, "--wait", "--timeout", "60"])
+            .await
+    };
+    add("mail")
+        .await
+        .check(0, "job 1: ok\n  stdout | job 1 on mail\n", "");
+    let seven = "job 2: failed with exit code 7\n  stdout | job 2 on seven\n  stderr | sorry\n";
+    add("seven").await.check(7, seven, "");
+    add("killed").await.check(
+        137,
+        "job 3: killed by SIGKILL\n  stdout | job 3 on killed\n",
+        "",
+    );
+    let many = cluster
+        .jobctl(&["add", "--target", "mail", "--count", "40", "--wait"])
+        .await;
+    many.check(0, "40 jobs: 40 ok, 0 failed\n", "");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn jobctl_reads_rows_of_every_type() {
+    let cluster = Cluster::start().await;
+    let add = [
+        "add",
+        "--target",
+        "loud",
+        "--data",
+        "payload ü",
+        "--wait",
+        "--json",
+        "--",
+        "name=Grüße",
+    ];
+    let added = cluster.jobctl(&add).await.json();
+    let job = &added["jobs"][0];
+    assert_eq!(job["others"], json!({"name": "Grüße", "data": "payload ü"}));
+    assert_eq!(
+        (&job["result"], &job["return_code"], &job["sig"]),
+        (&json!("ok"), &json!(0), &Value::Null)
+    );
+    assert!(
+        job["stdout"].as_str().unwrap().len() > 3_900_000,
+        "the whole output"
+    );
+    let listed = cluster
+        .jobctl(&["list", "--status", "done", "--target", "loud", "--json"])
+        .await
+        .json();
+    assert_eq!(listed["jobs"][0]["time_finished"], job["time_finished"]);
+    assert!(listed["jobs"][0].get("stdout").is_none());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn jobctl_runs_manual_jobs_and_signals_running_ones() {
+    let cluster = Cluster::start().await;
+    cluster
+        .jobctl(&["add", "--target", "mail", "--manual"])
+        .await
+        .check(0, "added job 1; jobctl run-manual runs it\n", "");
+    cluster.jobctl(&["run-manual", "1"]).await.check(
+        0,
+        "job 1: ok\n  stdout | job 1 on mail\n",
+        "",
+    );
+    cluster.jobctl(&["run-manual", "1"]).await.check(
+        1,
+        "job 1: not run: status = done != manual\n",
+        "",
+    );
+    cluster
+        .jobctl(&["add", "--target", "slow"])
+        .await
+        .check(0, "added job 2\n", "");
+    let status = || async { cluster.database.row(2).await.status };
+    jobd_tests::until("job 2 to run", jobd_tests::wait::PATIENCE, async || {
+        (status().await == "running").then_some(())
+    })
+    .await;
+    let seen = cluster.jobctl(&["status", "--json"]).await.json();
+    assert_eq!(
+        seen["totals"],
+        json!({"workers": 1, "targets": 5, "slots": 10, "queued": 0, "running": 1, "jobs": 1, "paused": 0})
+    );
+    assert_eq!(seen["workers"][0]["name"], "web1");
+    cluster
+        .jobctl(&["send-signal", "TERM", "2"])
+        .await
+        .check(0, "job 2: SIGTERM sent\n", "");
+    let row = cluster.database.done(2).await;
+    assert_eq!(
+        row.verdict(),
+        ("done", Some("fail"), row.return_code, Some("SIGTERM"))
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn jobctl_creates_a_table_that_a_worker_can_use() {
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    let worker = Ini::worker(&database)
+        .target("mail", 1)
+        .set("mysql_table", "my jobs");
+    let config = scratch.write("both.conf", worker.text());
+    let jobctl = async |arguments: &[&str]| {
+        let mut command = Command::new(programs::path("jobctl"));
+        command
+            .args(["--log-level", "error", "--config"])
+            .arg(&config)
+            .args(arguments);
+        Run::of(programs::output(&mut command).await)
+    };
+    let created = jobctl(&["create-table"]).await;
+    assert_eq!(created.code, Some(0), "{created:?}");
+    let again = jobctl(&["create-table"]).await;
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.stderr.contains("already exists"), "{again:?}");
+    let jobd = Jobd::ready(&scratch, &worker).await;
+    jobctl(&["add", "--target", "mail", "--wait"])
+        .await
+        .check(0, "job 1: ok\n", "");
+    assert!(jobd.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_php_example_adds_and_runs_jobs_through_the_master() {
+    let cluster = Cluster::start().await;
+    cluster
+        .php(&["add", "mail"])
+        .await
+        .check(0, "added job 1\n", "");
+    let row = cluster.database.done(1).await;
+    assert_eq!(
+        (row.result.as_deref(), row.out()),
+        (Some("ok"), "job 1 on mail\n")
+    );
+    cluster
+        .php(&["run", "mail"])
+        .await
+        .check(0, "job 2: ok (exit code 0)\njob 2 on mail\n", "");
+    cluster.php(&["run", "seven"]).await.check(
+        1,
+        "job 3: fail (exit code 7)\njob 3 on seven\n",
+        "sorry\n",
+    );
+    cluster.php(&["run", "killed"]).await.check(
+        1,
+        "job 4: fail (signal SIGKILL)\njob 4 on killed\n",
+        "",
+    );
+    let loud = cluster.php(&["run", "loud"]).await;
+    assert_eq!((loud.code, loud.stdout.len() > 3_900_000), (Some(0), true));
+    let nobody = cluster.php(&["run", "nobody"]).await;
+    assert_eq!(nobody.code, Some(1));
+    assert!(
+        nobody
+            .stderr
+            .contains("worker serving target 'nobody' not found"),
+        "{nobody:?}"
+    );
+    assert_eq!(cluster.php(&["add"]).await.code, Some(2));
+    // Port 1 is nobody's.
+    let alone = cluster.php_at("127.0.0.1:1", &["add", "mail"]).await;
+    assert_eq!(
+        (alone.code, alone.stdout.as_str()),
+        (Some(0), "added job 7\n")
+    );
+    assert!(
+        alone.stderr.contains("not poked: cannot reach"),
+        "{alone:?}"
+    );
+    cluster.stop().await;
+}

@@ -153,6 +153,18 @@ pub(super) fn claim_index(indexes: &[Index]) -> Option<&Index> {
     })
 }
 
+/// The index that leads to a row by its `id`: the primary key, as a rule.
+pub(super) fn id_index(indexes: &[Index]) -> Option<&Index> {
+    let by_id = || {
+        indexes
+            .iter()
+            .filter(|index| index.columns.first().is_some_and(|column| column == "id"))
+    };
+    by_id()
+        .find(|index| index.name == "PRIMARY")
+        .or_else(|| by_id().next())
+}
+
 /// Everything that columns and indexes tell.
 pub(super) fn table(
     name: &TableName,

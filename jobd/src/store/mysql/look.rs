@@ -38,11 +38,10 @@ pub(super) async fn look(
             statements: None,
         });
     }
-    let index = inspect::claim_index(&indexes).map(|index| index.name.as_str());
     let statements = Statements::new(
         &settings.table,
         &columns,
-        index,
+        &indexes,
         version.skip_locked(),
         variables.max_packet,
     );

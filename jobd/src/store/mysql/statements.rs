@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jobd_proto::table::{Columns, Kind, TableName, quote};
 
+use crate::store::inspect::Index;
 use crate::store::lists::ListStatement;
 use crate::store::{OutputText, inspect};
 
@@ -47,20 +48,25 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// For a table with these columns, with `index` to be used by the claim if it is known.
+    /// For a table with these columns and indexes.
     pub(super) fn new(
         table: &TableName,
         columns: &Columns,
-        index: Option<&str>,
+        indexes: &[Index],
         skip_locked: bool,
         max_packet: u64,
     ) -> Self {
         let t = table.quoted();
         let token = inspect::token_column(columns);
-        // Planners drift to a full scan on tables that were small when last analysed.
-        let hint = index
-            .map(|name| format!("FORCE INDEX ({})", quote(name)))
-            .unwrap_or_default();
+        // Planners drift to a full scan on tables that were small when last analysed, and to the
+        // index on `status` where few rows are `accepted`, which would lock other workers' rows.
+        let force = |index: Option<&Index>| {
+            index.map_or_else(String::new, |index| {
+                format!("FORCE INDEX ({})", quote(&index.name))
+            })
+        };
+        let hint = force(inspect::claim_index(indexes));
+        let rows = format!("{t} {}", force(inspect::id_index(indexes)));
         let lock = if skip_locked {
             "FOR UPDATE SKIP LOCKED"
         } else {
@@ -82,33 +88,33 @@ impl Statements {
                 "SELECT CAST(`id` AS SIGNED) FROM {t} {hint} WHERE `status` = 'waiting' AND `target` = ? ORDER BY {t}.`id` LIMIT ? {lock}"
             )
             .into(),
-            accept: list(format!("UPDATE {t} SET `status` = 'accepted', `{token}` = ? WHERE `status` = 'waiting' AND `id` IN ({{list}})")),
+            accept: list(format!("UPDATE {rows} SET `status` = 'accepted', `{token}` = ? WHERE `status` = 'waiting' AND `id` IN ({{list}})")),
             accepted: list(format!(
-                "SELECT CAST(`id` AS SIGNED) FROM {t} WHERE `{token}` = ? AND `status` = 'accepted' AND `id` IN ({{list}}) FOR UPDATE"
+                "SELECT CAST(`id` AS SIGNED) FROM {rows} WHERE `{token}` = ? AND `status` = 'accepted' AND `id` IN ({{list}}) FOR UPDATE"
             )),
             manual_select: list(format!(
-                "SELECT CAST(`id` AS SIGNED), CAST(`status` AS CHAR), CAST(`target` AS CHAR) FROM {t} WHERE `id` IN ({{list}}) FOR UPDATE"
+                "SELECT CAST(`id` AS SIGNED), CAST(`status` AS CHAR), CAST(`target` AS CHAR) FROM {rows} WHERE `id` IN ({{list}}) FOR UPDATE"
             )),
-            accept_manual: list(format!("UPDATE {t} SET `status` = 'accepted', `{token}` = ? WHERE `status` = 'manual' AND `id` IN ({{list}})")),
+            accept_manual: list(format!("UPDATE {rows} SET `status` = 'accepted', `{token}` = ? WHERE `status` = 'manual' AND `id` IN ({{list}})")),
             start: list(format!(
-                "UPDATE {t} SET `status` = 'running', `time_started` = UNIX_TIMESTAMP() \
+                "UPDATE {rows} SET `status` = 'running', `time_started` = UNIX_TIMESTAMP() \
                  WHERE `{token}` = ? AND `status` = 'accepted' AND `id` IN ({{list}})"
             )),
             started: list(format!(
-                "SELECT CAST(`id` AS SIGNED) FROM {t} WHERE `{token}` = ? AND `status` = 'running' AND `id` IN ({{list}})"
+                "SELECT CAST(`id` AS SIGNED) FROM {rows} WHERE `{token}` = ? AND `status` = 'running' AND `id` IN ({{list}})"
             )),
             finish: format!(
-                "UPDATE {t} SET `status` = 'done', `result` = ?, `return_code` = ?, `sig` = ?, `stdout` = ?, `stderr` = ?, \
+                "UPDATE {rows} SET `status` = 'done', `result` = ?, `return_code` = ?, `sig` = ?, `stdout` = ?, `stderr` = ?, \
                  `time_finished` = UNIX_TIMESTAMP() - ? WHERE `id` = ? AND `status` = 'running' AND `{token}` = ?"
             )
             .into(),
             finished: format!(
-                "SELECT COUNT(*) FROM {t} WHERE `id` = ? AND `status` = 'done' AND `result` <=> ? AND `return_code` <=> ? \
+                "SELECT COUNT(*) FROM {rows} WHERE `id` = ? AND `status` = 'done' AND `result` <=> ? AND `return_code` <=> ? \
                  AND `sig` <=> ? AND `stdout` <=> ? AND `stderr` <=> ?"
             )
             .into(),
             release: list(format!(
-                "UPDATE {t} SET `status` = ?, `time_started` = 0, `{token}` = {no_token} \
+                "UPDATE {rows} SET `status` = ?, `time_started` = 0, `{token}` = {no_token} \
                  WHERE `{token}` = ? AND `status` IN ('accepted', 'running') AND `id` IN ({{list}})"
             )),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),

@@ -8,22 +8,25 @@ use jobd_proto::settings::{
 };
 
 /// The rows of the master's own keys in the config reference.
-pub const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     Key {
         name: "ping_interval",
-        kind: "seconds",
-        default: "30",
+        kind: "time",
+        default: "`30`",
         doc: "How often registered workers are pinged. One that says nothing for three intervals \
               is dropped, and registers again when it can.",
     },
     Key {
         name: "poke_throttle_interval",
-        kind: "seconds",
-        default: "0.5",
+        kind: "time",
+        default: "`0.5`",
         doc: "The workers of a target are told of its first poke at once, and of all that follow \
               within this time together at its end. 0: of each one.",
     },
 ];
+
+/// Every key of jobd-master.conf.
+const TABLES: &[&[Key]] = &[LISTEN_KEYS, LOG_KEYS, KEYS];
 
 const DEFAULT_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Below it a worker that swaps would be dropped, above it a dead one be listed all day.
@@ -66,12 +69,39 @@ fn from_ini(file: &IniFile) -> (Config, Findings) {
             DEFAULT_POKE_THROTTLE,
         ),
     };
-    (config, reader.finish(&[LISTEN_KEYS, LOG_KEYS, KEYS]))
+    (config, reader.finish(TABLES))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    fn project() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    /// `JOBD_BLESS=1` writes the page instead.
+    #[test]
+    fn the_reference_page_lists_every_key() {
+        let page = project().join("docs/CONFIG.md");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let wanted = settings::with_reference(&text, "jobd-master", TABLES).unwrap();
+        if std::env::var_os("JOBD_BLESS").is_some() {
+            std::fs::write(&page, &wanted).unwrap();
+        } else {
+            assert!(
+                text == wanted,
+                "docs/CONFIG.md is out of date: run JOBD_BLESS=1 cargo test -p jobd-master reference_page"
+            );
+        }
+    }
+
+    #[test]
+    fn the_example_config_is_sound() {
+        let (_, findings) = read(&project().join("examples/jobd-master.conf.example")).unwrap();
+        assert!(findings.is_empty(), "{findings}");
+    }
 
     fn parse(text: &str) -> (Config, String) {
         let file = IniFile::parse(Path::new("master.conf"), text);

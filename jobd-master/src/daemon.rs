@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::control::Control;
 use crate::hub;
+use crate::member::DEADLINE;
 
-/// How long requests that wait for workers may go on after a signal: most end by themselves
-/// within it. Then manual runs are answered with what is known.
-const DRAIN: Duration = Duration::from_secs(3);
+/// How long requests that wait for workers may go on after a signal: those with a deadline end
+/// by themselves within it. Then manual runs are answered with what is known.
+const DRAIN: Duration = DEADLINE.saturating_add(Duration::from_millis(500));
 
 /// How long the last answers may take to be written after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -36,10 +37,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let heartbeat = Heartbeat::default();
     notify::watchdog(heartbeat.clone());
-    let (owner, hub) = hub::new(config.poke_throttle_interval, heartbeat);
+    let (owner, hub) = hub::new(
+        config.poke_throttle_interval,
+        heartbeat,
+        shutdown.drain.clone(),
+    );
     let mut owner = tokio::spawn(owner.run());
     let stopping = CancellationToken::new();
-    let control = Control::new(hub, config.ping_interval, stopping.clone());
+    let control = Control::new(hub.clone(), config.ping_interval, stopping.clone());
 
     let address = listener.local_addr().context("cannot tell the address")?;
     tracing::info!(
@@ -74,6 +79,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         () = shutdown.now.cancelled() => {}
         () = drain(serving, &stopping) => {}
     }
+    // Until here, so that the hub ends before the sessions only by a bug of ours.
+    drop(hub);
     Ok(())
 }
 

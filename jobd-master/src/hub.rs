@@ -17,6 +17,7 @@ use jobd_proto::master::{ManualJob, SignalJob};
 use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{Connection, JobId, TargetName, Targets};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::member::{Member, Trouble};
 use crate::polls::Polls;
@@ -171,12 +172,18 @@ pub struct Owner {
     events: mpsc::Receiver<Event>,
     /// For the poll tasks; weak, so that the hub ends with the last other handle.
     handle: mpsc::WeakSender<Event>,
+    /// Polls are sent and not waited for once this has fired: their answers say nothing new.
+    stopping: CancellationToken,
     /// That too many pokes are remembered was logged.
     said_full: bool,
 }
 
 /// A hub and the handle to it.
-pub fn new(poke_throttle_interval: Duration, heartbeat: Heartbeat) -> (Owner, Hub) {
+pub fn new(
+    poke_throttle_interval: Duration,
+    heartbeat: Heartbeat,
+    stopping: CancellationToken,
+) -> (Owner, Hub) {
     let (sender, events) = mpsc::channel(EVENTS);
     let owner = Owner {
         registry: Registry::default(),
@@ -184,6 +191,7 @@ pub fn new(poke_throttle_interval: Duration, heartbeat: Heartbeat) -> (Owner, Hu
         heartbeat,
         events,
         handle: sender.downgrade(),
+        stopping,
         said_full: false,
     };
     (owner, Hub { events: sender })
@@ -358,9 +366,11 @@ impl Owner {
             return;
         };
         let member = worker.link.member.clone();
+        let stopping = self.stopping.clone();
         tokio::spawn(async move {
             let request = WorkerRequest::Poll(targets);
-            let trouble = member.ask_soon(&request).await.err();
+            let answer = stopping.run_until_cancelled(member.ask_soon(&request));
+            let trouble = answer.await.and_then(Result::err);
             let WorkerRequest::Poll(targets) = request else {
                 return;
             };

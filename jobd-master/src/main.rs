@@ -102,7 +102,12 @@ fn serve(config: Config, findings: &Findings) -> ExitCode {
         .enable_all()
         .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(daemon::run(config)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(daemon::run(config));
+            // Nothing that is left may hold up the end, a supervisor that does not read neither.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(error.into()),
     };
     match ended {

@@ -48,6 +48,7 @@ pub async fn run(
             );
         }
         let Some(ended) = parts.next().await else {
+            reply.shorten_outputs(MAX_REPLY_OUTPUT);
             return Ok(reply);
         };
         let Ended {
@@ -67,8 +68,11 @@ pub async fn run(
                 merge::fail_jobs(&mut reply, &jobs, &error);
             }
         }
-        // Part by part, so that many loud workers together stay within the limit.
-        reply.shorten_outputs(MAX_REPLY_OUTPUT);
+        // Already here, so that many loud workers together stay within the limit. The exact
+        // length on the wire, which takes a look at each byte, is for the end.
+        if reply.output_bytes() > MAX_REPLY_OUTPUT {
+            reply.shorten_outputs(MAX_REPLY_OUTPUT);
+        }
     }
 }
 

@@ -223,18 +223,25 @@ pub struct JobOutcome {
 pub const MAX_REPLY_OUTPUT: usize = 240 << 20;
 
 impl RunManualReply {
+    /// Bytes of all outputs together, in memory; on the wire they take up to six times as many.
+    pub fn output_bytes(&self) -> usize {
+        self.outputs().map(String::len).sum()
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &String> {
+        let jobs = self.jobs.values();
+        jobs.flat_map(|job| [&job.stdout, &job.stderr])
+    }
+
     /// Shortens the longest outputs until all together take at most `limit` bytes on the wire. A
-    /// shortened output ends in a line that says so; the row in the table has it whole.
+    /// shortened output ends in a line that says so; the row in the table has it whole. What a
+    /// worker has shortened its master may shorten again: the line then counts both.
     pub fn shorten_outputs(&mut self, limit: usize) {
-        let outputs = || {
-            self.jobs
-                .values()
-                .flat_map(|job| [&job.stdout, &job.stderr])
-        };
-        if outputs().map(String::len).sum::<usize>() <= limit / 6 {
+        if self.output_bytes() <= limit / 6 {
             return;
         }
-        let mut lengths: Vec<usize> = outputs()
+        let mut lengths: Vec<usize> = self
+            .outputs()
             .map(|output| output.bytes().map(wire_length).sum())
             .collect();
         lengths.sort_unstable();
@@ -291,14 +298,31 @@ fn shorten(output: &mut String, share: usize) {
     if taken <= share {
         return;
     }
+    let missing_before = take_note(output);
     let keep = output.floor_char_boundary(keep);
-    let missing = output.len() - keep;
+    let missing = output.len() - keep + missing_before;
     output.truncate(keep);
     if share >= NOTE {
-        let note = format!("\n[{missing} bytes left out of this reply; the table has them]\n");
+        let note = format!("{NOTE_START}{missing}{NOTE_END}");
         output.push_str(&note);
     }
     output.shrink_to_fit();
+}
+
+const NOTE_START: &str = "\n[";
+const NOTE_END: &str = " bytes left out of this reply; the table has them]\n";
+
+/// Takes the note off an output that was shortened before; returns the bytes that it counts.
+fn take_note(output: &mut String) -> usize {
+    let note = output
+        .strip_suffix(NOTE_END)
+        .and_then(|rest| rest.rsplit_once(NOTE_START))
+        .and_then(|(body, missing)| Some((body.len(), missing.parse().ok()?)));
+    let Some((length, missing)) = note else {
+        return 0;
+    };
+    output.truncate(length);
+    missing
 }
 
 impl From<RunManualReply> for Value {

@@ -177,6 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                     Ok(bytes) => self.note_written(bytes),
                     Err(error) => return self.last_words(&error).await,
                 },
+                () = self.shared.pending.emptied(), if matches!(self.closing, Closing::WhenIdle) => {}
                 () = &mut alarm, if deadline.is_some() => {
                     if let Some(reason) = self.ring() {
                         return reason;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 
 use super::{CallError, CloseReason};
 use crate::message::{RequestNo, Response};
@@ -18,6 +18,8 @@ pub(super) const MAX_CALLS: usize = 16_384;
 /// lock is held for single map operations, so that giving up needs no message.
 pub(super) struct Pending {
     turns: Semaphore,
+    /// Told when the last waiting request was given up.
+    emptied: Notify,
     state: Mutex<State>,
 }
 
@@ -37,6 +39,7 @@ impl Pending {
         };
         Self {
             turns: Semaphore::new(MAX_CALLS),
+            emptied: Notify::new(),
             state: Mutex::new(state),
         }
     }
@@ -82,6 +85,12 @@ impl Pending {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
+    }
+
+    /// Waits until no request waits, where that comes by giving up; a reply wakes the link task
+    /// anyway. May return too early.
+    pub(super) async fn emptied(&self) {
+        self.emptied.notified().await;
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {
@@ -134,7 +143,11 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.pending.lock().waiting.remove(&self.no);
+        let mut state = self.pending.lock();
+        let given_up = state.waiting.remove(&self.no).is_some();
+        if given_up && state.waiting.is_empty() {
+            self.pending.emptied.notify_one();
+        }
     }
 }
 

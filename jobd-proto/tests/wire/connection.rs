@@ -231,6 +231,25 @@ async fn closing_when_idle_answers_what_was_taken_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn closing_when_idle_does_not_wait_for_a_request_that_is_given_up() {
+    let [(near, _near_incoming), (far, mut far_incoming)] =
+        pair(4096, ConnectionOptions::default());
+    let asking = tokio::spawn({
+        let near = near.clone();
+        async move { near.request("slow", Value::Null, None).await }
+    });
+    let _unanswered = soon("the request", far_incoming.next()).await.unwrap();
+    near.close_when_idle();
+    assert!(matches!(
+        soon("the refusal", far.request("a", Value::Null, None)).await,
+        Err(CallError::Refused(_))
+    ));
+    assert!(!near.is_closed(), "it waits for the answer");
+    asking.abort();
+    assert_eq!(soon("the end", near.closed()).await, CloseReason::Here);
+}
+
+#[tokio::test]
 async fn dropping_every_handle_flushes_and_closes() {
     let (connection, mut incoming, mut far) = half(ConnectionOptions::default());
     far.write_all(b"[0,{\"no\":1,\"type\":\"a\"}]\x04")

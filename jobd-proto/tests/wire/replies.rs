@@ -300,6 +300,14 @@ fn outputs_are_shortened_fairly_and_say_so() {
         let kept = head.len();
         let whole = before.jobs[&JobId(4)].stdout.len();
         assert_eq!(kept + missing.parse::<usize>().unwrap(), whole, "{text:?}");
+
+        // A master gathers what workers have shortened already.
+        reply.shorten_outputs(limit / 2);
+        let longest = &reply.jobs[&JobId(4)].stdout;
+        let (head, note) = longest.split_once("\n[").unwrap();
+        let missing = note.split_once(' ').unwrap().0;
+        assert!(head.len() < kept, "shorter than before");
+        assert_eq!(head.len() + missing.parse::<usize>().unwrap(), whole);
     }
     let mut reply = RunManualReply::default();
     reply.jobs.insert(JobId(1), outcome("x".repeat(1_000)));

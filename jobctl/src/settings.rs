@@ -17,32 +17,32 @@ pub(crate) const DEFAULT_CONFIG: &str = ".jobctl.conf";
 pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "master",
-        kind: "1 or 0",
-        default: "0",
+        kind: "`1` or `0`",
+        default: "`0`",
         doc: "Same as `--master`.",
     },
     Key {
         name: "host",
-        kind: "string",
-        default: "127.0.0.1",
+        kind: "text",
+        default: "`127.0.0.1`",
         doc: "Same as `--host`.",
     },
     Key {
         name: "port",
         kind: "integer",
-        default: "7080, of a master 7081",
+        default: "`7080`, for a master `7081`",
         doc: "Same as `--port`.",
     },
     Key {
         name: "password",
-        kind: "string",
+        kind: "text",
         default: "",
         doc: "The daemon's password; `--password` asks for another.",
     },
     Key {
         name: "log_level",
-        kind: "trace, debug, info, warn, error, off",
-        default: "warn",
+        kind: "`trace`, `debug`, `info`, `warn`, `error` or `off`",
+        default: "`warn`",
         doc: "Same as `--log-level`.",
     },
 ];
@@ -214,10 +214,41 @@ fn read_keys(file: &IniFile) -> (Config, Findings) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use clap::Parser as _;
 
     use super::*;
+
+    fn project() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    /// `JOBD_BLESS=1` writes the page instead.
+    #[test]
+    fn the_reference_page_lists_every_key() {
+        let page = project().join("docs/CONFIG.md");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let tables: [&[Key]; 2] = [KEYS, table_settings::KEYS];
+        let wanted = jobd_proto::settings::with_reference(&text, "jobctl", &tables).unwrap();
+        if std::env::var_os("JOBD_BLESS").is_some() {
+            std::fs::write(&page, &wanted).unwrap();
+        } else {
+            assert!(
+                text == wanted,
+                "docs/CONFIG.md is out of date: run JOBD_BLESS=1 cargo test -p jobctl reference_page"
+            );
+        }
+    }
+
+    #[test]
+    fn the_example_config_is_sound() {
+        let path = project().join("examples/jobctl.conf.example");
+        let (_, file) = read_config(Some(&path)).unwrap();
+        let (config, findings) = read_keys(&file);
+        assert!(findings.is_empty(), "{findings}");
+        assert!(config.master);
+    }
 
     /// Kind, address and whether there is a password, for a config text and arguments.
     #[track_caller]

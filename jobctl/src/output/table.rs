@@ -1,11 +1,16 @@
 //! Tables of one line a row: cut where the terminal ends, coloured by the row.
 
-use comfy_table::{CellAlignment, ContentArrangement, Row, Table as Layout, presets};
+use comfy_table::{
+    CellAlignment, ColumnConstraint, ContentArrangement, Row, Table as Layout, presets,
+};
 
 use super::text::plain;
 
 /// Least columns that a table is laid out for; below, a terminal wraps anyway.
 const LEAST_WIDTH: u16 = 40;
+
+/// Columns of content up to which a column stays whole; longer ones are cut to make room.
+const NARROW: u16 = 8;
 
 /// What the colour of a row or word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +87,11 @@ impl Table {
                 .set_content_arrangement(ContentArrangement::Dynamic)
                 .set_width(width.max(LEAST_WIDTH));
         }
+        let widths = layout.column_max_content_widths();
         for (at, column) in layout.column_iter_mut().enumerate() {
+            if width.is_some() && widths.get(at).is_some_and(|width| *width <= NARROW) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
             column.set_padding((0, 2));
             if self.numbers.contains(&at) {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -137,7 +146,7 @@ mod tests {
             lines.lines().all(|line| line.chars().count() <= 40),
             "{lines}"
         );
-        assert!(lines.contains('…'), "{lines}");
+        assert!(lines.contains('…') && lines.contains("SLOTS"), "{lines}");
     }
 
     #[test]

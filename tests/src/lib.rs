@@ -4,9 +4,11 @@
 //! A map:
 //! - [`watchdog`] ends what a test started, also when the test itself is killed;
 //! - [`process`] one started program, its log, its memory, its end;
-//! - [`server`], [`template`] a private MariaDB or MySQL; [`database`] one database per test;
+//! - [`server`], [`template`] a private MariaDB or MySQL, [`proxy`] a bad line to it;
+//!   [`database`] one database per test;
 //! - [`programs`] jobd, jobd-master and jobctl from the build, [`ini`] their configs;
-//! - [`wire`] bytes over TCP, [`golden`] the answers they must get; [`witness`] who ran when, as the jobs themselves tell it;
+//! - [`wire`] bytes over TCP, [`golden`] the answers they must get;
+//! - [`witness`] who ran when, as the jobs themselves tell it;
 //! - [`scratch`], [`ports`], [`wait`] folders, ports and conditions.
 //!
 //! It must not know how the programs work inside: they are started, spoken to and killed.
@@ -23,6 +25,7 @@ pub mod ini;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod scratch;
 pub mod server;
 pub mod template;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jobd_tests::proxy::FlakyProxy;
 use jobd_tests::server::Durability;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, WitnessLog, until};
@@ -108,4 +109,148 @@ async fn a_worker_starts_and_listens_before_its_database_does() {
     assert!(jobd.ask("status", json!({})).await["targets"]["a"].is_object());
     server.start_again().await;
     assert_eq!(database.done(id).await.result.as_deref(), Some("ok"));
+}
+
+#[tokio::test]
+async fn a_line_that_breaks_at_every_moment_loses_nothing_and_repeats_nothing_under_load() {
+    const JOBS: usize = 400;
+    let seed = u64::from(std::process::id());
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let server = Server::shared().await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    let proxy = FlakyProxy::start(([127, 0, 0, 1], server.port()).into(), seed).await;
+    let worker = |name: &str| {
+        Ini::worker(&database)
+            .set("name", name)
+            .set("log_level_console", "info")
+            .set("mysql_port", proxy.port)
+            // In the clear, so that what is lost is a packet of the protocol.
+            .set("mysql_tls", "off")
+            .set("poll_interval", "0.3")
+            .set("launcher", witness.launcher(name, 1, 1))
+            .target("a", 4)
+    };
+    let one = Jobd::start(&scratch, &worker("w1")).await;
+    let two = Jobd::start(&scratch, &worker("w2")).await;
+    let ids = database.insert(JOBS, "a", "waiting").await;
+    database.all_done(LIMIT).await;
+    println!(
+        "seed {seed}, lost (statements, answers): {:?}",
+        proxy.losses()
+    );
+    let (requests, answers) = proxy.losses();
+    assert!(requests > 3 && answers > 3, "the line was too good");
+    witness.assert_each_once(ids);
+    for row in database.rows().await {
+        assert_eq!(
+            row.verdict(),
+            ("done", Some("ok"), Some(0), None),
+            "job {}",
+            row.id
+        );
+        assert_eq!(row.out(), format!("out {}\n", row.id));
+        assert_eq!(row.err(), format!("err {}\n", row.id));
+    }
+    proxy.calm();
+    assert!(one.stop().await.success());
+    assert!(two.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_read_only_database_delays_jobs_and_fails_none() {
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let server = Server::start(Durability::ThrowAway, &[]).await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    // Whoever may do everything may also write to a read-only server.
+    for statement in [
+        "CREATE USER 'plain'@'%' IDENTIFIED BY 'x'".to_owned(),
+        format!(
+            "GRANT SELECT, UPDATE ON `{}`.* TO 'plain'@'%'",
+            database.name
+        ),
+    ] {
+        database.run(&statement).await;
+    }
+    let ini = Ini::worker(&database)
+        .set("mysql_user", "plain")
+        .set("mysql_password", "x")
+        .set("poll_interval", "0.2")
+        .set("launcher", witness.launcher("w", 700, 1))
+        .target("a", 2);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let ids = database.insert(6, "a", "waiting").await;
+    until("two running jobs", PATIENCE, async || {
+        (witness.running() == 2).then_some(())
+    })
+    .await;
+    database.run("SET GLOBAL read_only = 1").await;
+    // They end, and cannot be written.
+    until("their end", PATIENCE, async || {
+        (witness.running() == 0).then_some(())
+    })
+    .await;
+    until("a word about it", PATIENCE, async || {
+        let log = jobd.process.log();
+        (log.contains("read-only") || log.contains("read_only")).then_some(())
+    })
+    .await;
+    database.run("SET GLOBAL read_only = 0").await;
+    database.all_done(LIMIT).await;
+    witness.assert_each_once(ids);
+    for row in database.rows().await {
+        assert_eq!(
+            row.verdict(),
+            ("done", Some("ok"), Some(0), None),
+            "job {}",
+            row.id
+        );
+    }
+}
+
+#[tokio::test]
+async fn rows_that_an_application_locks_are_late_and_right() {
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let server = Server::start(Durability::ThrowAway, &["--innodb-lock-wait-timeout=1"]).await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.2")
+        .set("launcher", witness.launcher("w", 300, 1))
+        .target("a", 2);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let ids = database.insert(2, "a", "waiting").await;
+    until("two running jobs", PATIENCE, async || {
+        (witness.running() == 2).then_some(())
+    })
+    .await;
+    let mut locks = database.pool.begin().await.expect("a transaction");
+    sqlx::raw_sql("SELECT id FROM jobs FOR UPDATE")
+        .execute(&mut *locks)
+        .await
+        .expect("lock every row");
+    // The jobs end; their rows stay locked for longer than a statement waits.
+    until("their end", PATIENCE, async || {
+        (witness.running() == 0).then_some(())
+    })
+    .await;
+    until("a statement that waited in vain", PATIENCE, async || {
+        jobd.process.log().contains("1205").then_some(())
+    })
+    .await;
+    locks.rollback().await.expect("let go");
+    database.all_done(LIMIT).await;
+    witness.assert_each_once(ids);
+    for row in database.rows().await {
+        assert_eq!(
+            row.verdict(),
+            ("done", Some("ok"), Some(0), None),
+            "job {}",
+            row.id
+        );
+    }
 }

@@ -1,0 +1,183 @@
+//! How a job is started: its arguments, folder, environment, input and process group.
+
+use std::process::Command;
+
+use jobd_tests::process::Process;
+use jobd_tests::wait::PATIENCE;
+use jobd_tests::{Database, Ini, Jobd, Row, Scratch, Server, programs, until};
+use serde_json::json;
+
+struct World {
+    scratch: Scratch,
+    database: Database,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = Server::shared().await.database().await;
+        database.minimal_table().await;
+        Self {
+            scratch: Scratch::new(),
+            database,
+        }
+    }
+
+    fn ini(&self) -> Ini {
+        Ini::worker(&self.database)
+            .set("name", "w1")
+            .target("1/low", 1)
+    }
+
+    /// What one job of a worker with this config leaves in its row.
+    async fn row(&self, ini: &Ini) -> Row {
+        let jobd = Jobd::start(&self.scratch, ini).await;
+        let id = self.database.insert_one("1/low", "waiting").await;
+        jobd.ask("poll", json!({})).await;
+        self.database.done(id).await
+    }
+}
+
+#[tokio::test]
+async fn arguments_are_split_and_filled_and_no_shell_touches_them() {
+    let world = World::new().await;
+    let script = world
+        .scratch
+        .write("arguments.sh", "printf '[%s]\\n' \"$@\"");
+    let launcher = format!(
+        r#"sh {} {{id}} --id={{id}} "two words {{target}}" 'a "b"' C:\temp App\Job\Run http://x/?a=1&b=2 $HOME * | >x"#,
+        script.display()
+    );
+    let row = world.row(&world.ini().set("launcher", launcher)).await;
+    assert_eq!(
+        row.out(),
+        "[1]\n[--id=1]\n[two words 1/low]\n[a \"b\"]\n[C:\\temp]\n[App\\Job\\Run]\n\
+         [http://x/?a=1&b=2]\n[$HOME]\n[*]\n[|]\n[>x]\n"
+    );
+}
+
+#[tokio::test]
+async fn a_shell_comes_only_when_asked_for() {
+    let world = World::new().await;
+    let ini = world
+        .ini()
+        .set("launcher.shell", "always")
+        .set("launcher", "echo job {id} | tr a-z A-Z");
+    assert_eq!(world.row(&ini).await.out(), "JOB 1\n");
+}
+
+#[tokio::test]
+async fn folder_and_environment_are_the_configs_and_the_jobs_own() {
+    let world = World::new().await;
+    let folder = world.scratch.path().canonicalize().expect("a folder");
+    let ini = world
+        .ini()
+        .set("launcher.cwd", folder.display())
+        .set("launcher.env.LC_ALL", "en_US.UTF-8")
+        .set("launcher.env.GREETING", "hello there")
+        .set("launcher", r#"sh -c "pwd\; env""#);
+    let row = world.row(&ini).await;
+    let lines: Vec<&str> = row.out().lines().collect();
+    assert_eq!(lines[0], folder.display().to_string());
+    for expected in [
+        "LC_ALL=en_US.UTF-8",
+        "GREETING=hello there",
+        "JOBD_ID=1",
+        "JOBD_TARGET=1/low",
+    ] {
+        assert!(lines.contains(&expected), "{expected} in {lines:?}");
+    }
+    let worker = lines.iter().find(|line| line.starts_with("JOBD_WORKER="));
+    assert!(worker.expect("JOBD_WORKER").contains("w1@"), "{worker:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("PATH=")),
+        "jobd's own is handed on"
+    );
+}
+
+#[tokio::test]
+async fn the_service_managers_variables_are_not_handed_on() {
+    let world = World::new().await;
+    let ini = world.ini().set("launcher", "env");
+    let config = world.scratch.write("jobd.conf", ini.text());
+    let mut command = Command::new(programs::path("jobd"));
+    command
+        .arg("--config")
+        .arg(config)
+        .env("NOTIFY_SOCKET", world.scratch.join("nobody"))
+        .env("LISTEN_FDS", "1")
+        .env("WATCHDOG_USEC", "30000000")
+        .env("CREDENTIALS_DIRECTORY", "/nowhere")
+        .env("INVOCATION_ID", "0123")
+        .env("MINE", "kept");
+    let _jobd = Process::start(&command, &world.scratch.join("jobd.log"));
+    let id = world.database.insert_one("1/low", "waiting").await;
+    let row = world.database.done(id).await;
+    assert!(row.out().contains("MINE=kept\n"), "{}", row.out());
+    for name in [
+        "NOTIFY_SOCKET",
+        "LISTEN_",
+        "WATCHDOG_",
+        "CREDENTIALS_DIRECTORY",
+    ] {
+        assert!(!row.out().contains(name), "{name} in {}", row.out());
+    }
+}
+
+#[tokio::test]
+async fn input_is_empty_and_the_process_group_its_own() {
+    let world = World::new().await;
+    let script = world.scratch.write(
+        "process.sh",
+        "cat; echo $$; ps -o pgid= -p $$ 2>/dev/null || cut -d' ' -f5 /proc/$$/stat; ls -l /proc/self/fd",
+    );
+    let ini = world
+        .ini()
+        .set("launcher", format!("sh {}", script.display()));
+    let row = world.row(&ini).await;
+    let words: Vec<&str> = row.out().split_whitespace().collect();
+    assert_eq!(
+        words[0],
+        words[1],
+        "not the leader of its group: {}",
+        row.out()
+    );
+    // What jobd itself was started with may be open; its connections and event queues never are.
+    for word in ["socket:", "anon_inode:"] {
+        assert!(!row.out().contains(word), "{word} in {}", row.out());
+    }
+}
+
+#[tokio::test]
+async fn a_signal_goes_to_the_launched_process_alone() {
+    let world = World::new().await;
+    let ready = world.scratch.join("ready");
+    let script = format!(
+        "trap 'echo told; kill -9 $child; exit 5' TERM\n\
+         sh -c \"trap 'echo child told' TERM; : >{}; while :; do sleep 0.1; done\" & child=$!\n\
+         while :; do sleep 0.05; done",
+        ready.display()
+    );
+    let script = world.scratch.write("family.sh", script);
+    let ini = world
+        .ini()
+        .set("launcher", format!("sh {}", script.display()));
+    let jobd = Jobd::start(&world.scratch, &ini).await;
+    let id = world.database.insert_one("1/low", "waiting").await;
+    jobd.ask("poll", json!({})).await;
+    world.database.reaches(id, "running").await;
+    // Before the traps are set a TERM would simply end them.
+    until("both traps to be set", PATIENCE, async || {
+        ready.exists().then_some(())
+    })
+    .await;
+    let reply = jobd.ask("send-signal", json!({"jobs": {"1": 15}})).await;
+    assert_eq!(reply, json!({"1": true}));
+    let row = world.database.done(id).await;
+    assert_eq!(
+        row.verdict(),
+        ("done", Some("fail"), Some(5), None),
+        "{}",
+        row.out()
+    );
+    assert_eq!(row.out(), "told\n");
+}

@@ -79,7 +79,7 @@ pub(super) struct Index {
 
 /// Whose DDL to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(super) enum Ddl {
     MySql,
     Sqlite,
 }
@@ -170,7 +170,7 @@ pub(super) fn table(
     name: &TableName,
     columns: &Columns,
     indexes: &[Index],
-    dialect: Dialect,
+    ddl: Ddl,
 ) -> Inspection {
     let mut problems = Vec::new();
     if columns.is_empty() {
@@ -183,18 +183,16 @@ pub(super) fn table(
         };
     }
     for (column, wanted, definition) in &SEED {
-        problems.extend(seed_problem(
-            name, columns, column, wanted, definition, dialect,
-        ));
+        problems.extend(seed_problem(name, columns, column, wanted, definition, ddl));
     }
-    problems.extend(token_problem(name, columns, dialect));
+    problems.extend(token_problem(name, columns, ddl));
     if claim_index(indexes).is_none() {
-        let ddl = match dialect {
-            Dialect::MySql => format!(
+        let ddl = match ddl {
+            Ddl::MySql => format!(
                 "ALTER TABLE {} ADD KEY `status_target_idx` (`status`, `target`, `id`);",
                 name.quoted()
             ),
-            Dialect::Sqlite => format!(
+            Ddl::Sqlite => format!(
                 "CREATE INDEX `status_target_idx` ON {} (`status`, `target`, `id`);",
                 name.quoted()
             ),
@@ -219,12 +217,12 @@ fn seed_problem(
     column: &str,
     wanted: &Wanted,
     definition: &str,
-    dialect: Dialect,
+    ddl: Ddl,
 ) -> Option<Problem> {
     let Some(found) = columns.get(column) else {
         return Some(
             Problem::fatal(format!("table {name} has no column {column}"))
-                .mended_by(alter(name, "ADD", column, definition, dialect)),
+                .mended_by(alter(name, "ADD", column, definition, ddl)),
         );
     };
     let complaint = match (wanted, &found.kind) {
@@ -237,8 +235,7 @@ fn seed_problem(
                 found.type_text
             );
             return Some(
-                Problem::warning(text)
-                    .mended_by(alter(name, "MODIFY", column, definition, dialect)),
+                Problem::warning(text).mended_by(alter(name, "MODIFY", column, definition, ddl)),
             );
         }
         (Wanted::Status, Kind::Text { values, .. }) => {
@@ -250,7 +247,7 @@ fn seed_problem(
             found.type_text
         ),
     };
-    Some(Problem::fatal(complaint).mended_by(alter(name, "MODIFY", column, definition, dialect)))
+    Some(Problem::fatal(complaint).mended_by(alter(name, "MODIFY", column, definition, ddl)))
 }
 
 fn missing_statuses(values: Option<&[String]>) -> Option<String> {
@@ -262,7 +259,7 @@ fn missing_statuses(values: Option<&[String]>) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 
-fn token_problem(name: &TableName, columns: &Columns, dialect: Dialect) -> Option<Problem> {
+fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Problem> {
     let column: &Column = columns.get(token_column(columns))?;
     match &column.kind {
         Kind::Text {
@@ -286,19 +283,19 @@ fn token_problem(name: &TableName, columns: &Columns, dialect: Dialect) -> Optio
             } else {
                 "ADD"
             };
-            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", definition, dialect)))
+            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", definition, ddl)))
         }
     }
 }
 
-fn alter(name: &TableName, how: &str, column: &str, definition: &str, dialect: Dialect) -> String {
-    match dialect {
-        Dialect::MySql => format!(
+fn alter(name: &TableName, how: &str, column: &str, definition: &str, ddl: Ddl) -> String {
+    match ddl {
+        Ddl::MySql => format!(
             "ALTER TABLE {} {how} COLUMN {} {definition};",
             name.quoted(),
             quote(column)
         ),
-        Dialect::Sqlite => {
+        Ddl::Sqlite => {
             format!("see sql/sqlite for column {column} (SQLite changes no column's type in place)")
         }
     }

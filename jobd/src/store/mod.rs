@@ -6,12 +6,16 @@
 
 #[cfg(test)]
 mod conformance;
+mod connection;
 mod inspect;
 mod lists;
 mod manual;
 mod mysql;
+mod sql;
 mod sqlite;
+mod statements;
 mod text;
+mod units;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,8 +71,12 @@ pub trait Store: Send + Sync + 'static {
 /// The store of a configuration.
 pub fn open(settings: &DatabaseSettings) -> Arc<dyn Store> {
     match settings {
-        DatabaseSettings::MySql(settings) => Arc::new(mysql::MySqlStore::new(settings.clone())),
-        DatabaseSettings::Sqlite(settings) => Arc::new(sqlite::SqliteStore::new(settings.clone())),
+        DatabaseSettings::MySql(settings) => {
+            Arc::new(sql::SqlStore::new(mysql::MySql::new(settings.clone())))
+        }
+        DatabaseSettings::Sqlite(settings) => {
+            Arc::new(sql::SqlStore::new(sqlite::Sqlite::new(settings.clone())))
+        }
     }
 }
 

@@ -6,26 +6,19 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
-use super::statements::Statements;
-use crate::store::inspect::{self, Dialect, Index, Inspection, Problem};
+use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
+use crate::store::statements::{Dialect, Statements};
 
-/// What a look at the table gives.
-pub(super) struct Look {
-    pub(super) inspection: Inspection,
-    /// `None` where the table is not fit to work on.
-    pub(super) statements: Option<Statements>,
-}
-
-/// Looks.
+/// What the table is like, and the statements for it, where it is fit to work on.
 pub(super) async fn look(
     connection: &mut MySqlConnection,
     settings: &MySqlSettings,
-) -> Result<Look, sqlx::Error> {
+) -> Result<(Inspection, Option<Statements>), sqlx::Error> {
     let variables = variables(connection).await?;
     let version = Version::parse(&variables.version);
     let columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
     let indexes = indexes(connection, settings).await?;
-    let mut inspection = inspect::table(&settings.table, &columns, &indexes, Dialect::MySql);
+    let mut inspection = inspect::table(&settings.table, &columns, &indexes, Ddl::MySql);
     inspection.server = version.to_string();
     if !version.skip_locked() {
         inspection.problems.push(Problem::warning(format!(
@@ -33,17 +26,12 @@ pub(super) async fn look(
         )));
     }
     if inspection.is_fatal() {
-        return Ok(Look {
-            inspection,
-            statements: None,
-        });
+        return Ok((inspection, None));
     }
     let statements = Statements::new(
         &settings.table,
         &columns,
-        &indexes,
-        version.skip_locked(),
-        variables.max_packet,
+        &dialect(&version, &indexes, variables.max_packet),
     );
     inspection
         .problems
@@ -51,10 +39,31 @@ pub(super) async fn look(
     inspection
         .problems
         .extend(plan(connection, &settings.table).await?);
-    Ok(Look {
-        inspection,
-        statements: Some(statements),
-    })
+    Ok((inspection, Some(statements)))
+}
+
+/// Planners drift to a full scan on tables that were small when last analysed, and to the index on
+/// `status` where few rows are `accepted`, which would lock other workers' rows: both are named.
+fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
+    let force = |index: Option<&Index>| {
+        index.map_or_else(String::new, |index| {
+            format!("FORCE INDEX ({})", quote(&index.name))
+        })
+    };
+    Dialect {
+        begin: "START TRANSACTION",
+        now: "UNIX_TIMESTAMP()",
+        same: "<=>",
+        lock: "FOR UPDATE",
+        skip_locked: if version.skip_locked() {
+            "FOR UPDATE SKIP LOCKED"
+        } else {
+            ""
+        },
+        claim_index: force(inspect::claim_index(indexes)),
+        id_index: force(inspect::id_index(indexes)),
+        max_packet,
+    }
 }
 
 async fn indexes(

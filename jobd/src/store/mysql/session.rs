@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use jobd_proto::table::{MySqlSettings, connect_mysql};
 use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::{Connection as _, Row as _};
@@ -17,6 +16,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::store::StoreError;
+use crate::store::connection::Connection as _;
+use crate::store::sql::Unit;
 
 /// A server that does not accept and greet within this is not there.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,11 +34,6 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 
 /// How often a unit is repeated at once after a deadlock or a lock wait.
 const REPEATS: u32 = 8;
-
-/// A database unit: a few statements, in a transaction if it begins one.
-pub(super) type Unit<T> = Box<
-    dyn for<'c> FnOnce(&'c mut MySqlConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
->;
 
 /// A held connection, made when first needed and again after each loss.
 pub(super) struct Session {
@@ -73,7 +69,7 @@ impl Session {
     /// After an error the transaction is rolled back, unless its COMMIT was already under way.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
-        make: impl Fn() -> Unit<T>,
+        make: impl Fn() -> Unit<MySqlConnection, T> + Send,
     ) -> Result<T, StoreError> {
         let mut tries = 0;
         loop {
@@ -94,7 +90,10 @@ impl Session {
         }
     }
 
-    async fn once<T: Send + 'static>(self: &Arc<Self>, unit: Unit<T>) -> Result<T, Fault> {
+    async fn once<T: Send + 'static>(
+        self: &Arc<Self>,
+        unit: Unit<MySqlConnection, T>,
+    ) -> Result<T, Fault> {
         let session = self.clone();
         let task = tokio::spawn(async move {
             let mut live = session.live.lock().await;
@@ -112,7 +111,7 @@ impl Session {
                     let fault = Fault::of(&error);
                     let clean = !matches!(fault, Fault::Lost(_))
                         && matches!(
-                            timeout(CONNECT_DEADLINE, execute(&mut connection, "ROLLBACK")).await,
+                            timeout(CONNECT_DEADLINE, connection.control("ROLLBACK")).await,
                             Ok(Ok(()))
                         );
                     if clean {
@@ -158,11 +157,9 @@ async fn connect(settings: &MySqlSettings) -> Result<MySqlConnection, sqlx::Erro
     // READ COMMITTED takes no gap locks, which deadlock with the applications' INSERTs. A server with
     // a statement-based binary log refuses writes under it (error 1665): its own level stays.
     if !variables(&mut connection).await?.statement_binlog {
-        execute(
-            &mut connection,
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        )
-        .await?;
+        connection
+            .control("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .await?;
     }
     let lock_wait = format!("SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_S}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(lock_wait))
@@ -207,15 +204,6 @@ pub(super) async fn variables(connection: &mut MySqlConnection) -> Result<Variab
     }
     found.statement_binlog = statement && log_bin;
     Ok(found)
-}
-
-/// A statement without values or rows, over the text protocol: BEGIN and COMMIT cannot be prepared
-/// everywhere.
-pub(super) async fn execute(
-    connection: &mut MySqlConnection,
-    sql: &'static str,
-) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(sql).execute(connection).await.map(|_| ())
 }
 
 impl Fault {

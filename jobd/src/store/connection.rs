@@ -1,0 +1,113 @@
+//! What the units of work need of a database connection. Knows no table and no job.
+
+use std::sync::Arc;
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::lists::id;
+use super::manual::Found;
+
+/// A value to bind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Number(i64),
+    MaybeNumber(Option<i64>),
+    Text(&'a str),
+    MaybeText(Option<&'a str>),
+}
+
+/// One connection to a database. Its futures must be run to their end, or the connection given up.
+pub(super) trait Connection: Send + 'static {
+    /// A statement without values or rows, such as BEGIN, which cannot be prepared everywhere.
+    fn control(
+        &mut self,
+        sql: &'static str,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// An UPDATE; returns how many rows its WHERE matched.
+    fn change(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<u64, sqlx::Error>> + Send;
+
+    /// The first column of a SELECT.
+    fn numbers(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<i64>, sqlx::Error>> + Send;
+
+    /// Rows of id, status and target.
+    fn rows(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<Found>, sqlx::Error>> + Send;
+}
+
+macro_rules! bound {
+    ($sql:expr, $values:expr) => {
+        $values.iter().fold(
+            sqlx::query(AssertSqlSafe($sql.clone())),
+            |query, value| match *value {
+                Value::Number(number) => query.bind(number),
+                Value::MaybeNumber(number) => query.bind(number),
+                Value::Text(text) => query.bind(text),
+                Value::MaybeText(text) => query.bind(text),
+            },
+        )
+    };
+}
+
+/// The same few lines for each driver: the one that serves both cannot decode these columns.
+macro_rules! connection {
+    ($connection:ty) => {
+        impl Connection for $connection {
+            async fn control(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+                sqlx::raw_sql(sql).execute(self).await.map(|_| ())
+            }
+
+            async fn change(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<u64, sqlx::Error> {
+                bound!(sql, values)
+                    .execute(self)
+                    .await
+                    .map(|done| done.rows_affected())
+            }
+
+            async fn numbers(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<i64>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                rows.iter().map(|row| row.try_get(0)).collect()
+            }
+
+            async fn rows(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<Found>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                let found = rows.iter().map(|row| {
+                    Ok(Found {
+                        id: id(row.try_get(0)?),
+                        status: row.try_get(1)?,
+                        target: row.try_get(2)?,
+                    })
+                });
+                found.collect()
+            }
+        }
+    };
+}
+
+connection!(MySqlConnection);
+connection!(SqliteConnection);

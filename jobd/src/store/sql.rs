@@ -1,0 +1,274 @@
+//! The store over any SQL backend: which unit runs where, and what a lost answer means.
+//!
+//! A COMMIT whose answer is lost is never guessed about. A start, an end or a release is simply
+//! written again; for a claim the rows are asked who holds them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jobd_proto::{JobId, TargetName};
+
+use super::connection::Connection;
+use super::statements::Statements;
+use super::{Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, units};
+use crate::job::ClaimToken;
+
+/// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A database unit: a few statements, in a transaction if it begins one.
+pub(super) type Unit<C, T> =
+    Box<dyn for<'c> FnOnce(&'c mut C) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send>;
+
+/// Units of one lane run one after the other; lanes do not wait for each other where the backend
+/// has a connection for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Background claims, and looks for waiting rows.
+    Claims,
+    /// Starts, ends, releases.
+    Ledger,
+    /// Everything else.
+    Desk,
+}
+
+/// A kind of database server.
+pub(super) trait Backend: Send + Sync + 'static {
+    /// Its connection.
+    type Connection: Connection;
+
+    /// Runs a unit to its end, whatever becomes of the caller; after an error nothing of it stays,
+    /// unless its COMMIT was already under way. `make` builds the unit anew where it is repeated.
+    fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        make: impl Fn() -> Unit<Self::Connection, T> + Send,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send;
+
+    /// Reads what the table is like; the statements for it, where it is fit to work on.
+    fn look(&self) -> Unit<Self::Connection, (Inspection, Option<Statements>)>;
+}
+
+/// See the module.
+pub(super) struct SqlStore<B> {
+    backend: B,
+    statements: RwLock<Option<Arc<Statements>>>,
+}
+
+impl<B: Backend> SqlStore<B> {
+    pub(super) fn new(backend: B) -> Self {
+        Self {
+            backend,
+            statements: RwLock::new(None),
+        }
+    }
+
+    fn statements(&self) -> Arc<Statements> {
+        let statements = self
+            .statements
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        statements
+            .clone()
+            .expect("a store is inspected before it is used")
+    }
+
+    async fn look(&self) -> Result<Inspection, StoreError> {
+        let (inspection, statements) = self.backend.run(Lane::Desk, || self.backend.look()).await?;
+        if let Some(statements) = statements {
+            let mut known = self
+                .statements
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Arc::new(statements));
+        }
+        Ok(inspection)
+    }
+
+    /// Runs a unit with the table's statements.
+    async fn unit<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl for<'c> Fn(
+            &'c mut B::Connection,
+            Arc<Statements>,
+        ) -> BoxFuture<'c, Result<T, sqlx::Error>>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<T, StoreError> {
+        let statements = self.statements();
+        let make = move || -> Unit<B::Connection, T> {
+            let (statements, work) = (statements.clone(), work.clone());
+            Box::new(move |connection| work(connection, statements))
+        };
+        self.backend.run(lane, make).await
+    }
+
+    /// Runs a claim. It leaves in the cell what it is about to commit.
+    async fn claimed(
+        &self,
+        lane: Lane,
+        token: &ClaimToken,
+        work: impl for<'c> Fn(
+            &'c mut B::Connection,
+            Arc<Statements>,
+            Arc<OnceLock<Claimed>>,
+        ) -> BoxFuture<'c, Result<Claimed, sqlx::Error>>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<Claimed, StoreError> {
+        let committing = Arc::new(Mutex::new(Arc::default()));
+        let cells = committing.clone();
+        let outcome = self
+            .unit(lane, move |connection, statements| {
+                // A repeated unit begins with a new cell: the try before it was rolled back.
+                let cell = Arc::new(OnceLock::new());
+                *cells.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
+                work(connection, statements, cell)
+            })
+            .await;
+        let error = match outcome {
+            Ok(claimed) => return Ok(claimed),
+            Err(error) => error,
+        };
+        let cell: Arc<OnceLock<Claimed>> = committing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some(mut claimed) = cell.get().cloned() else {
+            return Err(error);
+        };
+        let held = self.resolve(lane, token, claimed.ids()).await;
+        if held.is_empty() {
+            return Err(error);
+        }
+        claimed.jobs.retain(|(id, _)| held.contains(id));
+        Ok(claimed)
+    }
+
+    /// Which of `ids` carry `token`, once the server answers. The locking read waits for a
+    /// transaction that still holds the rows.
+    async fn resolve(&self, lane: Lane, token: &ClaimToken, ids: Vec<JobId>) -> Vec<JobId> {
+        loop {
+            let (token, ids) = (token.clone(), ids.clone());
+            let read = self.unit(lane, move |connection, statements| {
+                let (token, ids) = (token.clone(), ids.clone());
+                async move { units::holding(connection, &statements.accepted, &token, &ids).await }
+                    .boxed()
+            });
+            match read.await {
+                Ok(held) => return held,
+                Err(error) => {
+                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again");
+                }
+            }
+            tokio::time::sleep(RESOLVE_PAUSE).await;
+        }
+    }
+
+    /// Looks at the table again where something was refused: somebody may have changed its columns,
+    /// or dropped the index that a claim names. The next try goes by what is found.
+    async fn refreshed<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Refused(_)) = &outcome
+            && let Ok(inspection) = self.look().await
+        {
+            for problem in inspection.problems {
+                tracing::debug!("{problem}");
+            }
+        }
+        outcome
+    }
+}
+
+impl<B: Backend> Store for SqlStore<B> {
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
+        self.look().boxed()
+    }
+
+    fn pending(
+        &self,
+        targets: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>> {
+        async move {
+            let found = self.unit(Lane::Claims, move |connection, statements| {
+                let targets = targets.clone();
+                async move { units::pending(connection, &statements, &targets).await }.boxed()
+            });
+            self.refreshed(found.await).await
+        }
+        .boxed()
+    }
+
+    fn claim(
+        &self,
+        token: ClaimToken,
+        target: TargetName,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
+        async move {
+            let named = token.clone();
+            let claimed = self.claimed(
+                Lane::Claims,
+                &named,
+                move |connection, statements, committing| {
+                    let (token, target) = (token.clone(), target.clone());
+                    async move {
+                        units::claim(connection, &statements, &token, &target, limit, &committing)
+                            .await
+                    }
+                    .boxed()
+                },
+            );
+            self.refreshed(claimed.await).await
+        }
+        .boxed()
+    }
+
+    fn claim_manual(
+        &self,
+        token: ClaimToken,
+        ids: Vec<JobId>,
+        served: Vec<TargetName>,
+    ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
+        async move {
+            let named = token.clone();
+            let claimed = self.claimed(
+                Lane::Desk,
+                &named,
+                move |connection, statements, committing| {
+                    let (token, ids, served) = (token.clone(), ids.clone(), served.clone());
+                    async move {
+                        units::claim_manual(
+                            connection,
+                            &statements,
+                            &token,
+                            &ids,
+                            &served,
+                            &committing,
+                        )
+                        .await
+                    }
+                    .boxed()
+                },
+            );
+            self.refreshed(claimed.await).await
+        }
+        .boxed()
+    }
+
+    fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>> {
+        self.unit(Lane::Ledger, move |connection, statements| {
+            let batch = batch.clone();
+            async move { units::record(connection, &statements, &batch).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn output_text(&self) -> OutputText {
+        self.statements().output_text.clone()
+    }
+}

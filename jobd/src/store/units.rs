@@ -1,0 +1,229 @@
+//! The units of work on a table, for any connection: each is one transaction, or one read.
+//!
+//! A unit that fails is rolled back by its caller, so it may return early anywhere.
+
+use std::sync::OnceLock;
+
+use jobd_proto::{JobId, TargetName};
+
+use super::connection::{Connection, Value};
+use super::lists::{ListStatement, MAX_LIST, key};
+use super::statements::{PROBES, Statements};
+use super::{Batch, Claimed, Finish, Recorded, back_to, manual};
+use crate::job::{ClaimToken, Job};
+
+type Outcome<T> = Result<T, sqlx::Error>;
+
+/// Which of `targets` have a `waiting` row.
+pub(super) async fn pending<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    targets: &[TargetName],
+) -> Outcome<Vec<TargetName>> {
+    let mut found = Vec::new();
+    for targets in targets.chunks(PROBES) {
+        let last = targets.last().expect("chunks are not empty");
+        let padded = targets.iter().chain(std::iter::repeat(last)).take(PROBES);
+        let values: Vec<Value<'_>> = padded.map(|target| Value::Text(target.as_str())).collect();
+        for at in connection.numbers(&statements.pending, &values).await? {
+            // Probes beyond the list repeat its last target.
+            found.extend(
+                usize::try_from(at)
+                    .ok()
+                    .and_then(|at| targets.get(at))
+                    .cloned(),
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Claims waiting rows of a target. What it is about to commit is left in `committing`.
+pub(super) async fn claim<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    token: &ClaimToken,
+    target: &TargetName,
+    limit: u32,
+    committing: &OnceLock<Claimed>,
+) -> Outcome<Claimed> {
+    connection.control(statements.begin).await?;
+    let values = [Value::Text(target.as_str()), Value::Number(limit.into())];
+    let mut ids = job_ids(
+        connection
+            .numbers(&statements.claim_select, &values)
+            .await?,
+    );
+    let changed = mark(connection, &statements.accept, token, &ids).await?;
+    if changed < ids.len() as u64 {
+        // Without SKIP LOCKED others may have been faster: what carries the token is ours.
+        ids = holding(connection, &statements.accepted, token, &ids).await?;
+    }
+    let claimed = Claimed::of(target, ids);
+    let _ = committing.set(claimed.clone());
+    connection.control("COMMIT").await?;
+    Ok(claimed)
+}
+
+/// Claims manual rows by id.
+pub(super) async fn claim_manual<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    token: &ClaimToken,
+    wanted: &[JobId],
+    served: &[TargetName],
+    committing: &OnceLock<Claimed>,
+) -> Outcome<Claimed> {
+    let mut found = Vec::new();
+    connection.control(statements.begin).await?;
+    for ids in wanted.chunks(MAX_LIST) {
+        let (sql, ids) = statements.manual_select.for_ids(ids);
+        found.extend(connection.rows(&sql, &ids).await?);
+    }
+    let claimed = manual::sort(wanted, found, served, statements.target_ignores_case);
+    mark(connection, &statements.accept_manual, token, &claimed.ids()).await?;
+    let _ = committing.set(claimed.clone());
+    connection.control("COMMIT").await?;
+    Ok(claimed)
+}
+
+/// Writes ends, starts and releases in one transaction.
+pub(super) async fn record<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    batch: &Batch,
+) -> Outcome<Recorded> {
+    let mut recorded = Recorded::default();
+    connection.control(statements.begin).await?;
+    for end in &batch.finishes {
+        recorded
+            .finished
+            .push(finish(connection, statements, end).await?);
+    }
+    for jobs in by_claim(&batch.starts) {
+        recorded
+            .started
+            .extend(start(connection, statements, jobs).await?);
+    }
+    for jobs in by_claim(&batch.releases) {
+        let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
+        let values = [
+            &[
+                Value::Text(back_to(&jobs[0])),
+                Value::Text(jobs[0].token.as_str()),
+            ],
+            &*ids,
+        ]
+        .concat();
+        connection.change(&sql, &values).await?;
+    }
+    connection.control("COMMIT").await?;
+    Ok(recorded)
+}
+
+/// The ids for which `statement` finds a row with the token.
+pub(super) async fn holding<C: Connection>(
+    connection: &mut C,
+    statement: &ListStatement,
+    token: &ClaimToken,
+    ids: &[JobId],
+) -> Outcome<Vec<JobId>> {
+    let mut held = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, values) = with_token(statement, token, ids);
+        held.extend(job_ids(connection.numbers(&sql, &values).await?));
+    }
+    Ok(held)
+}
+
+/// Runs an update of rows by token and ids; returns how many it changed.
+async fn mark<C: Connection>(
+    connection: &mut C,
+    statement: &ListStatement,
+    token: &ClaimToken,
+    ids: &[JobId],
+) -> Outcome<u64> {
+    let mut changed = 0;
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, values) = with_token(statement, token, ids);
+        changed += connection.change(&sql, &values).await?;
+    }
+    Ok(changed)
+}
+
+/// Starts jobs of one claim; says for each whether its row is `running` for us now.
+async fn start<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    jobs: &[Job],
+) -> Outcome<Vec<bool>> {
+    let (token, ids) = (&jobs[0].token, ids_of(jobs));
+    if mark(connection, &statements.start, token, &ids).await? == ids.len() as u64 {
+        return Ok(vec![true; ids.len()]);
+    }
+    // Some were started by this batch's first try, whose answer was lost, or taken from us.
+    let running = holding(connection, &statements.started, token, &ids).await?;
+    Ok(ids.iter().map(|id| running.contains(id)).collect())
+}
+
+/// Writes an end; says whether the row is `done` with it now.
+async fn finish<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    end: &Finish,
+) -> Outcome<bool> {
+    let (least, most) = statements.code_range;
+    let id = Value::Number(key(end.job.id));
+    let outcome = [
+        Value::Text(end.result.as_str()),
+        Value::MaybeNumber(end.code.map(|code| i64::from(code).clamp(least, most))),
+        Value::MaybeText(end.signal.as_deref()),
+        Value::Text(&end.stdout),
+        Value::Text(&end.stderr),
+    ];
+    let lag_s = i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0);
+    let guard = [
+        Value::Number(lag_s),
+        id,
+        Value::Text(end.job.token.as_str()),
+    ];
+    if connection
+        .change(&statements.finish, &[&outcome[..], &guard].concat())
+        .await?
+        == 1
+    {
+        return Ok(true);
+    }
+    let same = connection
+        .numbers(&statements.finished, &[&[id], &outcome[..]].concat())
+        .await?;
+    Ok(same == [1])
+}
+
+/// Runs of jobs that one statement can change: of one claim, no longer than a list.
+fn by_claim(jobs: &[Job]) -> impl Iterator<Item = &[Job]> {
+    jobs.chunk_by(|a, b| a.token == b.token)
+        .flat_map(|claim| claim.chunks(MAX_LIST))
+}
+
+fn with_token<'a>(
+    statement: &ListStatement,
+    token: &'a ClaimToken,
+    ids: &[JobId],
+) -> (std::sync::Arc<str>, Vec<Value<'a>>) {
+    let (sql, ids) = statement.for_ids(ids);
+    (
+        sql,
+        std::iter::once(Value::Text(token.as_str()))
+            .chain(ids)
+            .collect(),
+    )
+}
+
+fn ids_of(jobs: &[Job]) -> Vec<JobId> {
+    jobs.iter().map(|job| job.id).collect()
+}
+
+fn job_ids(numbers: Vec<i64>) -> Vec<JobId> {
+    numbers.into_iter().map(super::lists::id).collect()
+}

@@ -132,3 +132,43 @@ fn assert_right(row: &Row) {
         row.id
     );
 }
+
+#[tokio::test]
+async fn results_larger_than_any_clients_frame_pass_through_the_master_measured() {
+    const EACH: usize = 15_000_000;
+    const JOBS: usize = 3;
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    let master_ini = Ini::listen().set("log_level_console", "info");
+    let master = Master::start(&scratch, &master_ini).await;
+    let script = scratch.write("loud.sh", format!("yes \"line of $1\" | head -c {EACH}"));
+    let ini = Ini::worker(&database)
+        .set("log_level_console", "info")
+        .set("master_host", "127.0.0.1")
+        .set("master_port", master_ini.port())
+        .set("launcher", format!("sh {} {{id}}", script.display()))
+        .target("a", 3);
+    let _jobd = Jobd::ready(&scratch, &ini).await;
+    Master::has_workers(&master, 1).await;
+    let ids = database.insert(JOBS, "a", "manual").await;
+    let asked: Vec<_> = ids
+        .iter()
+        .map(|id| json!({"id": id, "target": "a"}))
+        .collect();
+    let reply = master.ask("run-manual", json!({"jobs": asked})).await;
+    for id in ids {
+        let line = format!("line of {id}\n");
+        let mut expected = line.repeat(EACH / line.len() + 1);
+        expected.truncate(EACH);
+        let printed = reply["jobs"][id.to_string()]["stdout"].as_str();
+        assert!(
+            printed.expect("an outcome") == expected,
+            "job {id} came back changed"
+        );
+        assert!(
+            database.row(id).await.out() == expected,
+            "row {id} is not what was printed"
+        );
+    }
+}

@@ -7,7 +7,6 @@ use jobd_proto::daemon::limits;
 use jobd_proto::daemon::notify::{self, Heartbeat};
 use jobd_proto::daemon::signals::Shutdown;
 use jobd_proto::listener::{self, ListenerOptions};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -31,7 +30,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let listen = &config.listen;
     let address = format!("{}:{}", listen.host, listen.port);
-    let listener = TcpListener::bind((listen.host.as_str(), listen.port))
+    let listener = listener::bind(&listen.host, listen.port)
         .await
         .with_context(|| format!("cannot listen on {address}: check host and port"))?;
 

@@ -125,3 +125,64 @@ pub fn forgive_delivered(reply: &mut MasterSignalReply) {
     let MasterSignalReply { errors, delivered } = reply;
     errors.retain(|id, _| delivered.get(&id.to_string()) != Some(&true));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn text(answers: &[(String, Result<Value, Trouble>)]) -> String {
+        match all_did_it(answers) {
+            Ok(data) => data.to_string(),
+            Err(error) => error.0,
+        }
+    }
+
+    fn late(number: usize) -> (String, Result<Value, Trouble>) {
+        let late = Trouble::Late(Duration::from_secs(5));
+        (format!("worker '{number}' (1.2.3.4:{number})"), Err(late))
+    }
+
+    #[test]
+    fn a_failure_on_many_workers_names_some_and_counts_the_rest() {
+        let ok = |name: &str| (name.to_owned(), Ok(Value::from("ok")));
+        assert_eq!(text(&[]), r#""ok""#);
+        assert_eq!(text(&[ok("a"), ok("b")]), r#""ok""#);
+        let closing = ("c".to_owned(), Err(Trouble::Closing));
+        assert_eq!(text(&[ok("a"), closing.clone()]), r#""ok""#);
+        assert_eq!(
+            text(&[ok("a"), closing, late(7)]),
+            "done on 1 of 2 workers; worker '7' (1.2.3.4:7) did not answer within 5 s"
+        );
+        let many: Vec<_> = (0..2_000).map(late).collect();
+        let said = text(&many);
+        assert!(
+            said.starts_with("done on 0 of 2000 workers; worker '0' "),
+            "{said}"
+        );
+        assert!(said.ends_with("; 1990 more failed"), "{said}");
+        assert!(said.len() < 1_000, "{said}");
+    }
+
+    #[test]
+    fn a_true_wins_over_every_false_and_every_failure() {
+        let (one, two) = (JobId(1), JobId(2));
+        let said = [
+            Ok(serde_json::json!({"1": false, "2": false})),
+            Err(Trouble::Late(Duration::from_secs(5))),
+            Ok(serde_json::json!({"1": true})),
+            Ok(serde_json::json!({"1": false})),
+        ];
+        let mut reply = MasterSignalReply::default();
+        for answer in said {
+            add_signals(&mut reply, &[one, two], &"w", answer);
+        }
+        forgive_delivered(&mut reply);
+        assert_eq!(
+            reply.delivered.into_iter().collect::<Vec<_>>(),
+            [("1".to_owned(), true), ("2".to_owned(), false)]
+        );
+        assert_eq!(reply.errors.into_keys().collect::<Vec<_>>(), [two]);
+    }
+}

@@ -241,6 +241,7 @@ async fn outputs_too_long_for_one_reply_are_shortened_under_load() {
         let (_, incoming) = asked_to_run(&mut small).await;
         incoming.respond(Ok(json!({"jobs": {"3": outcome("short")}})));
     });
+    let merged = merged.unwrap().unwrap();
     assert_eq!(
         merged["jobs"]["3"]["stdout"], "short",
         "small ones stay whole"

@@ -26,6 +26,27 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
+/// About how many bytes of memory a parsed value takes, its strings aside: they are never longer
+/// than the text that they came from.
+pub(crate) fn memory(value: &Value) -> usize {
+    const UNIT: usize = size_of::<Value>();
+    match value {
+        Value::Array(members) => {
+            UNIT * members.capacity() + members.iter().map(memory).sum::<usize>()
+        }
+        Value::Object(entries) => {
+            let nodes = if entries.is_empty() {
+                0
+            } else {
+                MAP_UNITS as usize
+            };
+            let inner: usize = entries.values().map(memory).sum();
+            UNIT * (nodes + 2 * entries.len()) + inner
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Bounded<'a>(&'a Cell<u32>);
 

@@ -27,7 +27,9 @@ pub mod targets;
 pub mod worker;
 
 pub use arguments::RequestError;
-pub use connection::{CallError, CloseReason, Connection, ConnectionOptions, Incoming, IncomingRequest};
+pub use connection::{
+    CallError, CloseReason, Connection, ConnectionOptions, Incoming, IncomingRequest,
+};
 pub use job::{JobId, JobResult, TargetName};
 pub use secret::Secret;
 pub use targets::Targets;

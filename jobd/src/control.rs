@@ -9,16 +9,20 @@ use crate::dispatcher::Handle;
 
 /// Answers a request in a task of its own: `run-manual` may take hours, and others are not to wait
 /// behind it.
-pub fn serve(dispatcher: &Handle, incoming: IncomingRequest) {
+pub fn serve(dispatcher: &Handle, mut incoming: IncomingRequest) {
     let dispatcher = dispatcher.clone();
     tokio::spawn(async move {
-        let answer = answer(&dispatcher, &incoming.request.kind, &incoming.request.data).await;
+        let data = std::mem::take(&mut incoming.request.data);
+        let answer = answer(&dispatcher, &incoming.request.kind, data).await;
         incoming.respond(answer);
     });
 }
 
-async fn answer(dispatcher: &Handle, kind: &str, data: &Value) -> Result<Value, RequestError> {
-    match WorkerRequest::parse(kind, data)? {
+/// Lets go of the arguments once they are read: the answer may be hours away.
+async fn answer(dispatcher: &Handle, kind: &str, data: Value) -> Result<Value, RequestError> {
+    let request = WorkerRequest::parse(kind, &data);
+    drop(data);
+    match request? {
         WorkerRequest::Status => to_json(&dispatcher.status().await?),
         WorkerRequest::RunManual { ids } => {
             let mut reply = dispatcher.run_manual(ids).await?;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::codec::{EotCodec, FrameError};
 use crate::job::excerpt;
+use crate::json;
 use crate::message::{Message, PING, PONG, Request, RequestNo, Response};
 
 /// Unwritten bytes at which a peer is asked for nothing more: whoever does not take answers may
@@ -287,6 +288,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         let Some(commands) = self.responders.upgrade() else {
             return;
         };
+        // What a frame grows to is up to sixteen times its length: that is what has to be bounded.
+        let bytes = bytes + json::memory(&request.data);
         self.unanswered += 1;
         self.unanswered_bytes += bytes;
         self.shared

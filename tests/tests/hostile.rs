@@ -192,6 +192,49 @@ async fn noise_measured() {
 }
 
 #[tokio::test]
+async fn json_that_is_meant_to_hurt_measured() {
+    let deep = "[".repeat(200_000);
+    let crowded = format!(
+        "[0,{{\"no\":1,\"type\":\"poll\",\"data\":[{}0]}}]",
+        "0,".repeat(200_000)
+    );
+    let ids = "7,".repeat(100_000);
+    let attacks = [
+        deep,
+        crowded,
+        format!("[0,{{\"no\":1,\"type\":\"{}\"}}]", "t".repeat(500_000)),
+        format!("[0,{{\"no\":1,\"type\":\"nope\",\"data\":{{\"targets\":[{ids}0]}}}}]"),
+        format!("[0,{{\"no\":{},\"type\":\"poll\"}}]", "9".repeat(500)),
+        "[0,{\"no\":1e400,\"type\":\"poll\"}]".to_owned(),
+        "[0,{\"no\":1,\"no\":2,\"type\":\"nope\",\"type\":5}]".to_owned(),
+        "[0,{\"no\":1,\"type\":\"\\ud800\"}]".to_owned(),
+        "[1,{\"no\":1,\"data\":\"nobody asked\"}]".to_owned(),
+        "[1]".to_owned(),
+        "[1,{\"no\":\"x\"}]".to_owned(),
+    ];
+    both_survive(async |daemon| {
+        for attack in &attacks {
+            let mut wire = daemon.wire().await;
+            for _ in 0..20 {
+                if wire.try_send(attack.as_bytes()).await.is_err()
+                    || wire.try_send(&[4]).await.is_err()
+                {
+                    break;
+                }
+            }
+            // Closed, or an answer for each, or nothing to an unasked answer: never a crash.
+            let _ = wire.try_send(b"[2]\x04").await;
+            while let Some(frame) = wire.next().await {
+                if frame == "[3]" {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_never_reads_its_answers_measured() {
     both_survive(async |daemon| {
         let many = "[0,{\"no\":1,\"type\":\"status\"}]\x04".repeat(2_000);

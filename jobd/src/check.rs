@@ -34,7 +34,7 @@ pub fn run(config: Option<&Config>, findings: &Findings) -> ExitCode {
 }
 
 fn check_table(config: &Config) -> bool {
-    let table = store::open(&config.database);
+    let table = store::open(&config.database, config.lease);
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -29,6 +29,8 @@ pub struct Config {
     pub fetch_limit: u32,
     /// `poll_interval`; zero for never.
     pub poll_interval: Duration,
+    /// `lease`.
+    pub lease: Duration,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
     /// `launcher*` and what belongs to it.
@@ -102,6 +104,12 @@ const KEYS: &[Key] = &[
         doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever.",
     },
     Key {
+        name: "lease",
+        kind: "time",
+        default: "`30`",
+        doc: "On a table with the columns of ownership: how long a claim is good for without a renewal. The rows of a worker that dies are rescued after it. Must be the same on all workers of a table.",
+    },
+    Key {
         name: "drain_timeout",
         kind: "time",
         default: "`60`",
@@ -172,6 +180,7 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
     let fetch_limit = reader.integer("mysql_fetch_limit", 0..=1_000_000, 100);
     let poll_interval = reader.seconds("poll_interval", Duration::ZERO..=DAY, seconds(5));
     let drain_timeout = reader.seconds("drain_timeout", Duration::ZERO..=DAY, seconds(60));
+    let lease = reader.seconds("lease", seconds(1)..=Duration::from_hours(1), seconds(30));
     let launcher = launcher(reader);
     let targets = targets(reader);
     if database.is_none()
@@ -188,6 +197,7 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
         database: database?,
         fetch_limit,
         poll_interval,
+        lease,
         drain_timeout,
         launcher: launcher?,
         master,

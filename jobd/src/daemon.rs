@@ -21,7 +21,7 @@ use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
 use crate::store::{Inspection, Store, StoreError};
-use crate::{EX_CONFIG, control, master_link, store};
+use crate::{EX_CONFIG, control, master_link, rescuer, store};
 
 /// Threads for everything: the work is waiting for processes and the database, and each thread
 /// costs memory.
@@ -84,7 +84,7 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
     if let Some(warning) = launcher.missing_program() {
         tracing::warn!("{warning}");
     }
-    let table = store::open(&config.database);
+    let table = store::open(&config.database, config.lease);
     let heartbeat = Heartbeat::default();
     let _watchdog = notify::watchdog(heartbeat.clone());
     let (dispatcher, handle) = Dispatcher::new(
@@ -112,7 +112,12 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
         config.targets.len()
     ));
 
-    let inspection = tokio::spawn(await_table(table, handle));
+    let rescue = Rescue {
+        lease: config.lease,
+        own: worker,
+        until: closing.clone(),
+    };
+    let inspection = tokio::spawn(await_table(table, handle, rescue));
     let unusable = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
@@ -143,6 +148,7 @@ fn settings(config: &Config) -> Settings {
         fetch_limit: config.fetch_limit,
         targets: config.targets.clone(),
         poll_interval: config.poll_interval,
+        lease: config.lease,
         drain_timeout: config.drain_timeout,
         kill_grace: config.launcher.kill_grace,
         name: config.name.clone(),
@@ -174,12 +180,26 @@ async fn serve_clients(
     .await;
 }
 
+/// What the rescuer needs, once the table is seen to have ownership.
+struct Rescue {
+    lease: Duration,
+    own: String,
+    until: CancellationToken,
+}
+
 /// Looks at the table until its server answers; `false` where the table is not fit to work on.
-async fn await_table(table: Arc<dyn Store>, handle: Handle) -> bool {
+async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: Rescue) -> bool {
     let mut reachable = true;
     loop {
         match table.inspect().await {
-            Ok(inspection) => return report(inspection, &handle),
+            Ok(inspection) => {
+                let ownership = inspection.abilities.ownership;
+                let fit = report(inspection, &handle);
+                if fit && ownership {
+                    tokio::spawn(rescuer::run(table, rescue.lease, rescue.own, rescue.until));
+                }
+                return fit;
+            }
             Err(StoreError::Refused(error)) => {
                 tracing::error!(error, "the database refused to show the table");
                 return false;
@@ -208,7 +228,7 @@ fn report(inspection: Inspection, handle: &Handle) -> bool {
     }
     tracing::info!(
         server = inspection.server,
-        abilities = inspection.abilities,
+        abilities = %inspection.abilities,
         "table inspected"
     );
     handle.table_seen(Some(inspection));

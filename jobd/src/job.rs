@@ -25,6 +25,12 @@ pub struct Job {
     pub origin: Origin,
     /// Names the claim in the row.
     pub token: ClaimToken,
+    /// The number of the attempt that its start begins, from 1; always 1 where the table does not
+    /// count attempts.
+    pub attempt: u32,
+    /// Whether a rescuer that does not see us alive would let the job run again: attempts are left
+    /// after this one.
+    pub again: bool,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.
@@ -42,6 +48,13 @@ impl ClaimToken {
     /// The token as it stands in the row.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a token, read from a row, belongs to a manual claim.
+    pub fn is_manual(token: &str) -> bool {
+        token
+            .rsplit_once('/')
+            .is_some_and(|(_, claim)| claim.starts_with('m'))
     }
 }
 

@@ -2,14 +2,17 @@
 //! it ended. See docs/ARCHITECTURE.md for the map.
 
 mod check;
+mod clock;
 mod config;
 mod control;
 mod daemon;
 mod dispatcher;
 mod job;
 mod launcher;
+mod leases;
 mod ledger;
 mod master_link;
+mod rescuer;
 mod store;
 mod targets;
 mod waiters;

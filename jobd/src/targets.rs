@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use jobd_proto::worker::TargetStatus;
-use jobd_proto::{TargetName, Targets as Selection};
+use jobd_proto::{JobId, TargetName, Targets as Selection};
 
 use crate::job::Job;
 
@@ -312,6 +312,29 @@ impl Targets {
             }
         }
         back
+    }
+
+    /// The rows that are claimed and have no slot yet.
+    pub fn queued(&self) -> impl Iterator<Item = JobId> {
+        let queues = self.by_name.values();
+        queues.flat_map(|target| {
+            let ahead = target.queue.iter().map(|(_, job)| job.id);
+            ahead.chain(target.manual.iter().map(|job| job.id))
+        })
+    }
+
+    /// Takes a row out of its queue, because it is not ours any more.
+    pub fn forget(&mut self, id: JobId) -> Vec<Job> {
+        let mut gone = Vec::new();
+        for target in self.by_name.values_mut() {
+            while let Some(at) = target.queue.iter().position(|(_, job)| job.id == id) {
+                gone.extend(target.queue.remove(at).map(|(_, job)| job));
+            }
+            while let Some(at) = target.manual.iter().position(|job| job.id == id) {
+                gone.extend(target.manual.remove(at));
+            }
+        }
+        gone
     }
 
     /// Takes nothing any more and hands back everything that has not started.

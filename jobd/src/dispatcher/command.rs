@@ -9,7 +9,7 @@ use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Dispatcher, DrainState, Event, Table};
-use crate::job::{Job, Origin};
+use crate::job::Origin;
 use crate::launcher::Order;
 use crate::store::Inspection;
 use crate::targets::TargetError;
@@ -182,19 +182,7 @@ impl Dispatcher {
         let served = self.targets.names();
         let (store, sender) = (Arc::clone(&self.store), self.sender.clone());
         tokio::spawn(async move {
-            let claimed = store
-                .claim_manual(token.clone(), ids.clone(), served)
-                .await
-                .map(|claimed| {
-                    let job = |(id, target): &(JobId, TargetName)| Job {
-                        id: *id,
-                        target: target.clone(),
-                        origin: Origin::Manual,
-                        token: token.clone(),
-                    };
-                    let jobs = claimed.jobs.iter().map(job).collect();
-                    (claimed, jobs)
-                });
+            let claimed = store.claim_manual(token, ids.clone(), served).await;
             drop(sender.send(Event::ManualClaimed {
                 ticket,
                 ids,
@@ -206,10 +194,8 @@ impl Dispatcher {
     fn send_signal(&self, jobs: Vec<(JobId, i32)>, answer: oneshot::Sender<BTreeMap<JobId, bool>>) {
         let deliveries = jobs.into_iter().map(|(id, number)| {
             let (delivered, told) = oneshot::channel();
-            let attempt = self
-                .holding
-                .iter()
-                .find_map(|((held, _), attempt)| attempt.as_ref().filter(|_| *held == id));
+            let mut held = self.holding.values().filter(|held| held.job.id == id);
+            let attempt = held.find_map(|held| held.attempt.as_ref());
             if let Some(attempt) = attempt {
                 attempt.order(Order::Signal(number, delivered));
             }

@@ -12,6 +12,7 @@
 //! reason to wake is an [`Event`].
 
 mod command;
+mod tenure;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
+use self::tenure::{Keeper, Renewal};
 use crate::job::{ClaimToken, Job, Origin, Tokens};
-use crate::launcher::{Attempt, Launcher, Order, Outcome};
+use crate::launcher::{Attempt, Launcher, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
 use crate::store::{Claimed, Finish, Inspection, Store, StoreError};
 use crate::targets::Targets;
@@ -68,12 +70,16 @@ enum Event {
     ManualClaimed {
         ticket: Ticket,
         ids: Vec<JobId>,
-        claimed: Result<(Claimed, Vec<Job>), StoreError>,
+        claimed: Result<Claimed, StoreError>,
     },
     /// The ledger has written something.
     Written(Note),
     /// A process has ended, or could not be started.
     Exited(Job, Outcome),
+    /// Time to look after the leases.
+    LeaseTick,
+    /// Our leases were renewed, or not.
+    Renewed(Renewal),
     /// Time to look at the table.
     PollTick,
     /// A rest or a look-ahead has ended, or the watchdog wants to see the loop turn.
@@ -94,6 +100,8 @@ pub struct Settings {
     pub targets: Vec<(TargetName, u32)>,
     /// `poll_interval`; zero turns periodic looks off.
     pub poll_interval: Duration,
+    /// `lease`.
+    pub lease: Duration,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
     /// `kill_grace`.
@@ -115,7 +123,7 @@ pub struct Dispatcher {
     targets: Targets,
     /// Jobs that have a slot, with their process while there is one. By claim, not by row alone:
     /// somebody may put a running row back to `waiting` by hand, and then it is claimed once more.
-    holding: HashMap<(JobId, ClaimToken), Option<Attempt>>,
+    holding: HashMap<(JobId, ClaimToken), Held>,
     waiters: Waiters<ManualReply>,
     /// Names to register with the master.
     served: watch::Sender<Vec<TargetName>>,
@@ -123,6 +131,8 @@ pub struct Dispatcher {
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     table: Table,
+    /// On a table with ownership.
+    keeper: Option<Keeper>,
     /// Manual runs that came before the first look at the table had ended.
     early: Vec<(Vec<JobId>, ManualReply)>,
     /// Since when claims have been failing.
@@ -143,6 +153,26 @@ pub struct Dispatcher {
 pub struct Unwritten {
     jobs: Vec<JobId>,
     releases: usize,
+}
+
+/// A job that has a slot.
+#[derive(Debug)]
+struct Held {
+    job: Job,
+    /// Its process, while there is one.
+    attempt: Option<Attempt>,
+    /// The process was told to stop.
+    stopping: bool,
+}
+
+impl Held {
+    fn new(job: &Job) -> Self {
+        Self {
+            job: job.clone(),
+            attempt: None,
+            stopping: false,
+        }
+    }
 }
 
 /// What is known of the table.
@@ -205,6 +235,7 @@ impl Dispatcher {
             events,
             sender,
             table: Table::Looking,
+            keeper: None,
             early: Vec::new(),
             outage: None,
             looking: false,
@@ -247,6 +278,7 @@ impl Dispatcher {
             .targets
             .next_wake()
             .map_or(far, |at| far.min(at.into()));
+        let lease_tick = self.keeper.as_ref().map(|keeper| keeper.next_tick);
         let working = self.drain == DrainState::Working;
         let (stop_at, give_up_at) = match self.drain {
             DrainState::Working => (None, None),
@@ -259,6 +291,7 @@ impl Dispatcher {
             () = self.shutdown.now.cancelled(), if stop_at.is_some() => Event::Stop,
             () = sleep_until(stop_at.unwrap_or(far)), if stop_at.is_some() => Event::Stop,
             () = sleep_until(give_up_at.unwrap_or(far)), if give_up_at.is_some() => Event::GiveUp,
+            () = sleep_until(lease_tick.unwrap_or(far)), if lease_tick.is_some() => Event::LeaseTick,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
             () = sleep_until(wake) => Event::Wake,
         }
@@ -281,6 +314,8 @@ impl Dispatcher {
             } => self.manual_claimed(ticket, &ids, claimed),
             Event::Written(note) => self.written(note),
             Event::Exited(job, outcome) => self.exited(job, outcome),
+            Event::LeaseTick => self.lease_tick(),
+            Event::Renewed(renewal) => self.renewed(renewal),
             Event::PollTick => self.look(),
             Event::Wake => self.wake(),
             Event::Drain => self.begin_drain(),
@@ -292,7 +327,11 @@ impl Dispatcher {
 
     fn table_seen(&mut self, inspection: Option<Inspection>) {
         self.table = inspection.map_or(Table::Away, Table::Ready);
-        if let Table::Ready(_) = self.table {
+        if let Table::Ready(inspection) = &self.table {
+            self.keeper = inspection
+                .abilities
+                .ownership
+                .then(|| Keeper::new(self.settings.lease));
             self.schedule_poll();
         }
         for (ids, reply) in std::mem::take(&mut self.early) {
@@ -306,11 +345,13 @@ impl Dispatcher {
             return;
         };
         let now = Instant::now();
-        for (target, limit) in self.targets.claims(now) {
-            self.claim(target, limit);
+        if !self.keeper.as_ref().is_some_and(|keeper| keeper.suspended) {
+            for (target, limit) in self.targets.claims(now) {
+                self.claim(target, limit);
+            }
         }
         for job in self.targets.startable(now) {
-            self.holding.insert(slot(&job), None);
+            self.holding.insert(slot(&job), Held::new(&job));
             self.ledger.write(Entry::Start(job));
         }
     }
@@ -319,16 +360,8 @@ impl Dispatcher {
         let token = self.tokens.next(Origin::Background);
         let (store, sender) = (self.store.clone(), self.sender.clone());
         tokio::spawn(async move {
-            let claimed = store.claim(token.clone(), target.clone(), asked).await;
-            let claimed = claimed.map(|claimed| {
-                let job = |(id, target)| Job {
-                    id,
-                    target,
-                    origin: Origin::Background,
-                    token: token.clone(),
-                };
-                claimed.jobs.into_iter().map(job).collect()
-            });
+            let claimed = store.claim(token, target.clone(), asked).await;
+            let claimed = claimed.map(|claimed| claimed.jobs);
             drop(sender.send(Event::Claimed {
                 target,
                 asked,
@@ -416,10 +449,10 @@ impl Dispatcher {
         &mut self,
         ticket: Ticket,
         ids: &[JobId],
-        claimed: Result<(Claimed, Vec<Job>), StoreError>,
+        claimed: Result<Claimed, StoreError>,
     ) {
         self.manual_claims -= 1;
-        let (claimed, jobs) = match claimed {
+        let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::error!(%error, jobs = ids.len(), "cannot claim manual jobs");
@@ -429,7 +462,7 @@ impl Dispatcher {
                 return;
             }
         };
-        for job in jobs {
+        for job in claimed.jobs {
             if let Err(job) = self.targets.push_manual(job) {
                 let error = format!("target '{}' not found (job id={})", job.target, job.id);
                 self.fail_waiter(job.id, error);
@@ -464,15 +497,24 @@ impl Dispatcher {
         let attempt = Attempt::start(self.launcher.clone(), job.clone(), move |outcome| {
             drop(sender.send(Event::Exited(job, outcome)));
         });
-        self.holding.insert(slot, Some(attempt));
+        if let Some(held) = self.holding.get_mut(&slot) {
+            held.attempt = Some(attempt);
+        }
     }
 
     fn exited(&mut self, job: Job, outcome: Outcome) {
-        self.holding.insert(slot(&job), None);
+        if let Some(held) = self.holding.get_mut(&slot(&job)) {
+            held.attempt = None;
+        }
         match outcome {
             Outcome::Ended(end) => {
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                self.ledger.write(Entry::Finish(job, end));
+                if end.stopped && end.code != Some(0) && self.keeper.is_some() {
+                    // Cut short by us, not by itself: it may run again, as no attempt counts.
+                    self.back_out(job, "its attempt was cut short");
+                } else {
+                    self.ledger.write(Entry::Finish(job, end));
+                }
             }
             Outcome::NoRoom(error) => {
                 tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
@@ -539,12 +581,13 @@ impl Dispatcher {
     fn stop_jobs(&mut self) {
         let grace = self.settings.kill_grace;
         self.drain = DrainState::Stopping(Deadline::now() + grace + WRITING_TIME);
-        let attempts: Vec<&Attempt> = self.holding.values().flatten().collect();
-        if !attempts.is_empty() {
-            tracing::warn!(running = attempts.len(), "stopping the jobs that still run");
-        }
-        for attempt in attempts {
-            attempt.order(Order::Stop(CUT_SHORT));
+        let stopped = self
+            .holding
+            .values_mut()
+            .map(|held| held.stop(CUT_SHORT, grace));
+        let running = stopped.filter(|stopped| *stopped).count();
+        if running > 0 {
+            tracing::warn!(running, "stopping the jobs that still run");
         }
     }
 

@@ -34,8 +34,8 @@ const MAX_ORDERS: usize = 16;
 pub enum Order {
     /// Send this signal to the process itself, as `send-signal` does; answers whether it was delivered.
     Signal(i32, oneshot::Sender<bool>),
-    /// Stop the whole group: SIGTERM, and SIGKILL after a grace. The text goes to `stderr`.
-    Stop(&'static str),
+    /// Stop the whole group: SIGTERM, and SIGKILL after `grace`. The note goes to `stderr`.
+    Stop { note: &'static str, grace: Duration },
 }
 
 /// A running attempt.
@@ -158,6 +158,7 @@ impl<'a> Process<'a> {
             stdout,
             stderr,
             ended,
+            stopped: self.note.is_some(),
         }
     }
 
@@ -204,9 +205,9 @@ impl<'a> Process<'a> {
                 // A client that is gone needs no answer.
                 let _ = answer.send(delivered);
             }
-            Order::Stop(note) => {
+            Order::Stop { note, grace } => {
                 self.note = Some(note);
-                self.kill_at = Some(Deadline::now() + self.launcher.inner.settings.kill_grace);
+                self.kill_at = Some(Deadline::now() + grace);
                 self.signal_group(Signal::TERM);
             }
         }

@@ -83,6 +83,8 @@ pub struct End {
     pub stderr: Captured,
     /// When it ended.
     pub ended: Instant,
+    /// Whether it was told to stop before.
+    pub stopped: bool,
 }
 
 impl Launcher {
@@ -136,7 +138,7 @@ impl Launcher {
             .envs(self.inner.environment.variables())
             .env("JOBD_ID", job.id.to_string())
             .env("JOBD_TARGET", job.target.as_str())
-            .env("JOBD_ATTEMPT", "1")
+            .env("JOBD_ATTEMPT", job.attempt.to_string())
             .env("JOBD_WORKER", &self.inner.worker)
             .process_group(0)
             .stdin(Stdio::null())
@@ -160,6 +162,7 @@ impl End {
             stdout: Captured::default(),
             stderr,
             ended: Instant::now(),
+            stopped: false,
         }
     }
 }

@@ -124,6 +124,8 @@ mod tests {
             target: TargetName::new(target).unwrap(),
             origin: Origin::Background,
             token: Tokens::new("w", "h", 1).next(Origin::Background),
+            attempt: 1,
+            again: false,
         }
     }
 

@@ -14,7 +14,14 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use super::*;
 use crate::job::{Origin, Tokens};
 
-const SQLITE_MINIMAL: &str = include_str!("../../../sql/sqlite/jobs-minimal.sql");
+/// The tables that people have: the least that works, and the one with every ability.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Minimal,
+    Full,
+}
+
+const LEASE: Duration = Duration::from_secs(30);
 
 /// A table of its own, seen from both sides.
 struct Ground {
@@ -22,28 +29,35 @@ struct Ground {
     table: Connection,
     settings: DatabaseSettings,
     tokens: Tokens,
+    shape: Table,
     _scratch: Scratch,
 }
 
 impl Ground {
-    async fn over(settings: DatabaseSettings, scratch: Scratch) -> Self {
-        let store = open(&settings);
+    async fn over(settings: DatabaseSettings, shape: Table, scratch: Scratch) -> Self {
+        let store = open(&settings, LEASE);
         let inspection = store.inspect().await.unwrap();
         assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
+        assert_eq!(inspection.abilities.ownership, shape == Table::Full);
         let table = Connection::open(&settings).await.unwrap();
         Self {
             store,
             table,
             settings,
             tokens: Tokens::new("w", "h", 1),
+            shape,
             _scratch: scratch,
         }
     }
 
-    async fn mysql() -> Self {
+    async fn mysql(shape: Table) -> Self {
         let server = Server::shared().await;
         let database = server.database().await;
-        database.minimal_table().await;
+        let create = match shape {
+            Table::Minimal => include_str!("../../../sql/mysql/jobs-minimal.sql"),
+            Table::Full => include_str!("../../../sql/mysql/jobs.sql"),
+        };
+        database.run(create).await;
         let settings = MySqlSettings {
             address: MySqlAddress::Tcp {
                 host: "127.0.0.1".into(),
@@ -55,10 +69,14 @@ impl Ground {
             table: TableName::parse("jobs").unwrap(),
             tls: Tls::Preferred,
         };
-        Self::over(DatabaseSettings::MySql(settings), Scratch::new()).await
+        Self::over(DatabaseSettings::MySql(settings), shape, Scratch::new()).await
     }
 
-    async fn sqlite() -> Self {
+    async fn sqlite(shape: Table) -> Self {
+        let create = match shape {
+            Table::Minimal => include_str!("../../../sql/sqlite/jobs-minimal.sql"),
+            Table::Full => include_str!("../../../sql/sqlite/jobs.sql"),
+        };
         let scratch = Scratch::new();
         let path = scratch.write("jobs.db", "");
         let settings = SqliteSettings {
@@ -66,12 +84,12 @@ impl Ground {
             table: TableName::parse("jobs").unwrap(),
         };
         let mut connection = jobd_proto::table::connect_sqlite(&settings).await.unwrap();
-        sqlx::raw_sql(SQLITE_MINIMAL)
+        sqlx::raw_sql(create)
             .execute(&mut connection)
             .await
             .unwrap();
         connection.close().await.unwrap();
-        Self::over(DatabaseSettings::Sqlite(settings), scratch).await
+        Self::over(DatabaseSettings::Sqlite(settings), shape, scratch).await
     }
 
     async fn run(&self, sql: &str) {
@@ -102,24 +120,22 @@ impl Ground {
         self.table.insert(&job, count).await.unwrap()
     }
 
+    /// The claim's name in a row.
+    fn token<'a>(&self, row: &'a JobRow) -> Option<&'a str> {
+        match self.shape {
+            Table::Minimal => row.stderr.as_deref(),
+            Table::Full => other(row, "worker"),
+        }
+    }
+
     async fn row(&mut self, id: JobId) -> JobRow {
         self.table.show(id).await.unwrap().unwrap()
     }
 
     async fn claim(&mut self, target: &str, limit: u32) -> Vec<Job> {
         let token = self.tokens.next(Origin::Background);
-        let claimed = self
-            .store
-            .claim(token.clone(), name(target), limit)
-            .await
-            .unwrap();
-        let job = |(id, target)| Job {
-            id,
-            target,
-            origin: Origin::Background,
-            token: token.clone(),
-        };
-        claimed.jobs.into_iter().map(job).collect()
+        let claimed = self.store.claim(token, name(target), limit).await.unwrap();
+        claimed.jobs
     }
 
     async fn record(&self, batch: Batch) -> Recorded {
@@ -174,7 +190,7 @@ async fn a_claim_takes_the_first_waiting_rows_of_its_target(mut ground: Ground) 
     assert!(ground.claim("nobody", 3).await.is_empty());
     let row = ground.row(mine[0]).await;
     assert_eq!(
-        (row.status.as_str(), row.stderr.as_deref()),
+        (row.status.as_str(), ground.token(&row)),
         ("accepted", Some(first[0].token.as_str()))
     );
     assert_eq!((row.time_started, row.time_finished), (0, 0));
@@ -182,7 +198,7 @@ async fn a_claim_takes_the_first_waiting_rows_of_its_target(mut ground: Ground) 
 
 async fn claims_of_many_workers_never_share_a_row(mut ground: Ground) {
     let all = ground.insert("mail", false, 300).await;
-    let stores: Vec<Arc<dyn Store>> = (0..4).map(|_| open(&ground.settings)).collect();
+    let stores: Vec<Arc<dyn Store>> = (0..4).map(|_| open(&ground.settings, LEASE)).collect();
     let claims = stores.iter().enumerate().map(|(worker, store)| async move {
         store.inspect().await.unwrap();
         let mut tokens = Tokens::new("w", "h", worker as u64 + 2);
@@ -195,7 +211,7 @@ async fn claims_of_many_workers_never_share_a_row(mut ground: Ground) {
             if claimed.jobs.is_empty() {
                 return taken;
             }
-            taken.extend(claimed.jobs.into_iter().map(|(id, _)| id));
+            taken.extend(claimed.jobs.into_iter().map(|job| job.id));
         }
     });
     let mut taken: Vec<JobId> = futures::future::join_all(claims).await.concat();
@@ -294,16 +310,11 @@ async fn released_rows_go_back_to_where_they_came_from(mut ground: Ground) {
     let token = ground.tokens.next(Origin::Manual);
     let claimed = ground
         .store
-        .claim_manual(token.clone(), manual.clone(), vec![name("mail")])
+        .claim_manual(token, manual.clone(), vec![name("mail")])
         .await
         .unwrap();
-    assert_eq!(claimed.jobs, [(manual[0], name("mail"))]);
-    jobs.push(Job {
-        id: manual[0],
-        target: name("mail"),
-        origin: Origin::Manual,
-        token,
-    });
+    assert_eq!(ids(&claimed.jobs), manual);
+    jobs.extend(claimed.jobs);
     ground
         .record(Batch {
             releases: jobs.clone(),
@@ -312,6 +323,7 @@ async fn released_rows_go_back_to_where_they_came_from(mut ground: Ground) {
         .await;
     for (job, status) in jobs.iter().zip(["waiting", "waiting", "manual"]) {
         let row = ground.row(job.id).await;
+        assert_eq!(ground.token(&row), None);
         assert_eq!(
             (row.status.as_str(), row.stderr, row.time_started),
             (status, None, 0)
@@ -331,9 +343,7 @@ async fn manual_rows_are_claimed_together_and_others_left_alone(mut ground: Grou
         .claim_manual(token, wanted, vec![name("mail")])
         .await
         .unwrap();
-    let mut rows: Vec<JobId> = claimed.jobs.iter().map(|(id, _)| *id).collect();
-    rows.sort();
-    assert_eq!(rows, manual);
+    assert_eq!(ids(&claimed.jobs), manual);
     let errors: Vec<String> = claimed.errors.into_values().collect();
     let foreign_error = format!("target 'other' not found (job id={})", foreign[0]);
     assert_eq!(
@@ -362,14 +372,14 @@ async fn rows_changed_by_others_are_left_alone(mut ground: Ground) {
     ground.insert("mail", false, 3).await;
     let jobs = ground.claim("mail", 3).await;
     ground
-        .run("UPDATE jobs SET status = 'ignored', stderr = NULL WHERE id = 1")
+        .run("UPDATE jobs SET status = 'ignored' WHERE id = 1")
         .await;
     assert_eq!(
         ground.record(starts(&jobs)).await.started,
         [false, true, true]
     );
     ground
-        .run("UPDATE jobs SET status = 'waiting', stderr = NULL WHERE id = 2")
+        .run("UPDATE jobs SET status = 'waiting' WHERE id = 2")
         .await;
     assert_eq!(
         ground.record(finishes(&jobs[1..])).await.finished,
@@ -437,14 +447,166 @@ async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
     );
 }
 
-/// One test per store and promise.
+async fn an_end_counts_attempts_and_interruptions(mut ground: Ground) {
+    let id = ground.insert("mail", false, 1).await[0];
+    ground.run("UPDATE jobs SET max_attempts = 2").await;
+    let jobs = ground.claim("mail", 1).await;
+    assert_eq!((jobs[0].attempt, jobs[0].again), (1, true));
+    ground.record(starts(&jobs)).await;
+    ground.record(starts(&jobs)).await;
+    ground
+        .record(Batch {
+            releases: jobs,
+            ..Batch::default()
+        })
+        .await;
+    let row = ground.row(id).await;
+    assert_eq!(
+        (counter(&row, "attempts"), counter(&row, "interruptions")),
+        (1, 1)
+    );
+    let jobs = ground.claim("mail", 1).await;
+    assert_eq!(
+        (jobs[0].attempt, jobs[0].again),
+        (2, true),
+        "an interruption costs no attempt"
+    );
+    ground.record(starts(&jobs)).await;
+    ground.record(finishes(&jobs)).await;
+    let row = ground.row(id).await;
+    assert_eq!(
+        (counter(&row, "attempts"), other(&row, "lease_until")),
+        (2, None)
+    );
+}
+
+fn other<'a>(row: &'a JobRow, column: &str) -> Option<&'a str> {
+    let found = row.others.iter().find(|(name, _)| name == column);
+    found.and_then(|(_, value)| value.as_deref())
+}
+
+fn counter(row: &JobRow, column: &str) -> i64 {
+    other(row, column).unwrap().parse().unwrap()
+}
+
+async fn leases_are_renewed_and_lost_rows_named(mut ground: Ground) {
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground.record(starts(&jobs[..1])).await;
+    ground.run("UPDATE jobs SET lease_until = 5").await;
+    let leases = ground.store.leases().await.unwrap();
+    let stranger = leases
+        .into_iter()
+        .find(|lease| lease.id == jobs[2].id)
+        .unwrap();
+    assert_eq!(
+        (stranger.until, stranger.worker.as_str()),
+        (5, jobs[2].token.as_str())
+    );
+    ground.store.rescue(stranger).await.unwrap();
+    let lost = ground
+        .store
+        .renew("w@h/1".into(), ids(&jobs))
+        .await
+        .unwrap();
+    assert_eq!(lost, [jobs[2].id]);
+    let leases = ground.store.leases().await.unwrap();
+    assert!(
+        leases.len() == 2 && leases.iter().all(|lease| lease.until > 1_000_000),
+        "{leases:?}"
+    );
+    let others = ground
+        .store
+        .renew("w@h/12".into(), ids(&jobs))
+        .await
+        .unwrap();
+    assert_eq!(
+        others.len(),
+        3,
+        "another instance's rows are not renewed by a longer name"
+    );
+}
+
+async fn an_orphan_goes_back_runs_again_or_gets_a_verdict(mut ground: Ground) {
+    ground.insert("mail", false, 3).await;
+    let manual = ground.insert("mail", true, 2).await;
+    ground
+        .run("UPDATE jobs SET max_attempts = 2 WHERE id = 2")
+        .await;
+    let mut jobs = ground.claim("mail", 3).await;
+    let token = ground.tokens.next(Origin::Manual);
+    let claimed = ground
+        .store
+        .claim_manual(token, manual.clone(), vec![name("mail")])
+        .await
+        .unwrap();
+    jobs.extend(claimed.jobs);
+    jobs.sort_by_key(|job| job.id);
+    ground.record(starts(&jobs[1..4])).await;
+    let mut leases = ground.store.leases().await.unwrap();
+    leases.sort_by_key(|lease| lease.id);
+    assert_eq!(
+        leases.iter().map(|lease| lease.again).collect::<Vec<_>>()[1..3],
+        [true, false]
+    );
+    let changed = Lease {
+        until: leases[0].until + 1,
+        ..leases[0].clone()
+    };
+    assert_eq!(
+        ground.store.rescue(changed).await.unwrap(),
+        None,
+        "a renewed lease saves its row"
+    );
+    let mut fates = Vec::new();
+    for lease in leases {
+        fates.push(ground.store.rescue(lease).await.unwrap().unwrap());
+    }
+    assert_eq!(
+        fates,
+        [
+            "waiting",
+            "waiting again",
+            "done, fail",
+            "done, fail",
+            "manual"
+        ]
+    );
+    let mut statuses = Vec::new();
+    for job in &jobs {
+        statuses.push(ground.row(job.id).await.status);
+    }
+    assert_eq!(statuses, ["waiting", "waiting", "done", "done", "manual"]);
+    let truth = ground.record(finishes(&jobs[1..3])).await.finished;
+    assert_eq!(
+        truth,
+        [false, true],
+        "a late result replaces the verdict of its own claim, and nothing else"
+    );
+    let row = ground.row(jobs[2].id).await;
+    assert_eq!(
+        (row.return_code, row.stderr.as_deref()),
+        (Some(3), Some(""))
+    );
+    assert_eq!(counter(&ground.row(jobs[1].id).await, "interruptions"), 1);
+}
+
+/// One test per store, table and promise.
 macro_rules! conformance {
-    ($($promise:ident),+ $(,)?) => {
-        mod on_mysql {
-            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql().await).await; })+
+    ($($promise:ident),+ $(,)? ; $($owned:ident),+ $(,)?) => {
+        mod on_mysql_minimal {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql(super::Table::Minimal).await).await; })+
         }
-        mod on_sqlite {
-            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite().await).await; })+
+        mod on_mysql_full {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $owned() { super::$owned(super::Ground::mysql(super::Table::Full).await).await; })+
+        }
+        mod on_sqlite_minimal {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Minimal).await).await; })+
+        }
+        mod on_sqlite_full {
+            $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $owned() { super::$owned(super::Ground::sqlite(super::Table::Full).await).await; })+
         }
     };
 }
@@ -460,5 +622,8 @@ conformance! {
     pending_names_the_targets_that_have_rows,
     rows_changed_by_others_are_left_alone,
     large_claims_and_batches_are_split,
-    a_batch_that_is_refused_changes_nothing,
+    a_batch_that_is_refused_changes_nothing;
+    an_end_counts_attempts_and_interruptions,
+    leases_are_renewed_and_lost_rows_named,
+    an_orphan_goes_back_runs_again_or_gets_a_verdict,
 }

@@ -6,8 +6,9 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::lists::id;
+use super::lists::{attempt, id};
 use super::manual::Found;
+use crate::leases::Lease;
 
 /// A value to bind.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,20 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<i64>, sqlx::Error>> + Send;
 
-    /// Rows of id, status and target.
+    /// Rows of as many numbers each.
+    fn numbers_of<const N: usize>(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<[i64; N]>, sqlx::Error>> + Send;
+
+    /// Every claimed row with a lease.
+    fn leases(
+        &mut self,
+        sql: &Arc<str>,
+    ) -> impl Future<Output = Result<Vec<Lease>, sqlx::Error>> + Send;
+
+    /// Rows of id, status, target and attempt.
     fn rows(
         &mut self,
         sql: &Arc<str>,
@@ -90,6 +104,38 @@ macro_rules! connection {
                 rows.iter().map(|row| row.try_get(0)).collect()
             }
 
+            async fn numbers_of<const N: usize>(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<[i64; N]>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                let numbers = rows.iter().map(|row| {
+                    let mut numbers = [0; N];
+                    for (at, number) in numbers.iter_mut().enumerate() {
+                        *number = row.try_get(at)?;
+                    }
+                    Ok(numbers)
+                });
+                numbers.collect()
+            }
+
+            async fn leases(&mut self, sql: &Arc<str>) -> Result<Vec<Lease>, sqlx::Error> {
+                let rows = sqlx::query(AssertSqlSafe(sql.clone()))
+                    .fetch_all(self)
+                    .await?;
+                let leases = rows.iter().map(|row| {
+                    Ok(Lease {
+                        id: id(row.try_get(0)?),
+                        status: row.try_get(1)?,
+                        worker: row.try_get(2)?,
+                        until: row.try_get(3)?,
+                        again: row.try_get::<i64, _>(4)? != 0,
+                    })
+                });
+                leases.collect()
+            }
+
             async fn rows(
                 &mut self,
                 sql: &Arc<str>,
@@ -101,6 +147,7 @@ macro_rules! connection {
                         id: id(row.try_get(0)?),
                         status: row.try_get(1)?,
                         target: row.try_get(2)?,
+                        attempt: attempt(row.try_get(3)?),
                     })
                 });
                 found.collect()

@@ -12,8 +12,8 @@ use crate::job::MAX_TOKEN;
 pub struct Inspection {
     /// The server: `MariaDB 10.11.6`, `SQLite 3.46.0`.
     pub server: String,
-    /// What the table's columns switch on, for people.
-    pub abilities: String,
+    /// What the table's columns switch on.
+    pub abilities: Abilities,
     /// What is wrong or could be better.
     pub problems: Vec<Problem>,
 }
@@ -22,6 +22,23 @@ impl Inspection {
     /// Whether the worker must not work on this table.
     pub fn is_fatal(&self) -> bool {
         self.problems.iter().any(|problem| problem.fatal)
+    }
+}
+
+/// What the columns of a table switch on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Claims are leases: the rows of a worker that dies are rescued by another.
+    pub ownership: bool,
+}
+
+impl fmt::Display for Abilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.ownership {
+            "ownership"
+        } else {
+            "minimal table (rows of a worker that dies stay accepted or running)"
+        })
     }
 }
 
@@ -127,6 +144,14 @@ const SEED: [(&str, Wanted, &str); 11] = [
     ("stderr", Wanted::Text, "mediumtext DEFAULT NULL"),
 ];
 
+/// The columns that make claims leases, all together.
+const OWNERSHIP: [(&str, &str); 4] = [
+    ("worker", "varchar(191) CHARACTER SET ascii DEFAULT NULL"),
+    ("lease_until", "int(10) unsigned DEFAULT NULL"),
+    ("attempts", "int(10) unsigned NOT NULL DEFAULT 0"),
+    ("interruptions", "int(10) unsigned NOT NULL DEFAULT 0"),
+];
+
 /// The statuses that a worker writes or reads.
 const STATUSES: [&str; 5] = ["waiting", "manual", "accepted", "running", "done"];
 
@@ -138,6 +163,11 @@ pub(super) fn token_column(columns: &Columns) -> &'static str {
     } else {
         "stderr"
     }
+}
+
+/// Whether all columns of ownership are there.
+pub(super) fn has_ownership(columns: &Columns) -> bool {
+    OWNERSHIP.iter().all(|(column, _)| columns.has(column))
 }
 
 /// The index that serves a claim: `status` and `target` first, then `id` (which InnoDB appends
@@ -199,14 +229,24 @@ pub(super) fn table(
         };
         problems.push(Problem::warning(format!("no index of {name} begins with status, target, id: every claim reads the whole table")).mended_by(ddl));
     }
-    let abilities = if columns.has("worker") {
-        "claims named in column worker"
-    } else {
-        "minimal table"
+    let abilities = Abilities {
+        ownership: has_ownership(columns),
     };
+    // Columns of these names may be the application's own, unless all of them are there.
+    let counters = OWNERSHIP.iter().skip(1).filter(|_| abilities.ownership);
+    for (column, definition) in counters {
+        problems.extend(seed_problem(
+            name,
+            columns,
+            column,
+            &Wanted::Number,
+            definition,
+            ddl,
+        ));
+    }
     Inspection {
         server: String::new(),
-        abilities: abilities.to_owned(),
+        abilities,
         problems,
     }
 }
@@ -273,7 +313,7 @@ fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Proble
             None
         }
         _ => {
-            let definition = "varchar(191) CHARACTER SET ascii DEFAULT NULL";
+            let (_, definition) = OWNERSHIP[0];
             let text = format!(
                 "column {} of {name} is {}: the name of a claim needs {MAX_TOKEN} characters",
                 column.name, column.type_text

@@ -52,3 +52,8 @@ pub(super) fn key(id: JobId) -> i64 {
 pub(super) fn id(key: i64) -> JobId {
     JobId(u64::try_from(key).unwrap_or_default())
 }
+
+/// The number of an attempt as the drivers read it.
+pub(super) fn attempt(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -3,12 +3,14 @@
 use jobd_proto::{JobId, TargetName};
 
 use super::Claimed;
+use crate::job::{ClaimToken, Job, Origin};
 
 /// A row that a manual claim has locked.
 pub(super) struct Found {
     pub(super) id: JobId,
     pub(super) status: String,
     pub(super) target: String,
+    pub(super) attempt: u32,
 }
 
 /// Sorts `wanted` ids by what was found. The error texts are the protocol's.
@@ -17,6 +19,7 @@ pub(super) fn sort(
     found: Vec<Found>,
     served: &[TargetName],
     ignore_case: bool,
+    token: &ClaimToken,
 ) -> Claimed {
     let mut claimed = Claimed::default();
     let mut missing: std::collections::BTreeSet<JobId> = wanted.iter().copied().collect();
@@ -30,7 +33,15 @@ pub(super) fn sort(
                 .errors
                 .insert(row.id, format!("status = {} != manual", row.status));
         } else if let Some(target) = serving(&row.target, served, ignore_case) {
-            claimed.jobs.push((row.id, target.clone()));
+            claimed.jobs.push(Job {
+                id: row.id,
+                target: target.clone(),
+                origin: Origin::Manual,
+                token: token.clone(),
+                attempt: row.attempt,
+                // A client waits for this very run: nobody starts it again by himself.
+                again: false,
+            });
         } else {
             claimed.errors.insert(
                 row.id,
@@ -73,6 +84,7 @@ mod tests {
             id: JobId(id),
             status: status.into(),
             target: target.into(),
+            attempt: 1,
         };
         let found = vec![
             row(1, "manual", "Mail "),
@@ -80,8 +92,12 @@ mod tests {
             row(3, "manual", "x"),
             row(1, "manual", "Mail "),
         ];
-        let claimed = sort(&[1, 2, 3, 4].map(JobId), found, &served, true);
-        assert_eq!(claimed.ids(), [JobId(1)]);
+        let token = crate::job::Tokens::new("w", "h", 1).next(Origin::Manual);
+        let claimed = sort(&[1, 2, 3, 4].map(JobId), found, &served, true, &token);
+        assert_eq!(
+            claimed.jobs.iter().map(|job| job.id).collect::<Vec<_>>(),
+            [JobId(1)]
+        );
         let errors: Vec<&str> = claimed.errors.values().map(String::as_str).collect();
         assert_eq!(
             errors,

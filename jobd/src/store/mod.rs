@@ -19,13 +19,14 @@ mod units;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use jobd_proto::table::DatabaseSettings;
 use jobd_proto::{JobId, JobResult, TargetName};
 
 use crate::job::{ClaimToken, Job, Origin};
+use crate::leases::Lease;
 
 pub use inspect::Inspection;
 pub use text::{OutputText, ascii};
@@ -63,43 +64,48 @@ pub trait Store: Send + Sync + 'static {
     /// first try: each entry changes its row once.
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>>;
 
+    /// Renews the leases of rows that carry a token of `worker`; returns those of `ids` that do not any more. For
+    /// tables with ownership, like the next two.
+    fn renew(
+        &self,
+        worker: String,
+        ids: Vec<JobId>,
+    ) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>>;
+
+    /// Every claimed row of the table that somebody has a lease on.
+    fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
+
+    /// Takes a row from a holder that is gone: back to where it was claimed from, or `done` where
+    /// it ran and must not run again. Says what became of it; `None` where the row, or its lease, has changed since.
+    fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>>;
+
     /// Makes captured output fit the row's `stdout` and `stderr`, so that the answer to a waiter
     /// and the row say the same.
     fn output_text(&self) -> OutputText;
 }
 
-/// The store of a configuration.
-pub fn open(settings: &DatabaseSettings) -> Arc<dyn Store> {
+/// The store of a configuration. `lease` is how long a claim is good for without a renewal, on tables
+/// with ownership.
+pub fn open(settings: &DatabaseSettings, lease: Duration) -> Arc<dyn Store> {
     match settings {
-        DatabaseSettings::MySql(settings) => {
-            Arc::new(sql::SqlStore::new(mysql::MySql::new(settings.clone())))
-        }
-        DatabaseSettings::Sqlite(settings) => {
-            Arc::new(sql::SqlStore::new(sqlite::Sqlite::new(settings.clone())))
-        }
+        DatabaseSettings::MySql(settings) => Arc::new(sql::SqlStore::new(mysql::MySql::new(
+            settings.clone(),
+            lease,
+        ))),
+        DatabaseSettings::Sqlite(settings) => Arc::new(sql::SqlStore::new(sqlite::Sqlite::new(
+            settings.clone(),
+            lease,
+        ))),
     }
 }
 
 /// What a claim took.
 #[derive(Clone, Debug, Default)]
 pub struct Claimed {
-    /// Rows that now carry the token, with the served target that each belongs to.
-    pub jobs: Vec<(JobId, TargetName)>,
+    /// Rows that now carry the token.
+    pub jobs: Vec<Job>,
     /// Of a manual claim: why the others were left alone, in the words of the protocol.
     pub errors: BTreeMap<JobId, String>,
-}
-
-impl Claimed {
-    fn of(target: &TargetName, ids: Vec<JobId>) -> Self {
-        Self {
-            jobs: ids.into_iter().map(|id| (id, target.clone())).collect(),
-            errors: BTreeMap::new(),
-        }
-    }
-
-    fn ids(&self) -> Vec<JobId> {
-        self.jobs.iter().map(|(id, _)| *id).collect()
-    }
 }
 
 /// State changes to write together. An id stands in it once at most.

@@ -11,9 +11,10 @@ use futures::future::BoxFuture;
 use jobd_proto::{JobId, TargetName};
 
 use super::connection::Connection;
-use super::statements::Statements;
+use super::statements::{Ownership, Statements};
 use super::{Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, units};
 use crate::job::ClaimToken;
+use crate::leases::Lease;
 
 /// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
@@ -30,6 +31,8 @@ pub(super) enum Lane {
     Claims,
     /// Starts, ends, releases.
     Ledger,
+    /// Renewals and rescues, which must not wait behind anything.
+    Leases,
     /// Everything else.
     Desk,
 }
@@ -142,11 +145,13 @@ impl<B: Backend> SqlStore<B> {
         let Some(mut claimed) = cell.get().cloned() else {
             return Err(error);
         };
-        let held = self.resolve(lane, token, claimed.ids()).await;
+        let held = self
+            .resolve(lane, token, claimed.jobs.iter().map(|job| job.id).collect())
+            .await;
         if held.is_empty() {
             return Err(error);
         }
-        claimed.jobs.retain(|(id, _)| held.contains(id));
+        claimed.jobs.retain(|job| held.contains(&job.id));
         Ok(claimed)
     }
 
@@ -268,7 +273,39 @@ impl<B: Backend> Store for SqlStore<B> {
         .boxed()
     }
 
+    fn renew(
+        &self,
+        worker: String,
+        ids: Vec<JobId>,
+    ) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
+        self.unit(Lane::Leases, move |connection, statements| {
+            let (worker, ids) = (worker.clone(), ids.clone());
+            async move { units::renew(connection, owned(&statements), &worker, &ids).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        self.unit(Lane::Leases, |connection, statements| {
+            async move { connection.leases(&owned(&statements).leases).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>> {
+        self.unit(Lane::Leases, move |connection, statements| {
+            let orphan = orphan.clone();
+            async move { units::rescue(connection, owned(&statements), &orphan).await }.boxed()
+        })
+        .boxed()
+    }
+
     fn output_text(&self) -> OutputText {
         self.statements().output_text.clone()
     }
+}
+
+fn owned(statements: &Statements) -> &Ownership {
+    let ownership = statements.ownership.as_ref();
+    ownership.expect("leases are asked about on tables with ownership only")
 }

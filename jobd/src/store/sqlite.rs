@@ -4,6 +4,7 @@
 //! transaction that reads before it writes begins IMMEDIATE.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use jobd_proto::table::{Columns, SqliteSettings, connect_sqlite, quote};
@@ -22,13 +23,15 @@ const MAX_PACKET: u64 = 500_000_000;
 /// See the module.
 pub(super) struct Sqlite {
     settings: SqliteSettings,
+    lease: Duration,
     live: Arc<Mutex<Option<SqliteConnection>>>,
 }
 
 impl Sqlite {
-    pub(super) fn new(settings: SqliteSettings) -> Self {
+    pub(super) fn new(settings: SqliteSettings, lease: Duration) -> Self {
         Self {
             settings,
+            lease,
             live: Arc::default(),
         }
     }
@@ -63,8 +66,8 @@ impl Backend for Sqlite {
     }
 
     fn look(&self) -> Unit<SqliteConnection, (Inspection, Option<Statements>)> {
-        let settings = self.settings.clone();
-        Box::new(move |connection| async move { look(connection, &settings).await }.boxed())
+        let (settings, lease) = (self.settings.clone(), self.lease);
+        Box::new(move |connection| async move { look(connection, &settings, lease).await }.boxed())
     }
 }
 
@@ -93,6 +96,7 @@ fn sorted(error: &sqlx::Error) -> StoreError {
 async fn look(
     connection: &mut SqliteConnection,
     settings: &SqliteSettings,
+    lease: Duration,
 ) -> Result<(Inspection, Option<Statements>), sqlx::Error> {
     let columns = Columns::of_sqlite(connection, &settings.table).await?;
     let mut indexes = Vec::new();
@@ -129,6 +133,6 @@ async fn look(
         ..Dialect::default()
     };
     let fit = !inspection.is_fatal();
-    let statements = fit.then(|| Statements::new(&settings.table, &columns, &dialect));
+    let statements = fit.then(|| Statements::new(&settings.table, &columns, &dialect, lease));
     Ok((inspection, statements))
 }

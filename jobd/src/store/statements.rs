@@ -4,6 +4,7 @@
 //! prepared once per connection. What differs between the servers is a [`Dialect`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jobd_proto::table::{Columns, Kind, TableName};
 
@@ -34,12 +35,27 @@ pub(super) struct Dialect {
     pub(super) max_packet: u64,
 }
 
+/// What makes claims leases.
+#[derive(Debug)]
+pub(super) struct Ownership {
+    /// A lease from now on, for rows with a token of ours.
+    pub(super) renew: ListStatement,
+    /// Which rows have a token of ours.
+    pub(super) held: ListStatement,
+    /// Every row with a lease.
+    pub(super) leases: Arc<str>,
+    /// An orphan → `waiting` or `manual`.
+    pub(super) give_back: Arc<str>,
+    /// An orphan → `done`.
+    pub(super) verdict: Arc<str>,
+}
+
 /// A table's statements and what its columns take.
 #[derive(Debug)]
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` ids of a target.
+    /// `waiting` rows of a target: id, attempt, whether one is left after it.
     pub(super) claim_select: Arc<str>,
     /// `waiting` → `accepted`.
     pub(super) accept: ListStatement,
@@ -59,6 +75,8 @@ pub(super) struct Statements {
     pub(super) finished: Arc<str>,
     /// `accepted` or `running` → `waiting` or `manual`.
     pub(super) release: ListStatement,
+    /// `None` on a table without ownership.
+    pub(super) ownership: Option<Ownership>,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
     /// What fits `return_code`.
@@ -70,8 +88,13 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// For a table with these columns.
-    pub(super) fn new(table: &TableName, columns: &Columns, dialect: &Dialect) -> Self {
+    /// For a table with these columns, whose leases are good for `lease`.
+    pub(super) fn new(
+        table: &TableName,
+        columns: &Columns,
+        dialect: &Dialect,
+        lease: Duration,
+    ) -> Self {
         let Dialect {
             begin,
             now,
@@ -86,6 +109,14 @@ impl Statements {
         let token = inspect::token_column(columns);
         let nullable = columns.get(token).is_some_and(|column| column.nullable);
         let no_token = if nullable { "NULL" } else { "''" };
+        let counts = Counts::new(columns, now, lease);
+        let Counts {
+            leased,
+            unleased,
+            attempt,
+            again,
+            ..
+        } = &counts;
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
@@ -100,21 +131,31 @@ impl Statements {
         let list = |statement: String| ListStatement::new(&format!("{statement} AND"), "");
         let locked_list = |statement: String| ListStatement::new(&statement, lock);
         let ours = |status: &str| format!("`{token}` = ? AND `status` = '{status}'");
-        let accept = format!("`status` = 'accepted', `{token}` = ?");
+        let claimed = "`status` IN ('accepted', 'running')";
+        let accept = format!("`status` = 'accepted', `{token}` = ?{leased}");
+        let of_us = format!("`worker` >= ? AND `worker` < ? AND {claimed}");
+        let as_seen = "`id` = ? AND `status` = ? AND `worker` = ? AND `lease_until` = ?";
         Self {
             begin,
-            claim_select: format!("SELECT {id} {waiting} ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
+            claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
             accept: list(update(&accept, "`status` = 'waiting'")),
             accepted: locked_list(select(id, &format!("{} AND", ours("accepted")))),
-            manual_select: locked_list(select(&format!("{id}, CAST(`status` AS CHAR), CAST(`target` AS CHAR)"), "")),
+            manual_select: locked_list(select(
+                &format!("{id}, CAST(`status` AS CHAR), CAST(`target` AS CHAR), {attempt}"),
+                "",
+            )),
             accept_manual: list(update(&accept, "`status` = 'manual'")),
-            start: list(update(&format!("`status` = 'running', `time_started` = {now}"), &ours("accepted"))),
+            start: list(update(
+                &format!("`status` = 'running', `time_started` = {now}{}{leased}", counts.count),
+                &ours("accepted"),
+            )),
             started: list(select(id, &ours("running"))),
             finish: update(
                 &format!(
-                    "`status` = 'done', `result` = ?, `return_code` = ?, `sig` = ?, `stdout` = ?, `stderr` = ?, `time_finished` = {now} - ?"
+                    "`status` = 'done', `result` = ?, `return_code` = ?, `sig` = ?, `stdout` = ?, `stderr` = ?, \
+                     `time_finished` = {now} - ?{unleased}"
                 ),
-                &format!("`id` = ? AND {}", ours("running")),
+                &format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished),
             )
             .into(),
             finished: select(
@@ -126,9 +167,33 @@ impl Statements {
             )
             .into(),
             release: list(update(
-                &format!("`status` = ?, `time_started` = 0, `{token}` = {no_token}"),
-                &format!("`{token}` = ? AND `status` IN ('accepted', 'running')"),
+                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
+                &format!("`{token}` = ? AND {claimed}"),
             )),
+            ownership: counts.owned.then(|| Ownership {
+                renew: list(update(&format!("`lease_until` = {now} + {}", lease.as_secs().max(1)), &of_us)),
+                held: list(select(id, &of_us)),
+                leases: format!(
+                    "SELECT {id}, CAST(`status` AS CHAR), CAST(`worker` AS CHAR), CAST(`lease_until` AS SIGNED), {} \
+                     FROM {t} {claim_index} WHERE {claimed} AND `lease_until` > 0",
+                    counts.again_now
+                )
+                .into(),
+                give_back: update(
+                    &format!("{}`status` = ?, `time_started` = 0, `worker` = NULL{unleased}", counts.interrupt),
+                    as_seen,
+                )
+                .into(),
+                // A lease of 0 marks a verdict that the holder's own result may still replace.
+                verdict: update(
+                    &format!(
+                        "`status` = 'done', `result` = 'fail', `return_code` = NULL, `sig` = NULL, `stderr` = ?, \
+                         `time_finished` = {now}, `lease_until` = 0"
+                    ),
+                    as_seen,
+                )
+                .into(),
+            }),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
             code_range: match columns.get("return_code").map(|column| &column.kind) {
                 Some(Kind::Integer { min, max }) => (*min, *max),
@@ -139,6 +204,65 @@ impl Statements {
                 Some(Kind::Text { ignores_case: true, .. })
             ),
             output_text: OutputText::new(columns, *max_packet),
+        }
+    }
+}
+
+/// What ownership adds to the statements; on a table without it, nothing.
+struct Counts {
+    owned: bool,
+    /// Behind an assignment: begins a lease.
+    leased: String,
+    /// Behind an assignment: ends it.
+    unleased: &'static str,
+    /// Behind an assignment: counts an attempt.
+    count: &'static str,
+    /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
+    /// what ran.
+    interrupt: &'static str,
+    /// The number of the attempt that would be next.
+    attempt: &'static str,
+    /// Whether one would be left after that.
+    again: String,
+    /// Whether one is left after the one that runs.
+    again_now: String,
+    /// Rows that an end may be written to: those that run, and those that a rescuer has given up.
+    unfinished: &'static str,
+}
+
+impl Counts {
+    fn new(columns: &Columns, now: &str, lease: Duration) -> Self {
+        if !inspect::has_ownership(columns) {
+            return Self {
+                owned: false,
+                leased: String::new(),
+                unleased: "",
+                count: "",
+                interrupt: "",
+                attempt: "1",
+                again: "0".to_owned(),
+                again_now: "0".to_owned(),
+                unfinished: "`status` = 'running'",
+            };
+        }
+        let most = if columns.has("max_attempts") {
+            "COALESCE(`max_attempts`, 1)"
+        } else {
+            "1"
+        };
+        // Interruptions do not count. Sums only: a difference of unsigned numbers may not be negative.
+        let left =
+            |attempts: &str| format!("CAST({most} + `interruptions` > {attempts} AS SIGNED)");
+        Self {
+            owned: true,
+            leased: format!(", `lease_until` = {now} + {}", lease.as_secs().max(1)),
+            unleased: ", `lease_until` = NULL",
+            count: ", `attempts` = `attempts` + 1",
+            interrupt: "`interruptions` = `interruptions` + (`status` = 'running'), ",
+            attempt: "CAST(`attempts` + 1 AS SIGNED)",
+            again: left("`attempts` + 1"),
+            again_now: left("`attempts`"),
+            unfinished: "(`status` = 'running' OR (`status` = 'done' AND `lease_until` = 0))",
         }
     }
 }

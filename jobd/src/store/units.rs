@@ -7,10 +7,11 @@ use std::sync::OnceLock;
 use jobd_proto::{JobId, TargetName};
 
 use super::connection::{Connection, Value};
-use super::lists::{ListStatement, MAX_LIST, key};
-use super::statements::{PROBES, Statements};
+use super::lists::{ListStatement, MAX_LIST, attempt, id, key};
+use super::statements::{Ownership, PROBES, Statements};
 use super::{Batch, Claimed, Finish, Recorded, back_to, manual};
-use crate::job::{ClaimToken, Job};
+use crate::job::{ClaimToken, Job, Origin};
+use crate::leases::Lease;
 
 type Outcome<T> = Result<T, sqlx::Error>;
 
@@ -49,17 +50,29 @@ pub(super) async fn claim<C: Connection>(
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
     let values = [Value::Text(target.as_str()), Value::Number(limit.into())];
-    let mut ids = job_ids(
-        connection
-            .numbers(&statements.claim_select, &values)
-            .await?,
-    );
+    let rows = connection
+        .numbers_of(&statements.claim_select, &values)
+        .await?;
+    let job = |[key, number, again]: [i64; 3]| Job {
+        id: id(key),
+        target: target.clone(),
+        origin: Origin::Background,
+        token: token.clone(),
+        attempt: attempt(number),
+        again: again != 0,
+    };
+    let mut jobs: Vec<Job> = rows.into_iter().map(job).collect();
+    let ids = ids_of(&jobs);
     let changed = mark(connection, &statements.accept, token, &ids).await?;
     if changed < ids.len() as u64 {
         // Without SKIP LOCKED others may have been faster: what carries the token is ours.
-        ids = holding(connection, &statements.accepted, token, &ids).await?;
+        let held = holding(connection, &statements.accepted, token, &ids).await?;
+        jobs.retain(|job| held.contains(&job.id));
     }
-    let claimed = Claimed::of(target, ids);
+    let claimed = Claimed {
+        jobs,
+        ..Claimed::default()
+    };
     let _ = committing.set(claimed.clone());
     connection.control("COMMIT").await?;
     Ok(claimed)
@@ -80,8 +93,14 @@ pub(super) async fn claim_manual<C: Connection>(
         let (sql, ids) = statements.manual_select.for_ids(ids);
         found.extend(connection.rows(&sql, &ids).await?);
     }
-    let claimed = manual::sort(wanted, found, served, statements.target_ignores_case);
-    mark(connection, &statements.accept_manual, token, &claimed.ids()).await?;
+    let claimed = manual::sort(wanted, found, served, statements.target_ignores_case, token);
+    mark(
+        connection,
+        &statements.accept_manual,
+        token,
+        &ids_of(&claimed.jobs),
+    )
+    .await?;
     let _ = committing.set(claimed.clone());
     connection.control("COMMIT").await?;
     Ok(claimed)
@@ -224,6 +243,64 @@ fn ids_of(jobs: &[Job]) -> Vec<JobId> {
     jobs.iter().map(|job| job.id).collect()
 }
 
+/// Renews the leases of rows with a token of `worker`; returns those of `ids` that have none.
+pub(super) async fn renew<C: Connection>(
+    connection: &mut C,
+    ownership: &Ownership,
+    worker: &str,
+    ids: &[JobId],
+) -> Outcome<Vec<JobId>> {
+    // Tokens go on with a slash, and a zero is the character behind it.
+    let (first, behind) = (format!("{worker}/"), format!("{worker}0"));
+    let ours = [Value::Text(&first), Value::Text(&behind)];
+    let mut lost = Vec::new();
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, keys) = ownership.renew.for_ids(ids);
+        if connection
+            .change(&sql, &[&ours[..], &keys].concat())
+            .await?
+            < ids.len() as u64
+        {
+            let (sql, keys) = ownership.held.for_ids(ids);
+            let held = job_ids(
+                connection
+                    .numbers(&sql, &[&ours[..], &keys].concat())
+                    .await?,
+            );
+            lost.extend(ids.iter().filter(|id| !held.contains(id)));
+        }
+    }
+    Ok(lost)
+}
+
+/// Takes a row from a holder that is gone; says what became of it.
+pub(super) async fn rescue<C: Connection>(
+    connection: &mut C,
+    ownership: &Ownership,
+    orphan: &Lease,
+) -> Outcome<Option<&'static str>> {
+    let manual = ClaimToken::is_manual(&orphan.worker);
+    let text = format!(
+        "jobd: orphaned: {} was not seen alive for a full lease\n",
+        orphan.worker
+    );
+    let (sql, first, fate) = match orphan.status.as_str() {
+        "accepted" if manual => (&ownership.give_back, "manual", "manual"),
+        "accepted" => (&ownership.give_back, "waiting", "waiting"),
+        _ if orphan.again && !manual => (&ownership.give_back, "waiting", "waiting again"),
+        _ => (&ownership.verdict, text.as_str(), "done, fail"),
+    };
+    let values = [
+        Value::Text(first),
+        Value::Number(key(orphan.id)),
+        Value::Text(&orphan.status),
+        Value::Text(&orphan.worker),
+        Value::Number(orphan.until),
+    ];
+    let changed = connection.change(sql, &values).await?;
+    Ok((changed == 1).then_some(fate))
+}
+
 fn job_ids(numbers: Vec<i64>) -> Vec<JobId> {
-    numbers.into_iter().map(super::lists::id).collect()
+    numbers.into_iter().map(id).collect()
 }

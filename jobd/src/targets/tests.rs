@@ -16,6 +16,8 @@ fn job(id: u64, target: TargetName, origin: Origin) -> Job {
         target,
         origin,
         token: Tokens::new("w", "h", id).next(origin),
+        attempt: 1,
+        again: false,
     }
 }
 

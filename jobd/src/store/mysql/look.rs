@@ -1,6 +1,8 @@
 //! A look at the table before it is worked on: columns, indexes, privileges, the server's version and
 //! plan. Changes nothing.
 
+use std::time::Duration;
+
 use jobd_proto::table::{Columns, MySqlSettings, TableName, quote};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -13,6 +15,7 @@ use crate::store::statements::{Dialect, Statements};
 pub(super) async fn look(
     connection: &mut MySqlConnection,
     settings: &MySqlSettings,
+    lease: Duration,
 ) -> Result<(Inspection, Option<Statements>), sqlx::Error> {
     let variables = variables(connection).await?;
     let version = Version::parse(&variables.version);
@@ -32,6 +35,7 @@ pub(super) async fn look(
         &settings.table,
         &columns,
         &dialect(&version, &indexes, variables.max_packet),
+        lease,
     );
     inspection
         .problems

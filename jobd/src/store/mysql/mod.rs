@@ -1,9 +1,10 @@
-//! MySQL and MariaDB: three held connections, a look at the table, and the servers' dialect.
+//! MySQL and MariaDB: a held connection per lane, a look at the table, and the servers' dialect.
 
 mod look;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use jobd_proto::table::MySqlSettings;
@@ -17,19 +18,23 @@ use super::{Inspection, StoreError};
 /// See the module.
 pub(super) struct MySql {
     settings: MySqlSettings,
+    lease: Duration,
     claims: Arc<Session>,
     ledger: Arc<Session>,
+    leases: Arc<Session>,
     desk: Arc<Session>,
 }
 
 impl MySql {
-    pub(super) fn new(settings: MySqlSettings) -> Self {
+    pub(super) fn new(settings: MySqlSettings, lease: Duration) -> Self {
         let session = || Session::new(settings.clone());
         Self {
             claims: session(),
             ledger: session(),
+            leases: session(),
             desk: session(),
             settings,
+            lease,
         }
     }
 }
@@ -45,13 +50,16 @@ impl Backend for MySql {
         let session = match lane {
             Lane::Claims => &self.claims,
             Lane::Ledger => &self.ledger,
+            Lane::Leases => &self.leases,
             Lane::Desk => &self.desk,
         };
         session.run(make).await
     }
 
     fn look(&self) -> Unit<MySqlConnection, (Inspection, Option<Statements>)> {
-        let settings = self.settings.clone();
-        Box::new(move |connection| async move { look::look(connection, &settings).await }.boxed())
+        let (settings, lease) = (self.settings.clone(), self.lease);
+        Box::new(move |connection| {
+            async move { look::look(connection, &settings, lease).await }.boxed()
+        })
     }
 }

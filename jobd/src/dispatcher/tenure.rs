@@ -1,0 +1,159 @@
+//! Keeps our claims ours: renews the leases of everything that we hold, and stops in time what others
+//! may start again.
+
+use jobd_proto::JobId;
+use tokio::time::Instant as Deadline;
+
+use super::{Dispatcher, Event, Held};
+use crate::clock;
+use crate::launcher::Order;
+use crate::leases::Tenure;
+use crate::store::StoreError;
+
+/// Ticks of a lease: how finely its end is met, and how soon a failed renewal is tried again.
+const TICKS: u32 = 12;
+
+/// What jobs are told in their `stderr`.
+const LEASE_ENDED: &str =
+    "stopped because the database could not be reached, and another worker may start the job again";
+
+/// What jobs are told in their `stderr`.
+const ROW_LOST: &str = "stopped because its row was taken from this worker";
+
+/// Our hold on the rows of this worker, on a table with ownership.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    tenure: Tenure,
+    /// When the last renewal was sent that succeeded, or when nothing was held.
+    renewed: std::time::Duration,
+    renewing: bool,
+    /// Whether claiming is off because the lease is ending.
+    pub(super) suspended: bool,
+    pub(super) next_tick: Deadline,
+}
+
+/// A renewal that has ended.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    sent: std::time::Duration,
+    lost: Result<Vec<JobId>, StoreError>,
+}
+
+impl Keeper {
+    pub(super) fn new(lease: std::time::Duration) -> Self {
+        let now = clock::since_boot();
+        Self {
+            tenure: Tenure::new(lease, now),
+            renewed: now,
+            renewing: false,
+            suspended: false,
+            next_tick: Deadline::now(),
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Renews what is due, and looks whether the lease is ending.
+    pub(super) fn lease_tick(&mut self) {
+        let ids = self.held_rows();
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        keeper.next_tick = Deadline::now() + self.settings.lease / TICKS;
+        let now = clock::since_boot();
+        if ids.is_empty() {
+            keeper.tenure.confirm(now);
+            keeper.renewed = now;
+            keeper.suspended = false;
+            return;
+        }
+        let ending = keeper.tenure.is_ending(now);
+        let due = !keeper.renewing && now >= keeper.renewed + keeper.tenure.interval();
+        if due {
+            keeper.renewing = true;
+            let (store, sender, worker) = (
+                self.store.clone(),
+                self.sender.clone(),
+                self.tokens.worker().to_owned(),
+            );
+            tokio::spawn(async move {
+                let sent = clock::since_boot();
+                let lost = store.renew(worker, ids).await;
+                drop(sender.send(Event::Renewed(Renewal { sent, lost })));
+            });
+        }
+        if ending {
+            self.end_tenure();
+        }
+    }
+
+    pub(super) fn renewed(&mut self, renewal: Renewal) {
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        keeper.renewing = false;
+        match renewal.lost {
+            Ok(lost) => {
+                keeper.tenure.confirm(renewal.sent);
+                keeper.renewed = renewal.sent;
+                if std::mem::take(&mut keeper.suspended) {
+                    tracing::info!("leases renewed, claiming again");
+                }
+                lost.into_iter().for_each(|id| self.row_lost(id));
+            }
+            Err(error) => tracing::warn!(%error, "cannot renew leases, trying again"),
+        }
+    }
+
+    /// Every row that carries a token of ours, as far as we know.
+    fn held_rows(&self) -> Vec<JobId> {
+        let mut ids: Vec<JobId> = self.holding.keys().map(|(id, _)| *id).collect();
+        ids.extend(self.targets.queued());
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Claims nothing more, and stops the jobs that a rescuer would let run again.
+    fn end_tenure(&mut self) {
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        let grace = keeper.tenure.grace();
+        if !std::mem::replace(&mut keeper.suspended, true) {
+            tracing::error!(
+                "leases could not be renewed for two thirds of their time: claiming nothing, stopping jobs that others may start again"
+            );
+        }
+        for held in self.holding.values_mut().filter(|held| held.job.again) {
+            held.stop(LEASE_ENDED, grace);
+        }
+    }
+
+    /// A row that we believed ours carries another's token, or none. Ends and releases that are under
+    /// way look the same for a moment: only what is queued or runs is meant.
+    fn row_lost(&mut self, id: JobId) {
+        for job in self.targets.forget(id) {
+            tracing::warn!(job = %id, target = %job.target, "row was taken from us while it waited for a slot");
+            self.fail_waiter(id, format!("job {id} was changed while it waited to start"));
+        }
+        let grace = self.settings.kill_grace;
+        for held in self.holding.values_mut().filter(|held| held.job.id == id) {
+            if held.stop(ROW_LOST, grace) {
+                tracing::warn!(job = %id, target = %held.job.target, "row was taken from us while its job ran: stopping the job");
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Tells the process to stop, once. `false` where there is none, or it was told before.
+    pub(super) fn stop(&mut self, note: &'static str, grace: std::time::Duration) -> bool {
+        let Some(attempt) = self.attempt.as_ref().filter(|_| !self.stopping) else {
+            return false;
+        };
+        attempt.order(Order::Stop { note, grace });
+        self.stopping = true;
+        true
+    }
+}

@@ -1,0 +1,62 @@
+//! Rescues rows whose worker has died: looks at every claimed row of the table, and acts on those that
+//! have not been renewed for a full lease while it watched.
+//!
+//! It must not hurry: a worker that is only slow, or cut off for less than a lease, keeps its rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::leases::{Lease, Observer};
+use crate::store::Store;
+
+/// The longest pause between two looks: what a rescue may be late at most, beyond the lease.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// Watches until `shutdown` fires. `own` begins the tokens of this very run, which are not
+/// rescued by itself: it renews them, or knows that it does not hold them.
+pub async fn run(store: Arc<dyn Store>, lease: Duration, own: String, shutdown: CancellationToken) {
+    let mut observer = Observer::new(lease);
+    let pause = LOOK_PAUSE.min(lease / 3);
+    let mut away = false;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let began = clock::since_boot();
+        match store.leases().await {
+            Ok(leases) => {
+                let others = leases
+                    .into_iter()
+                    .filter(|lease| !lease.worker.starts_with(&own))
+                    .collect();
+                let orphans = observer.look(began, clock::since_boot(), others);
+                rescue(&*store, orphans).await;
+                away = false;
+            }
+            Err(error) if away => tracing::debug!(%error, "still cannot look for orphaned rows"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for orphaned rows, trying again until it works");
+                away = true;
+            }
+        }
+    }
+}
+
+async fn rescue(store: &dyn Store, orphans: Vec<Lease>) {
+    for orphan in orphans {
+        let (id, worker) = (orphan.id, orphan.worker.clone());
+        match store.rescue(orphan).await {
+            Ok(Some(fate)) => {
+                tracing::warn!(job = %id, worker, fate, "rescued a row whose worker was not seen alive for a full lease")
+            }
+            Ok(None) => tracing::debug!(job = %id, worker, "the row moved on before its rescue"),
+            Err(error) => {
+                tracing::warn!(job = %id, worker, %error, "cannot rescue a row, trying again")
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! - [`programs`] jobd, jobd-master and jobctl from the build, [`ini`] their configs;
 //! - [`wire`] bytes over TCP, [`golden`] the answers they must get;
 //! - [`witness`] who ran when, as the jobs themselves tell it;
+//! - [`chaos`] load, faults and a checker: the suite that tests/chaos/run starts;
 //! - [`scratch`], [`ports`], [`wait`] folders, ports and conditions.
 //!
 //! It must not know how the programs work inside: they are started, spoken to and killed.
@@ -19,6 +20,7 @@
     reason = "a broken test ground must stop the test at once"
 )]
 
+pub mod chaos;
 pub mod database;
 pub mod golden;
 pub mod ini;

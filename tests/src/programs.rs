@@ -100,6 +100,16 @@ impl Daemon {
     /// Starts the program at `path` with `ini`, without waiting for anything. The config and the
     /// log lie in `scratch`.
     pub fn launch(path: &Path, scratch: &Scratch, ini: &Ini) -> Self {
+        Self::launch_under(path, scratch, ini, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn launch_under(
+        path: &Path,
+        scratch: &Scratch,
+        ini: &Ini,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let program = path.file_name().expect("a program").to_string_lossy();
         let name = unique_name(&program);
         let config = scratch.write(&format!("{name}.conf"), ini.text());
@@ -107,7 +117,8 @@ impl Daemon {
         command
             .arg("--config")
             .arg(&config)
-            .env_remove("NOTIFY_SOCKET");
+            .env_remove("NOTIFY_SOCKET")
+            .envs(variables.iter().copied());
         Self {
             process: Process::start(&command, &scratch.join(&format!("{name}.log"))),
             addr: (Ipv4Addr::LOCALHOST, ini.port()).into(),

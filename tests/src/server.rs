@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tokio::sync::OnceCell;
@@ -71,12 +72,22 @@ impl Server {
 
     /// A server of one's own, to kill and to start again; `options` are added to its command.
     pub async fn start(durability: Durability, options: &[&str]) -> Self {
+        Self::start_under(durability, options, &[]).await
+    }
+
+    /// The same with variables in its environment.
+    pub async fn start_under(
+        durability: Durability,
+        options: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let program = ServerProgram::find();
         let scratch = Scratch::new();
         let port = ports::free();
         let socket = scratch.join("server.sock");
         copy(&template::folder(&program), &scratch.join("data"));
-        let command = command(&program, &scratch, port, durability, options);
+        let mut command = command(&program, &scratch, port, durability, options);
+        command.envs(variables.iter().copied());
         let mut server = Self {
             port,
             socket,
@@ -111,6 +122,21 @@ impl Server {
         let own = self.own.as_mut().expect("a server of one's own");
         let mut process = own.process.take().expect("it runs");
         process.kill();
+    }
+
+    /// Freezes it with SIGSTOP: connections stay, nothing is answered.
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        let own = self.own.as_mut().expect("a server of one's own");
+        own.process.as_mut().expect("it runs").signal(signal);
     }
 
     /// Starts it on the same port with the same data, and waits until it answers.

@@ -5,7 +5,12 @@
 //! write is whole. The checks here need nothing from the database or the daemons.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use rustix::process::getppid;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::programs;
 use crate::scratch::Scratch;
@@ -31,6 +36,28 @@ pub struct Event {
     pub pid: u32,
     /// Boot clock in nanoseconds.
     pub at_ns: u64,
+    /// What the job was told in `JOBD_ATTEMPT`; 0 where it was told nothing.
+    pub attempt: u32,
+    /// The process that started it.
+    pub parent: u32,
+}
+
+/// The boot clock in nanoseconds: it goes on through a sleep of the machine, and nobody sets it.
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanoseconds
+}
+
+/// What a job says about itself: appends one line to `file`. `what` is `begin` or `end`.
+pub fn tell(file: &mut File, what: &str, id: &str, worker: &str, target: &str) {
+    let pid = std::process::id();
+    let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
+    let attempt = std::env::var("JOBD_ATTEMPT").unwrap_or_else(|_| "0".to_owned());
+    let at_ns = boot_ns();
+    let line = format!("{what} {id} {worker} {target} {pid} {at_ns} {attempt} {parent}\n");
+    // One write: lines of many jobs must not mix.
+    file.write_all(line.as_bytes()).expect("append a line");
 }
 
 impl WitnessLog {
@@ -113,9 +140,10 @@ impl WitnessLog {
     }
 }
 
-fn parse(line: &str) -> Event {
+/// Reads one line.
+pub(crate) fn parse(line: &str) -> Event {
     let parts: Vec<&str> = line.split(' ').collect();
-    let [what, id, worker, target, pid, at_ns] = parts[..] else {
+    let [what, id, worker, target, pid, at_ns, attempt, parent] = parts[..] else {
         panic!("not a line of the witness: {line:?}");
     };
     Event {
@@ -125,6 +153,8 @@ fn parse(line: &str) -> Event {
         target: target.to_owned(),
         pid: pid.parse().expect("a process number"),
         at_ns: at_ns.parse().expect("a time"),
+        attempt: attempt.parse().expect("an attempt"),
+        parent: parent.parse().expect("a process number"),
     }
 }
 
@@ -143,8 +173,8 @@ mod tests {
         let scratch = Scratch::new();
         let log = log(
             &scratch,
-            "begin 1 w1 a 10 100\nbegin 2 w1 a 11 110\nbegin 3 w2 a 12 111\nend 1 w1 a 10 120\n\
-             begin 4 w1 a 13 121\n",
+            "begin 1 w1 a 10 100 1 9\nbegin 2 w1 a 11 110 1 9\nbegin 3 w2 a 12 111 1 9\nend 1 w1 a 10 120 1 9\n\
+             begin 4 w1 a 13 121 1 9\n",
         );
         let most = log.most_at_once();
         assert_eq!(most[&("w1".to_owned(), "a".to_owned())], 2);
@@ -157,13 +187,17 @@ mod tests {
     #[should_panic(expected = "ran more than once")]
     fn notices_a_second_run() {
         let scratch = Scratch::new();
-        log(&scratch, "begin 1 w1 a 10 100\nbegin 1 w2 a 11 200\n").assert_each_once([1]);
+        log(
+            &scratch,
+            "begin 1 w1 a 10 100 1 9\nbegin 1 w2 a 11 200 1 9\n",
+        )
+        .assert_each_once([1]);
     }
 
     #[test]
     #[should_panic(expected = "never ran: [2]")]
     fn notices_a_missing_run() {
         let scratch = Scratch::new();
-        log(&scratch, "begin 1 w1 a 10 100\n").assert_each_once([1, 2]);
+        log(&scratch, "begin 1 w1 a 10 100 1 9\n").assert_each_once([1, 2]);
     }
 }

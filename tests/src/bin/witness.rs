@@ -4,11 +4,10 @@
 //! `err ID`, works for MILLIS milliseconds, appends a second line and ends with `ID % CODES`.
 
 use std::fs::File;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use jobd_tests::witness::tell;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,21 +19,11 @@ fn main() -> ExitCode {
         .append(true)
         .open(file)
         .expect("the witness's file");
-    let mut tell = |what: &str| {
-        let now = clock_gettime(ClockId::Boottime);
-        let pid = std::process::id();
-        let line = format!(
-            "{what} {id} {worker} {target} {pid} {}{:09}\n",
-            now.tv_sec, now.tv_nsec
-        );
-        // One write: lines of many jobs must not mix.
-        log.write_all(line.as_bytes()).expect("append a line");
-    };
-    tell("begin");
+    tell(&mut log, "begin", id, worker, target);
     println!("out {id}");
     eprintln!("err {id}");
     std::thread::sleep(Duration::from_millis(millis.parse().expect("MILLIS")));
-    tell("end");
+    tell(&mut log, "end", id, worker, target);
     let id: u64 = id.parse().expect("ID");
     let codes: u64 = codes.parse().expect("CODES");
     ExitCode::from(u8::try_from(id % codes).expect("CODES up to 256"))

@@ -1,0 +1,288 @@
+//! Judges a run of the suite by what was seen from outside. Pure: it reads evidence, no database
+//! and no process.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::job::Plan;
+use super::record::{Answer, Ledger, Run};
+use crate::database::Row;
+
+/// What the further columns of the full table say about a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// `attempts`
+    pub attempts: u32,
+    /// `reason`
+    pub reason: Option<String>,
+}
+
+/// Everything that was seen.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// What the inserters know.
+    pub ledger: &'a Ledger,
+    /// All rows at the end.
+    pub rows: &'a BTreeMap<u64, Row>,
+    /// What the full table says beside; empty for the minimal one.
+    pub ownership: &'a BTreeMap<u64, Ownership>,
+    /// All processes that ran.
+    pub runs: &'a [Run],
+    /// Slots of each worker by target.
+    pub limits: &'a [(&'a str, u32)],
+}
+
+/// A promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Every acknowledged row ends.
+    NothingLost,
+    /// One start per attempt, no overlapping runs.
+    NothingTwice,
+    /// The row says what happened.
+    TrueVerdict,
+    /// A worker keeps to its slots.
+    Limits,
+    /// The waiter gets what the row gets.
+    TrueAnswer,
+    /// The daemons stay as small as they were.
+    Footprint,
+    /// Work goes on soon after a fault.
+    Recovery,
+    /// Daemons end in order.
+    OrderlyEnd,
+    /// The suite itself could do what it meant to.
+    Suite,
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Which.
+    pub promise: Promise,
+    /// The job, where it is about one.
+    pub job: Option<u64>,
+    /// What was seen.
+    pub text: String,
+}
+
+impl Breach {
+    /// One that is about a job.
+    pub fn of_job(promise: Promise, job: u64, text: impl Into<String>) -> Self {
+        Self {
+            promise,
+            job: Some(job),
+            text: text.into(),
+        }
+    }
+
+    /// One that is about the whole.
+    pub fn of_all(promise: Promise, text: impl Into<String>) -> Self {
+        Self {
+            promise,
+            job: None,
+            text: text.into(),
+        }
+    }
+}
+
+/// All breaches of what the evidence can show.
+pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
+    let mut runs: BTreeMap<u64, Vec<&Run>> = BTreeMap::new();
+    for run in evidence.runs {
+        runs.entry(run.id).or_default().push(run);
+    }
+    for of_job in runs.values_mut() {
+        of_job.sort_by_key(|run| run.begin_ns);
+    }
+    let mut breaches = Vec::new();
+    lost(evidence, &mut breaches);
+    for (id, of_job) in &runs {
+        twice(*id, of_job, &mut breaches);
+        if !evidence.rows.contains_key(id) {
+            let text = "ran, and there is no such row";
+            breaches.push(Breach::of_job(Promise::TrueVerdict, *id, text));
+        }
+    }
+    for row in evidence.rows.values() {
+        let of_job = runs.get(&row.id).map_or(&[][..], Vec::as_slice);
+        let ownership = evidence.ownership.get(&row.id);
+        if let Err(text) = verdict(row, of_job, ownership) {
+            breaches.push(Breach::of_job(Promise::TrueVerdict, row.id, text));
+        }
+    }
+    limits(evidence, &mut breaches);
+    answers(evidence, &mut breaches);
+    breaches
+}
+
+fn lost(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    // Rows whose INSERT got no answer may exist, and then they are jobs like any other.
+    let all: BTreeSet<u64> = evidence
+        .ledger
+        .acknowledged
+        .keys()
+        .chain(evidence.rows.keys())
+        .copied()
+        .collect();
+    for id in all {
+        let found = match evidence.rows.get(&id) {
+            Some(row) if row.status == "done" => continue,
+            // Its inserter never learnt its id, so nobody asked to run it.
+            Some(row)
+                if row.status == "manual" && !evidence.ledger.acknowledged.contains_key(&id) =>
+            {
+                continue;
+            }
+            Some(row) => format!("is still {} ({})", row.status, row.err()),
+            None => "was acknowledged, and there is no such row".to_owned(),
+        };
+        breaches.push(Breach::of_job(Promise::NothingLost, id, found));
+    }
+}
+
+fn twice(id: u64, runs: &[&Run], breaches: &mut Vec<Breach>) {
+    let mut attempts: HashMap<u32, u32> = HashMap::new();
+    for run in runs {
+        if let Some(first) = attempts.insert(run.attempt, run.pid) {
+            let text = format!(
+                "attempt {} began twice: as process {first} and as process {} of {}",
+                run.attempt, run.pid, run.worker
+            );
+            breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
+        }
+    }
+    for pair in runs.windows(2) {
+        let (first, second) = (pair[0], pair[1]);
+        if second.begin_ns < first.until_ns {
+            let text = format!(
+                "process {} of {} began {} ms before the end of process {} of {}",
+                second.pid,
+                second.worker,
+                (first.until_ns - second.begin_ns) / 1_000_000,
+                first.pid,
+                first.worker
+            );
+            breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
+        }
+    }
+}
+
+/// Whether a row that is done says what its runs did.
+fn verdict(row: &Row, runs: &[&Run], ownership: Option<&Ownership>) -> Result<(), String> {
+    if row.status != "done" {
+        return match runs.first() {
+            Some(run) if row.status == "manual" || row.status == "waiting" => Err(format!(
+                "is {} although process {} ran it",
+                row.status, run.pid
+            )),
+            _ => Ok(()),
+        };
+    }
+    let plan = Plan::of(row.id, &row.target);
+    let reason = ownership.and_then(|ownership| ownership.reason.as_deref());
+    let last = runs.last();
+    if let Some(ownership) = ownership {
+        let highest = runs.iter().map(|run| run.attempt).max().unwrap_or(0);
+        if highest > ownership.attempts {
+            return Err(format!(
+                "attempt {highest} ran, the row counts {}",
+                ownership.attempts
+            ));
+        }
+    }
+    // Where nobody could say how it ended, the row may say that, but nothing better.
+    if matches!(reason, Some("orphaned" | "drained")) {
+        return match row.result.as_deref() {
+            Some("fail") => Ok(()),
+            other => Err(format!("is {reason:?} and {other:?}")),
+        };
+    }
+    let Some(run) = last.filter(|run| run.ended) else {
+        return Err(format!(
+            "is done ({:?}, code {:?}, {:?}), and its last run of {} did not come to an end: {last:?}",
+            row.result,
+            row.return_code,
+            row.err(),
+            runs.len()
+        ));
+    };
+    let result = if plan.code == 0 { "ok" } else { "fail" };
+    let expected = (Some(result), Some(i64::from(plan.code)), None);
+    let found = (row.result.as_deref(), row.return_code, row.sig.as_deref());
+    if found != expected {
+        return Err(format!("says {found:?}, the job ended with {expected:?}"));
+    }
+    if row.out() != plan.stdout(row.id, run.attempt, run.pid) {
+        let first = row.out().lines().next().unwrap_or_default();
+        return Err(format!(
+            "stdout ({} bytes, first line {first:?}) is not that of process {}",
+            row.out().len(),
+            run.pid
+        ));
+    }
+    if row.err() != Plan::stderr(row.id, run.pid) {
+        return Err(format!("stderr is {:?}", row.err()));
+    }
+    Ok(())
+}
+
+fn limits(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    // A worker that was killed and started again is another one: its guard ends the former's jobs.
+    let mut moments: BTreeMap<_, Vec<(u64, i32)>> = BTreeMap::new();
+    for run in evidence.runs {
+        let key = (run.worker.as_str(), run.parent, run.target.as_str());
+        let of_worker = moments.entry(key).or_default();
+        of_worker.push((run.begin_ns, 1));
+        of_worker.push((run.until_ns, -1));
+    }
+    for ((worker, parent, target), mut of_worker) in moments {
+        let limit = evidence.limits.iter().find(|(name, _)| *name == target);
+        let limit = limit.map_or(0, |(_, slots)| i32::try_from(*slots).expect("few slots"));
+        of_worker.sort_unstable();
+        let mut now = 0;
+        let most = of_worker.iter().map(|(_, step)| {
+            now += step;
+            now
+        });
+        let most = most.max().unwrap_or(0);
+        if most > limit {
+            let text = format!(
+                "{worker} (process {parent}) ran {most} jobs of {target} at once, allowed are {limit}"
+            );
+            breaches.push(Breach::of_all(Promise::Limits, text));
+        }
+    }
+}
+
+fn answers(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    for (id, answer) in &evidence.ledger.answers {
+        let Some(row) = evidence.rows.get(id) else {
+            continue;
+        };
+        let said = Answer {
+            result: row.result.clone().unwrap_or_default(),
+            code: row.return_code,
+            signal: row.sig.clone(),
+            stdout: row.out().to_owned(),
+            stderr: row.err().to_owned(),
+        };
+        if row.status != "done" || said != *answer {
+            let text = format!(
+                "the waiter was told {}, code {:?}, {} and {} bytes; the row is {} and says {}, code {:?}, {} and {} bytes",
+                answer.result,
+                answer.code,
+                answer.stdout.len(),
+                answer.stderr.len(),
+                row.status,
+                said.result,
+                said.code,
+                said.stdout.len(),
+                said.stderr.len()
+            );
+            breaches.push(Breach::of_job(Promise::TrueAnswer, *id, text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! The checker can say no: each promise with the least evidence against it.
+
+use super::*;
+
+const LIMITS: &[(&str, u32)] = &[("quick", 1)];
+
+struct Case {
+    ledger: Ledger,
+    rows: BTreeMap<u64, Row>,
+    ownership: BTreeMap<u64, Ownership>,
+    runs: Vec<Run>,
+}
+
+/// The first id whose job ends with a code of 0, or not.
+fn id(ok: bool) -> u64 {
+    let fits = |id: &u64| (Plan::of(*id, "quick").code == 0) == ok;
+    (1..1_000).find(fits).unwrap()
+}
+
+fn run(id: u64, attempt: u32, pid: u32, begin_ns: u64) -> Run {
+    Run {
+        id,
+        attempt,
+        worker: "w1".to_owned(),
+        parent: 7,
+        target: "quick".to_owned(),
+        pid,
+        begin_ns,
+        until_ns: begin_ns + 10,
+        ended: true,
+    }
+}
+
+/// One job that went well, with an answer to its waiter.
+fn good(id: u64) -> Case {
+    let plan = Plan::of(id, "quick");
+    let row = Row {
+        id,
+        target: "quick".to_owned(),
+        status: "done".to_owned(),
+        result: Some(if plan.code == 0 { "ok" } else { "fail" }.to_owned()),
+        return_code: Some(plan.code.into()),
+        stdout: Some(plan.stdout(id, 1, 100)),
+        stderr: Some(Plan::stderr(id, 100)),
+        ..Row::default()
+    };
+    let answer = Answer {
+        result: row.result.clone().unwrap(),
+        code: row.return_code,
+        signal: None,
+        stdout: row.out().to_owned(),
+        stderr: row.err().to_owned(),
+    };
+    let mut ledger = Ledger::default();
+    ledger.acknowledged.insert(id, "quick");
+    ledger.answers.push((id, answer));
+    Case {
+        ledger,
+        rows: [(id, row)].into(),
+        ownership: BTreeMap::new(),
+        runs: vec![run(id, 1, 100, 1_000)],
+    }
+}
+
+fn breached(case: &Case) -> Vec<Promise> {
+    let breaches = check(&Evidence {
+        ledger: &case.ledger,
+        rows: &case.rows,
+        ownership: &case.ownership,
+        runs: &case.runs,
+        limits: LIMITS,
+    });
+    breaches.iter().map(|breach| breach.promise).collect()
+}
+
+#[track_caller]
+fn check_breach(promise: Promise, spoil: impl FnOnce(&mut Case, u64)) {
+    let id = id(true);
+    let mut case = good(id);
+    spoil(&mut case, id);
+    let found = breached(&case);
+    assert!(found.contains(&promise), "{found:?}");
+}
+
+#[track_caller]
+fn row(case: &mut Case, id: u64) -> &mut Row {
+    case.rows.get_mut(&id).unwrap()
+}
+
+#[test]
+fn good_runs_pass() {
+    for ok in [true, false] {
+        assert_eq!(breached(&good(id(ok))), []);
+    }
+}
+
+#[test]
+fn lost_jobs_are_seen() {
+    check_breach(Promise::NothingLost, |case, _| case.rows.clear());
+    for status in ["waiting", "accepted", "running", "ignored", "manual"] {
+        check_breach(Promise::NothingLost, |case, id| {
+            row(case, id).status = status.to_owned();
+            case.runs.clear();
+        });
+    }
+    // Of an INSERT that got no answer, too, once a worker may take it.
+    check_breach(Promise::NothingLost, |case, id| {
+        case.ledger.acknowledged.clear();
+        row(case, id).status = "waiting".to_owned();
+    });
+}
+
+#[test]
+fn second_runs_are_seen() {
+    check_breach(Promise::NothingTwice, |case, id| {
+        case.runs.push(run(id, 1, 200, 2_000));
+    });
+    check_breach(Promise::NothingTwice, |case, id| {
+        case.runs.push(run(id, 2, 200, 1_009));
+    });
+}
+
+#[test]
+fn an_attempt_after_a_killed_one_passes() {
+    let id = id(true);
+    let mut case = good(id);
+    case.runs.insert(0, run(id, 1, 50, 10));
+    case.runs[0].ended = false;
+    case.runs[1].attempt = 2;
+    let text = Plan::of(id, "quick").stdout(id, 2, 100);
+    row(&mut case, id).stdout = Some(text.clone());
+    case.ledger.answers[0].1.stdout = text;
+    let ownership = Ownership {
+        attempts: 2,
+        reason: Some("exit".to_owned()),
+    };
+    case.ownership.insert(id, ownership.clone());
+    assert_eq!(breached(&case), []);
+    case.ownership.get_mut(&id).unwrap().attempts = 1;
+    assert_eq!(
+        breached(&case),
+        [Promise::TrueVerdict],
+        "an attempt uncounted"
+    );
+}
+
+#[test]
+fn false_verdicts_are_seen() {
+    check_breach(Promise::TrueVerdict, |case, id| {
+        row(case, id).result = Some("fail".to_owned());
+    });
+    check_breach(Promise::TrueVerdict, |case, id| {
+        row(case, id).return_code = Some(3);
+    });
+    check_breach(Promise::TrueVerdict, |case, id| {
+        row(case, id).sig = Some("SIGKILL".to_owned());
+    });
+    check_breach(Promise::TrueVerdict, |case, id| {
+        row(case, id).stdout = Some(Plan::of(id, "quick").stdout(id, 1, 101));
+    });
+    check_breach(Promise::TrueVerdict, |case, id| row(case, id).stderr = None);
+    check_breach(Promise::TrueVerdict, |case, _| case.runs[0].ended = false);
+    check_breach(Promise::TrueVerdict, |case, _| case.runs.clear());
+    check_breach(Promise::TrueVerdict, |case, id| {
+        let orphaned = Ownership {
+            attempts: 1,
+            reason: Some("orphaned".to_owned()),
+        };
+        case.ownership.insert(id, orphaned);
+    });
+    check_breach(Promise::TrueVerdict, |case, id| {
+        row(case, id).status = "waiting".to_owned();
+    });
+    check_breach(Promise::TrueVerdict, |case, _| {
+        case.runs.push(run(999, 1, 5, 5_000));
+    });
+}
+
+#[test]
+fn crossed_limits_are_seen() {
+    check_breach(Promise::Limits, |case, _| {
+        case.runs.push(run(998, 1, 5, 1_005));
+    });
+    let mut apart = good(id(true));
+    apart.runs.push(run(998, 1, 5, 1_010));
+    assert!(
+        !breached(&apart).contains(&Promise::Limits),
+        "one after the other"
+    );
+}
+
+#[test]
+fn answers_that_differ_from_the_row_are_seen() {
+    check_breach(Promise::TrueAnswer, |case, _| {
+        case.ledger.answers[0].1.stderr.clear();
+    });
+    check_breach(Promise::TrueAnswer, |case, _| {
+        case.ledger.answers[0].1.result = "fail".to_owned();
+    });
+    check_breach(Promise::TrueAnswer, |case, id| {
+        row(case, id).status = "running".to_owned();
+    });
+}

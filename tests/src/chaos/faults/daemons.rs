@@ -1,0 +1,219 @@
+//! Faults of the daemons and of the links between them.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio::time::{Instant, sleep};
+
+use super::Outcome;
+use crate::Master;
+use crate::chaos::footprint::processes;
+use crate::chaos::line::Mode;
+use crate::chaos::random::Random;
+use crate::chaos::stage::{HOST_VARIABLE, LEASE, Stage, Worker};
+
+/// The longest job takes 2.5 s, the drain itself may take 60: more is a hang.
+const DRAIN_LIMIT: Duration = Duration::from_secs(40);
+
+/// What was lost with a host is somebody else's within a lease and this.
+const RESCUE_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) async fn master_killed(stage: &Stage, random: &mut Random) -> Outcome {
+    let mut master = stage.master.lock().await;
+    master.process.kill();
+    sleep(random.millis(0, 2_000)).await;
+    *master = Master::start(&stage.scratch, &stage.master_ini).await;
+    Outcome::default()
+}
+
+pub(super) async fn master_frozen(stage: &Stage, random: &mut Random) -> Outcome {
+    let mut master = stage.master.lock().await;
+    master.process.signal(Signal::STOP);
+    // Pings come every second here: three of them are missed in the longer cases.
+    sleep(random.millis(500, 5_000)).await;
+    master.process.signal(Signal::CONT);
+    Outcome::default()
+}
+
+pub(super) async fn links(stage: &Stage, random: &mut Random, mode: Mode) -> Outcome {
+    stage.master_line.set(mode);
+    sleep(random.millis(300, 5_000)).await;
+    stage.master_line.set(Mode::Open);
+    Outcome::default()
+}
+
+pub(super) async fn worker_drained(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    worker.daemon.process.signal(Signal::TERM);
+    let begun = Instant::now();
+    let mut ended = None;
+    while ended.is_none() && begun.elapsed() < DRAIN_LIMIT {
+        sleep(Duration::from_millis(10)).await;
+        ended = worker.daemon.process.ended();
+    }
+    let broken = match ended {
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!(
+            "{} was asked to end and ended with {status}",
+            worker.name
+        )),
+        None => {
+            worker.daemon.process.kill();
+            Some(format!(
+                "{} did not end within {DRAIN_LIMIT:?}",
+                worker.name
+            ))
+        }
+    };
+    worker.start_again(&stage.scratch).await;
+    Outcome {
+        worker: Some(number),
+        broken,
+        ..Outcome::default()
+    }
+}
+
+pub(super) async fn worker_killed(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    let held = held_by(stage, &worker).await;
+    worker.daemon.process.kill();
+    sleep(random.millis(0, 3_000)).await;
+    worker.start_again(&stage.scratch).await;
+    let rescue = rescued(stage, held).await;
+    Outcome {
+        worker: Some(number),
+        rescue: rescue.as_ref().ok().copied(),
+        broken: rescue.err(),
+        ..Outcome::default()
+    }
+}
+
+pub(super) async fn worker_frozen(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    worker.daemon.process.signal(Signal::STOP);
+    let extra = random.millis(500, 4_000);
+    sleep(if random.one_in(3) {
+        extra
+    } else {
+        LEASE + extra
+    })
+    .await;
+    worker.daemon.process.signal(Signal::CONT);
+    Outcome {
+        worker: Some(number),
+        ..Outcome::default()
+    }
+}
+
+pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    let held = held_by(stage, &worker).await;
+    end_host(&worker);
+    // Half the hosts come back at once, the others when everything has been rescued.
+    let rescue = if random.one_in(2) {
+        worker.daemon.process.kill();
+        worker.start_again(&stage.scratch).await;
+        rescued(stage, held).await
+    } else {
+        let rescue = rescued(stage, held).await;
+        worker.daemon.process.kill();
+        worker.start_again(&stage.scratch).await;
+        rescue
+    };
+    Outcome {
+        worker: Some(number),
+        rescue: rescue.as_ref().ok().copied(),
+        broken: rescue.err(),
+        ..Outcome::default()
+    }
+}
+
+/// Stops, then kills everything that the worker started, itself included: nothing on that host does
+/// anything after the first of them is gone.
+fn end_host(worker: &Worker) {
+    let mark = format!("{HOST_VARIABLE}={}", worker.host());
+    let of_host = |pid: &u32| {
+        let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        variables
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+    };
+    let mut all: Vec<u32> = Vec::new();
+    // Until nobody is new: a process may have started another one while we looked.
+    loop {
+        let new: Vec<u32> = processes()
+            .filter(of_host)
+            .filter(|pid| !all.contains(pid))
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        for pid in &new {
+            signal(*pid, Signal::STOP);
+        }
+        all.extend(new);
+    }
+    for pid in all {
+        signal(pid, Signal::KILL);
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process number"));
+    // It may have ended.
+    let _ = kill_process(pid.expect("not zero"), signal);
+}
+
+/// Claims that a worker holds: job and token.
+async fn held_by(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
+    let sql = format!(
+        "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
+         WHERE status IN ('accepted', 'running') AND worker LIKE '{}@%'",
+        worker.name
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(&stage.database.pool)
+        .await;
+    // With the database away there is nothing to compare with.
+    let rows = rows.unwrap_or_default();
+    rows.iter()
+        .map(|row| (row.get("id"), row.get("token")))
+        .collect()
+}
+
+/// Waits until none of these claims stands in an open row; says how long that took.
+async fn rescued(stage: &Stage, held: Vec<(u64, String)>) -> Result<Duration, String> {
+    let begun = Instant::now();
+    let mut left = held;
+    while !left.is_empty() {
+        let ids: Vec<String> = left.iter().map(|(id, _)| id.to_string()).collect();
+        let sql = format!(
+            "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
+             WHERE status IN ('accepted', 'running') AND id IN ({})",
+            ids.join(", ")
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        if let Ok(rows) = rows.fetch_all(&stage.database.pool).await {
+            left.retain(|(id, token)| {
+                rows.iter().any(|row| {
+                    row.get::<u64, _>("id") == *id
+                        && row.get::<Option<String>, _>("token").as_ref() == Some(token)
+                })
+            });
+        }
+        if begun.elapsed() > LEASE + RESCUE_LIMIT {
+            return Err(format!(
+                "after {:?} these claims still stand: {left:?}",
+                begun.elapsed()
+            ));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(begun.elapsed())
+}

@@ -1,0 +1,53 @@
+//! Faults of the machine that a worker runs on.
+
+use std::fs::File;
+use std::io::Write as _;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tokio::time::sleep;
+
+use super::Outcome;
+use crate::chaos::footprint::descriptors;
+use crate::chaos::random::Random;
+use crate::chaos::stage::Stage;
+
+/// A worker gets no descriptor beyond those it has, or one: no process can be started.
+pub(super) async fn few_descriptors(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let worker = stage.workers[number].lock().await;
+    let id = worker.daemon.process.id();
+    let pid = Pid::from_raw(i32::try_from(id).expect("a process number"));
+    let open = descriptors(id).expect("it runs") as u64;
+    let few = Rlimit {
+        current: Some(open + random.between(0, 1)),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let before = prlimit(pid, Resource::Nofile, few).expect("limit a process of ours");
+    sleep(random.millis(300, 2_000)).await;
+    prlimit(pid, Resource::Nofile, before).expect("lift the limit");
+    Outcome {
+        worker: Some(number),
+        ..Outcome::default()
+    }
+}
+
+/// The first worker's log lies on a disk that is full.
+pub(super) async fn log_disk_full(stage: &Stage, random: &mut Random) -> Outcome {
+    let _worker = stage.workers[0].lock().await;
+    let disk = stage.small_disk.as_ref().expect("only where there is one");
+    let path = disk.join("full");
+    let mut file = File::create(&path).expect("a file on the small disk");
+    let mut block: &[u8] = &[0; 4_096];
+    // To the last byte.
+    while !block.is_empty() {
+        if file.write_all(block).is_err() {
+            block = &block[..block.len() / 2];
+        }
+    }
+    sleep(random.millis(500, 2_000)).await;
+    std::fs::remove_file(&path).expect("make room again");
+    Outcome {
+        worker: Some(0),
+        ..Outcome::default()
+    }
+}

@@ -1,0 +1,280 @@
+//! What is done to a running system. Each fault begins, lasts and ends within one call; what comes
+//! after its end is measured by the suite.
+
+mod daemons;
+mod database;
+mod machine;
+
+use std::time::Duration;
+
+use super::options::{Options, Table};
+use super::random::Random;
+use super::stage::Stage;
+
+/// Faults that are about the same piece are never under way at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The database server.
+    Server,
+    /// The line to it.
+    DatabaseLine,
+    /// The master.
+    Master,
+    /// The line to it.
+    MasterLine,
+    /// A worker.
+    Worker,
+}
+
+/// One kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// kill -9 of the server, and its start.
+    DatabaseKilled,
+    /// SIGSTOP of the server.
+    DatabaseFrozen,
+    /// The server accepts no writes from workers.
+    ReadOnly,
+    /// An administrator kills the workers' connections.
+    ConnectionsKilled,
+    /// An administrator kills the workers' statements.
+    StatementsKilled,
+    /// An application locks the open rows.
+    RowsLocked,
+    /// An application changes open rows in the order that deadlocks.
+    Deadlocks,
+    /// The server's clock is an hour off.
+    ClockMoved,
+    /// All connections to the server break, and break again.
+    LineCut,
+    /// No connection to the server can be made.
+    LineClosed,
+    /// Everything to and from the server takes longer.
+    LineSlow,
+    /// Connections to the server stay, and nothing comes through.
+    LineStalled,
+    /// The server commits, and the worker never hears of it.
+    CommitAnswersLost,
+    /// A COMMIT never reaches the server.
+    CommitsLost,
+    /// kill -9 of the master, and its start.
+    MasterKilled,
+    /// SIGSTOP of the master.
+    MasterFrozen,
+    /// Links between master and workers break.
+    LinksCut,
+    /// Links stay, and nothing comes through.
+    LinksStalled,
+    /// SIGTERM of a worker under load, and its start.
+    WorkerDrained,
+    /// A worker may open one more file, and no second.
+    FewDescriptors,
+    /// The disk under a worker's log is full.
+    LogDiskFull,
+    /// kill -9 of a worker, its guard left alone, and its start.
+    WorkerKilled,
+    /// SIGSTOP of a worker for longer than a lease.
+    WorkerFrozen,
+    /// A worker, its guard and its jobs are gone at once.
+    PowerLost,
+}
+
+/// What a fault did, once it is over.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The worker that it was about: recovery is measured on that one.
+    pub worker: Option<usize>,
+    /// How often what it provokes was provoked, and what that is.
+    pub provoked: Option<(u64, &'static str)>,
+    /// How long it took until nothing stood in the rows of a host that was lost.
+    pub rescue: Option<Duration>,
+    /// Promises that it saw broken itself.
+    pub broken: Option<String>,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::DatabaseKilled,
+        Self::DatabaseFrozen,
+        Self::ReadOnly,
+        Self::ConnectionsKilled,
+        Self::StatementsKilled,
+        Self::RowsLocked,
+        Self::Deadlocks,
+        Self::ClockMoved,
+        Self::LineCut,
+        Self::LineClosed,
+        Self::LineSlow,
+        Self::LineStalled,
+        Self::CommitAnswersLost,
+        Self::CommitsLost,
+        Self::MasterKilled,
+        Self::MasterFrozen,
+        Self::LinksCut,
+        Self::LinksStalled,
+        Self::WorkerDrained,
+        Self::FewDescriptors,
+        Self::LogDiskFull,
+        Self::WorkerKilled,
+        Self::WorkerFrozen,
+        Self::PowerLost,
+    ];
+
+    /// What the table of a run calls it; `--only` looks here.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DatabaseKilled => "database: kill -9, restart",
+            Self::DatabaseFrozen => "database: SIGSTOP",
+            Self::ReadOnly => "database: read-only",
+            Self::ConnectionsKilled => "database: KILL of connections",
+            Self::StatementsKilled => "database: KILL QUERY",
+            Self::RowsLocked => "database: rows locked by others",
+            Self::Deadlocks => "database: deadlocks",
+            Self::ClockMoved => "database: clock an hour off",
+            Self::LineCut => "line to database: cut again and again",
+            Self::LineClosed => "line to database: closed",
+            Self::LineSlow => "line to database: slow",
+            Self::LineStalled => "line to database: stalled",
+            Self::CommitAnswersLost => "line to database: answer to COMMIT lost",
+            Self::CommitsLost => "line to database: COMMIT lost",
+            Self::MasterKilled => "master: kill -9, restart",
+            Self::MasterFrozen => "master: SIGSTOP",
+            Self::LinksCut => "links to master: cut",
+            Self::LinksStalled => "links to master: stalled",
+            Self::WorkerDrained => "worker: SIGTERM, restart",
+            Self::FewDescriptors => "worker: no file descriptors",
+            Self::LogDiskFull => "worker: disk full under the log",
+            Self::WorkerKilled => "worker: kill -9, restart",
+            Self::WorkerFrozen => "worker: SIGSTOP beyond the lease",
+            Self::PowerLost => "host: power lost",
+        }
+    }
+
+    /// What it is about.
+    pub fn piece(self) -> Piece {
+        match self {
+            Self::DatabaseKilled
+            | Self::DatabaseFrozen
+            | Self::ReadOnly
+            | Self::ConnectionsKilled
+            | Self::StatementsKilled
+            | Self::RowsLocked
+            | Self::Deadlocks
+            | Self::ClockMoved => Piece::Server,
+            Self::LineCut
+            | Self::LineClosed
+            | Self::LineSlow
+            | Self::LineStalled
+            | Self::CommitAnswersLost
+            | Self::CommitsLost => Piece::DatabaseLine,
+            Self::MasterKilled | Self::MasterFrozen => Piece::Master,
+            Self::LinksCut | Self::LinksStalled => Piece::MasterLine,
+            Self::WorkerDrained
+            | Self::FewDescriptors
+            | Self::LogDiskFull
+            | Self::WorkerKilled
+            | Self::WorkerFrozen
+            | Self::PowerLost => Piece::Worker,
+        }
+    }
+
+    /// Why it cannot be done in this run, if it cannot.
+    pub fn impossible(self, stage: &Stage) -> Option<&'static str> {
+        match self {
+            Self::WorkerKilled | Self::WorkerFrozen | Self::PowerLost
+                if stage.table == Table::Minimal =>
+            {
+                Some("needs the ownership columns (--table full)")
+            }
+            Self::ClockMoved if stage.clock.is_none() => Some("libfaketime is not installed"),
+            Self::LogDiskFull if stage.small_disk.is_none() => {
+                Some("needs root, to mount a small file system")
+            }
+            _ => None,
+        }
+    }
+
+    /// Does it, from beginning to end.
+    pub async fn inflict(self, stage: &Stage, random: &mut Random) -> Outcome {
+        match self {
+            Self::DatabaseKilled => database::killed(stage, random).await,
+            Self::DatabaseFrozen => database::frozen(stage, random).await,
+            Self::ReadOnly => database::read_only(stage, random).await,
+            Self::ConnectionsKilled => database::kills(stage, random, "KILL").await,
+            Self::StatementsKilled => database::kills(stage, random, "KILL QUERY").await,
+            Self::RowsLocked => database::rows_locked(stage, random).await,
+            Self::Deadlocks => database::deadlocks(stage, random).await,
+            Self::ClockMoved => database::clock_moved(stage, random).await,
+            Self::LineCut => database::line_cut(stage, random).await,
+            Self::LineClosed => database::line(stage, random, super::line::Mode::Cut).await,
+            Self::LineSlow => {
+                let slow = super::line::Mode::Slow(random.millis(10, 80));
+                database::line(stage, random, slow).await
+            }
+            Self::LineStalled => database::line(stage, random, super::line::Mode::Stalled).await,
+            Self::CommitAnswersLost => {
+                let mode = super::line::Mode::LosesCommitAnswers;
+                database::commits(stage, random, mode, "answers lost").await
+            }
+            Self::CommitsLost => {
+                let mode = super::line::Mode::LosesCommits;
+                database::commits(stage, random, mode, "COMMITs lost").await
+            }
+            Self::MasterKilled => daemons::master_killed(stage, random).await,
+            Self::MasterFrozen => daemons::master_frozen(stage, random).await,
+            Self::LinksCut => daemons::links(stage, random, super::line::Mode::Cut).await,
+            Self::LinksStalled => daemons::links(stage, random, super::line::Mode::Stalled).await,
+            Self::WorkerDrained => daemons::worker_drained(stage, random).await,
+            Self::FewDescriptors => machine::few_descriptors(stage, random).await,
+            Self::LogDiskFull => machine::log_disk_full(stage, random).await,
+            Self::WorkerKilled => daemons::worker_killed(stage, random).await,
+            Self::WorkerFrozen => daemons::worker_frozen(stage, random).await,
+            Self::PowerLost => daemons::power_lost(stage, random).await,
+        }
+    }
+}
+
+/// Draws faults: every kind once, in random order, then again.
+#[derive(Debug)]
+pub struct Deck {
+    kinds: Vec<Fault>,
+    left: Vec<Fault>,
+}
+
+impl Deck {
+    /// Of what is possible and asked for.
+    pub fn new(stage: &Stage, options: &Options) -> Self {
+        let wanted = |fault: &Fault| match &options.only {
+            Some(only) => fault.name().contains(only.as_str()),
+            None => true,
+        };
+        let possible = |fault: &Fault| fault.impossible(stage).is_none() && wanted(fault);
+        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(possible).collect();
+        assert!(!kinds.is_empty(), "no fault is left to inflict");
+        Self {
+            kinds,
+            left: Vec::new(),
+        }
+    }
+
+    /// The next faults: one, or in one of four cases two at once.
+    pub fn draw(&mut self, random: &mut Random) -> Vec<Fault> {
+        let mut drawn = vec![self.next(random)];
+        if random.one_in(4) {
+            let other = |fault: &Fault| fault.piece() != drawn[0].piece();
+            if let Some(at) = self.left.iter().rposition(other) {
+                drawn.push(self.left.remove(at));
+            }
+        }
+        drawn
+    }
+
+    fn next(&mut self, random: &mut Random) -> Fault {
+        if self.left.is_empty() {
+            self.left = self.kinds.clone();
+            random.shuffle(&mut self.left);
+        }
+        self.left.pop().expect("just filled")
+    }
+}

@@ -1,0 +1,63 @@
+//! What a job of the suite does: decided by its id and target alone, so that the job itself and
+//! the checker agree without a word between them.
+
+use std::fmt::Write as _;
+
+use super::random::Random;
+
+/// The targets, and how many slots each worker has for them.
+pub const TARGETS: [(&str, u32); 3] = [("quick", 6), ("slow", 3), ("loud", 2)];
+
+/// A line of a loud job: characters of two and three bytes stand at every offset of a read.
+const LOUD_LINE: &str =
+    "Zeile mit Ümläuten, Ελληνικά und 漢字, damit kein Lesen an einer Grenze endet\n";
+
+/// What a job is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How long it works, in milliseconds.
+    pub millis: u64,
+    /// The code that it ends with.
+    pub code: u8,
+    /// How many lines it prints beside the first.
+    pub lines: usize,
+}
+
+impl Plan {
+    /// The plan of job `id` of `target`.
+    pub fn of(id: u64, target: &str) -> Self {
+        let mut random = Random::new(id);
+        let millis = match target {
+            "slow" => random.between(300, 2_500),
+            _ => random.between(1, 30),
+        };
+        let code = if random.one_in(11) {
+            u8::try_from(random.between(1, 120)).expect("an exit code")
+        } else {
+            0
+        };
+        let lines = match target {
+            "loud" => random.index(1_000),
+            _ => 0,
+        };
+        Self {
+            millis,
+            code,
+            lines,
+        }
+    }
+
+    /// What attempt `attempt` of job `id`, run by process `pid`, prints to standard output. No
+    /// two runs print the same.
+    pub fn stdout(&self, id: u64, attempt: u32, pid: u32) -> String {
+        let mut text = String::with_capacity(64 + self.lines * LOUD_LINE.len());
+        writeln!(text, "job {id} attempt {attempt} process {pid}").expect("write to a string");
+        text.extend(std::iter::repeat_n(LOUD_LINE, self.lines));
+        text
+    }
+
+    /// The same for standard error.
+    pub fn stderr(id: u64, pid: u32) -> String {
+        format!("{pid} worked on {id}\n")
+    }
+}

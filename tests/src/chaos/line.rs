@@ -1,0 +1,232 @@
+//! A TCP line that can be cut, slowed, stalled, and cut at exactly one moment: after the server
+//! has got a COMMIT and answered it, before the client has read the answer.
+//!
+//! For that last one it reads just enough of the MySQL protocol: a client's packets begin with
+//! three bytes of length, one number and the command; 3 is a query in plain text. Lines to anything
+//! else never use these two modes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A server that does not answer a COMMIT within this is frozen: the line is cut all the same.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the line does to what passes over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Hands everything on.
+    Open,
+    /// Closes every connection, new ones at once.
+    Cut,
+    /// Hands everything on later.
+    Slow(Duration),
+    /// Keeps connections, hands nothing on.
+    Stalled,
+    /// Hands a COMMIT to the server and closes both sides once the server has answered.
+    LosesCommitAnswers,
+    /// Closes both sides instead of handing a COMMIT to the server.
+    LosesCommits,
+}
+
+/// What a relay must know at every moment.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    mode: Mode,
+    /// How often all connections were cut: a connection of an earlier time ends.
+    cuts: u64,
+}
+
+/// A relay on 127.0.0.1. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Line {
+    /// Where it listens.
+    pub port: u16,
+    state: watch::Sender<State>,
+    lost: Arc<AtomicU32>,
+    _relays: JoinSet<()>,
+}
+
+impl Line {
+    /// A line to `server`, which need not listen yet.
+    pub async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port for a line");
+        let port = listener.local_addr().expect("its address").port();
+        let state = watch::Sender::new(State {
+            mode: Mode::Open,
+            cuts: 0,
+        });
+        let lost = Arc::new(AtomicU32::new(0));
+        let mut relays = JoinSet::new();
+        let (states, count) = (state.subscribe(), lost.clone());
+        relays.spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.expect("accept");
+                open.spawn(relay(client, server, states.clone(), count.clone()));
+                while open.try_join_next().is_some() {}
+            }
+        });
+        Self {
+            port,
+            state,
+            lost,
+            _relays: relays,
+        }
+    }
+
+    /// From now on.
+    pub fn set(&self, mode: Mode) {
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.cuts += u64::from(mode == Mode::Cut);
+        });
+    }
+
+    /// Closes every connection; new ones are served.
+    pub fn cut_once(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// How many COMMITs, or answers to one, have been lost so far.
+    pub fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+async fn relay(
+    mut client: TcpStream,
+    server: SocketAddr,
+    mut states: watch::Receiver<State>,
+    lost: Arc<AtomicU32>,
+) {
+    let born = *states.borrow_and_update();
+    if born.mode == Mode::Cut {
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut packets = Packets::default();
+    loop {
+        let State { mode, cuts } = *states.borrow_and_update();
+        if cuts != born.cuts {
+            return;
+        }
+        let stalled = mode == Mode::Stalled;
+        let passed = tokio::select! {
+            biased;
+            changed = states.changed() => changed.map_err(|_| ()),
+            read = client.read(&mut asked), if !stalled => {
+                let Ok(count @ 1..) = read else { return };
+                let commits = packets.commits(&asked[..count]);
+                if commits && mode == Mode::LosesCommits {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                let passed = hand_on(&asked[..count], &mut server, mode).await;
+                if commits && mode == Mode::LosesCommitAnswers {
+                    let answer = tokio::time::timeout(COMMIT_LIMIT, server.read(&mut answered));
+                    if let Ok(Ok(1..)) = answer.await {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return;
+                }
+                passed
+            }
+            read = server.read(&mut answered), if !stalled => {
+                let Ok(count @ 1..) = read else { return };
+                hand_on(&answered[..count], &mut client, mode).await
+            }
+        };
+        if passed.is_err() {
+            return;
+        }
+    }
+}
+
+async fn hand_on(bytes: &[u8], to: &mut TcpStream, mode: Mode) -> Result<(), ()> {
+    if let Mode::Slow(delay) = mode {
+        tokio::time::sleep(delay).await;
+    }
+    to.write_all(bytes).await.map_err(|_| ())
+}
+
+/// Where the packets of a client begin.
+#[derive(Debug, Default)]
+struct Packets {
+    /// The header and the payload's first bytes of the packet under way.
+    start: Vec<u8>,
+    /// How much of its payload is still to come.
+    rest: usize,
+}
+
+impl Packets {
+    const HEADER: usize = 4;
+    const QUERY: u8 = 3;
+    const COMMIT: &'static [u8] = b"COMMIT";
+
+    /// Whether one of the packets that end in `bytes` is a COMMIT.
+    fn commits(&mut self, mut bytes: &[u8]) -> bool {
+        let mut found = false;
+        while let Some((byte, more)) = bytes.split_first() {
+            if self.start.len() < Self::HEADER {
+                self.start.push(*byte);
+                bytes = more;
+                if let [a, b, c, _] = self.start[..] {
+                    self.rest = usize::from(a) | usize::from(b) << 8 | usize::from(c) << 16;
+                }
+            } else {
+                let taken = self.rest.min(bytes.len());
+                let room = (Self::HEADER + 1 + Self::COMMIT.len() + 1) - self.start.len();
+                self.start.extend(&bytes[..taken.min(room)]);
+                self.rest -= taken;
+                bytes = &bytes[taken..];
+            }
+            if self.start.len() >= Self::HEADER && self.rest == 0 {
+                found |= matches!(self.start.get(Self::HEADER..), Some([Self::QUERY, text @ ..]) if text == Self::COMMIT);
+                self.start.clear();
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        [&length[..3], &[0], payload].concat()
+    }
+
+    #[test]
+    fn finds_a_commit_among_other_packets_however_they_are_cut() {
+        let long = packet(&vec![7; 70_000]);
+        let talk = [
+            packet(b"\x03SELECT 1"),
+            long,
+            packet(b""),
+            packet(b"\x03COMMIT"),
+        ]
+        .concat();
+        for size in [1, 3, 4, 5, 11, 1_000, talk.len()] {
+            let mut packets = Packets::default();
+            let found = talk.chunks(size).filter(|part| packets.commits(part));
+            assert_eq!(found.count(), 1, "parts of {size}");
+        }
+        for other in [&b"\x03COMMIT WORK"[..], b"\x03COMMI", b"\x17COMMIT", b""] {
+            assert!(!Packets::default().commits(&packet(other)), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The applications: they insert jobs, poke, and wait for manual ones, whatever happens to the rest.
+//!
+//! An insert counts once the database has acknowledged it. A manual run that was refused, or whose
+//! answer got lost, is asked for again until its row is done.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::mysql::MySqlPool;
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::job::TARGETS;
+use super::options::Table;
+use super::random::Random;
+use super::record::{Answer, SharedLedger};
+use super::stage::Stage;
+use crate::wire::Wire;
+
+const INSERTERS: u64 = 3;
+const WAITERS: u64 = 2;
+
+/// Above so many open jobs the inserters rest: an outage must not be followed by an hour of work.
+const MAX_OPEN: usize = 300;
+
+/// After a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that hears nothing for so long asks again; the longest jobs take 2.5 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Applications at work. They end when this is dropped.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ledger: SharedLedger,
+    pool: MySqlPool,
+    table: Table,
+    master: SocketAddr,
+    workers: Vec<SocketAddr>,
+    rate: u64,
+    resting: AtomicBool,
+    /// Clients in the middle of something.
+    busy: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl Load {
+    /// Starts them: about `rate` jobs a second.
+    pub fn start(stage: &Stage, ledger: &SharedLedger, rate: u64, random: &mut Random) -> Self {
+        let shared = Arc::new(Shared {
+            ledger: ledger.clone(),
+            pool: stage.database.pool.clone(),
+            table: stage.table,
+            master: stage.master_addr(),
+            workers: stage.worker_addrs.clone(),
+            rate,
+            resting: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        });
+        let mut tasks = JoinSet::new();
+        for _ in 0..INSERTERS {
+            tasks.spawn(insert(shared.clone(), random.fork()));
+        }
+        for _ in 0..WAITERS {
+            tasks.spawn(wait_for_manual_jobs(shared.clone(), random.fork()));
+        }
+        tasks.spawn(count_open(shared.clone()));
+        Self { shared, tasks }
+    }
+
+    /// Nothing new from now on; what was begun is ended.
+    pub fn rest(&self) {
+        self.shared.resting.store(true, Ordering::SeqCst);
+    }
+
+    /// Goes on after [`Self::rest`].
+    pub fn go_on(&self) {
+        self.shared.resting.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether nobody is in the middle of something.
+    pub fn is_idle(&self) -> bool {
+        self.shared.busy.load(Ordering::SeqCst) == 0
+    }
+
+    /// What went wrong in the applications themselves: none of them may end.
+    pub fn failure(&mut self) -> Option<String> {
+        let ended = self.tasks.try_join_next()?;
+        Some(format!("an application of the suite ended: {ended:?}"))
+    }
+}
+
+/// Jobs that are neither done nor waiting for a person; `None` while the database cannot say.
+pub async fn open_jobs(pool: &MySqlPool) -> Option<Vec<u64>> {
+    let sql = "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE status IN ('waiting', 'accepted', 'running')";
+    let rows = sqlx::query(sql).fetch_all(pool).await.ok()?;
+    Some(rows.iter().map(|row| row.get("id")).collect())
+}
+
+impl Shared {
+    fn rests(&self) -> bool {
+        self.resting.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there may be new jobs, and says that somebody is busy; drop it when done.
+    async fn begin(self: &Arc<Self>) -> Busy {
+        loop {
+            // Busy first: whoever calls for rest and finds nobody busy can rely on it.
+            let busy = Busy::new(self);
+            if !self.rests() && self.open.load(Ordering::Relaxed) < MAX_OPEN {
+                return busy;
+            }
+            drop(busy);
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Inserts jobs; their ids once the database has acknowledged them all.
+    async fn add(
+        &self,
+        count: usize,
+        target: &'static str,
+        status: &str,
+        random: &mut Random,
+    ) -> Option<Vec<u64>> {
+        let (columns, values) = match self.table {
+            Table::Minimal => ("", String::new()),
+            Table::Full => (", max_attempts", format!(", {}", random.between(1, 3))),
+        };
+        let row = format!("('{target}', '{status}', UNIX_TIMESTAMP(){values})");
+        let rows = vec![row; count].join(", ");
+        let sql = format!("INSERT INTO jobs (target, status, time_created{columns}) VALUES {rows}");
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await;
+        let mut ledger = self.ledger.lock().expect("the ledger");
+        if let Ok(done) = done {
+            let first = done.last_insert_id();
+            let ids: Vec<u64> = (first..first + count as u64).collect();
+            ledger
+                .acknowledged
+                .extend(ids.iter().map(|id| (*id, target)));
+            Some(ids)
+        } else {
+            ledger.unacknowledged += 1;
+            None
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Busy(Arc<Shared>);
+
+impl Busy {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.busy.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One job in twenty is slow, two are loud.
+fn target(random: &mut Random) -> &'static str {
+    match random.index(20) {
+        0 => TARGETS[1].0,
+        1 | 2 => TARGETS[2].0,
+        _ => TARGETS[0].0,
+    }
+}
+
+async fn insert(shared: Arc<Shared>, mut random: Random) {
+    loop {
+        let busy = shared.begin().await;
+        let count = random.between(1, 12);
+        let target = target(&mut random);
+        let few = usize::try_from(count).expect("few");
+        let added = shared.add(few, target, "waiting", &mut random).await;
+        // Some applications never poke; then the worker looks for itself.
+        if added.is_some() && !random.one_in(4) {
+            let _ = request(shared.master, "poke", json!({"targets": [target]})).await;
+        }
+        drop(busy);
+        let pause = if added.is_some() {
+            Duration::from_millis(count * 1_000 * INSERTERS / shared.rate)
+        } else {
+            PAUSE
+        };
+        sleep(pause).await;
+    }
+}
+
+async fn wait_for_manual_jobs(shared: Arc<Shared>, mut random: Random) {
+    loop {
+        let busy = shared.begin().await;
+        let count = random.index(4) + 1;
+        let target = target(&mut random);
+        if let Some(mut ids) = shared.add(count, target, "manual", &mut random).await {
+            while !ids.is_empty() {
+                let answered = run_manual(&shared, &ids, target, &mut random).await;
+                if answered < ids.len() {
+                    sleep(PAUSE).await;
+                    shared.ledger.lock().expect("the ledger").asked_again += 1;
+                }
+                ids = not_done(&shared.pool, ids).await;
+            }
+        }
+        drop(busy);
+        sleep(random.millis(50, 400)).await;
+    }
+}
+
+/// Asks the master, or a worker itself, to run the jobs; returns how many it answered for.
+async fn run_manual(shared: &Shared, ids: &[u64], target: &str, random: &mut Random) -> usize {
+    let answer = if random.one_in(3) {
+        let worker = shared.workers[random.index(shared.workers.len())];
+        request(worker, "run-manual", json!({"ids": ids})).await
+    } else {
+        let jobs: Vec<Value> = ids
+            .iter()
+            .map(|id| json!({"id": id, "target": target}))
+            .collect();
+        request(shared.master, "run-manual", json!({"jobs": jobs})).await
+    };
+    let Some(jobs) = answer
+        .as_ref()
+        .and_then(|answer| answer["data"]["jobs"].as_object())
+    else {
+        return 0;
+    };
+    let mut ledger = shared.ledger.lock().expect("the ledger");
+    for (id, job) in jobs {
+        let text = |key: &str| job[key].as_str().map(str::to_owned);
+        let answer = Answer {
+            result: text("result").unwrap_or_default(),
+            code: job["code"].as_i64(),
+            signal: text("signal"),
+            stdout: text("stdout").unwrap_or_default(),
+            stderr: text("stderr").unwrap_or_default(),
+        };
+        let id = id.parse().expect("ids are numbers");
+        ledger.answers.push((id, answer));
+    }
+    jobs.len()
+}
+
+/// Those of `ids` that are not done, as far as the database can say.
+async fn not_done(pool: &MySqlPool, ids: Vec<u64>) -> Vec<u64> {
+    let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+    let sql = format!(
+        "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE id IN ({}) AND status <> 'done'",
+        list.join(", ")
+    );
+    match sqlx::query(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_all(pool)
+        .await
+    {
+        Ok(rows) => rows.iter().map(|row| row.get("id")).collect(),
+        Err(_) => ids,
+    }
+}
+
+async fn count_open(shared: Arc<Shared>) {
+    loop {
+        if let Some(open) = open_jobs(&shared.pool).await {
+            shared.open.store(open.len(), Ordering::Relaxed);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// One request on a connection of its own; `None` where no answer came.
+pub async fn request(addr: SocketAddr, kind: &str, data: Value) -> Option<Value> {
+    let exchange = async {
+        let stream = TcpStream::connect(addr).await.ok()?;
+        let mut wire = Wire::over(stream);
+        let text = json!([0, {"no": 1, "type": kind, "data": data}]).to_string();
+        wire.try_send(&[text.as_bytes(), &[crate::wire::EOT]].concat())
+            .await
+            .ok()?;
+        let frame = wire.next().await?;
+        let message: Value = serde_json::from_str(&frame).ok()?;
+        Some(message[1].clone())
+    };
+    timeout(ANSWER_LIMIT, exchange).await.ok()?
+}

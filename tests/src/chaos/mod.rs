@@ -1,0 +1,28 @@
+//! The chaos suite: real daemons and a real database under load and faults, judged from outside.
+//!
+//! ```text
+//! load ──INSERT──> database <──line── jobd ×3 ──> chaos-job ──> witness's file
+//!   └──poke, run-manual──> jobd-master <──line──┘                     │
+//!   └──> ledger ───────────────> checker <──────── observer <─────────┘
+//! ```
+//!
+//! - [`options`] what was asked for, [`random`] the seed's numbers;
+//! - [`stage`] the server, the daemons and the [`line`]s between them; [`load`] the applications;
+//! - [`faults`] what is done to them;
+//! - [`record`] what was seen, [`checker`] (pure) what of it must not be;
+//! - [`suite`] one run from start to verdict, [`report`] its table.
+//!
+//! It must not ask jobd what happened: it believes the witness, the kernel and the table.
+
+pub mod checker;
+pub mod faults;
+pub mod footprint;
+pub mod job;
+pub mod line;
+pub mod load;
+pub mod options;
+pub mod random;
+pub mod record;
+pub mod report;
+pub mod stage;
+pub mod suite;

@@ -1,0 +1,53 @@
+//! What a run of the suite is asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Which table the jobs stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Table {
+    /// `sql/mysql/jobs-minimal.sql`. Nobody can tell whose a row is, so workers are never killed.
+    Minimal,
+    /// `sql/mysql/jobs.sql`: ownership, so that workers are killed and frozen too.
+    Full,
+}
+
+/// Puts jobd under load and faults, and fails when a promise was not kept.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tests/chaos/run", version, max_term_width = 100)]
+pub struct Options {
+    /// How long faults go on. Start, last jobs and checks come on top: up to two minutes
+    #[arg(long, default_value_t = 1.0, value_parser = minutes)]
+    pub minutes: f64,
+    /// Repeats the faults of a run. Without it a new one is drawn and printed
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The table
+    #[arg(long, value_enum, default_value = "minimal")]
+    pub table: Table,
+    /// Jobs a second that the applications insert, about
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=1_000))]
+    pub rate: u64,
+    /// Only faults whose names contain this
+    #[arg(long)]
+    pub only: Option<String>,
+    /// A small file system of this run's own, to be filled up (tests/chaos/run makes it)
+    #[arg(long, hide = true)]
+    pub small_disk: Option<PathBuf>,
+}
+
+impl Options {
+    /// How long faults go on.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if (0.1..=600.0).contains(&minutes) => Ok(minutes),
+        _ => Err("must be a number from 0.1 to 600".to_owned()),
+    }
+}

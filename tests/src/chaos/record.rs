@@ -1,0 +1,191 @@
+//! The suite's own books: which inserts the database acknowledged, what waiters were answered, and
+//! which processes ran, told by the witness and, where a process was killed, by the kernel.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::witness::{self, boot_ns};
+
+/// How often the open runs are looked at: an overlap that is shorter than this and in which the
+/// first run was killed could be missed.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What a client that waited for a manual job was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `result`
+    pub result: String,
+    /// `code`
+    pub code: Option<i64>,
+    /// `signal`
+    pub signal: Option<String>,
+    /// `stdout`
+    pub stdout: String,
+    /// `stderr`
+    pub stderr: String,
+}
+
+/// What the inserters know.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Target of each job whose INSERT was acknowledged.
+    pub acknowledged: BTreeMap<u64, &'static str>,
+    /// Answers to manual runs.
+    pub answers: Vec<(u64, Answer)>,
+    /// Refusals and lost answers of manual runs, which were asked again.
+    pub asked_again: u64,
+    /// INSERTs that ended in an error: their rows may exist.
+    pub unacknowledged: u64,
+}
+
+/// The ledger, shared by the inserters.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// One process that ran a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The job.
+    pub id: u64,
+    /// `JOBD_ATTEMPT`.
+    pub attempt: u32,
+    /// The worker's name.
+    pub worker: String,
+    /// The process that started it.
+    pub parent: u32,
+    /// The job's target.
+    pub target: String,
+    /// The process.
+    pub pid: u32,
+    /// When it began, by the boot clock.
+    pub begin_ns: u64,
+    /// Until when it is known to have lived: its own last line, or the last time that it was seen.
+    pub until_ns: u64,
+    /// Whether it came to its own end.
+    pub ended: bool,
+}
+
+/// Reads the witness's file while it grows, and looks after processes that say nothing more.
+#[derive(Debug)]
+pub struct Observer {
+    seen: Arc<Mutex<Seen>>,
+    _task: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    path: PathBuf,
+    read: u64,
+    half_line: String,
+    runs: Vec<Run>,
+    /// Runs without an end, by their process, and when that process started by the kernel.
+    open: HashMap<u32, (usize, Option<String>)>,
+    last_begin: HashMap<String, u64>,
+}
+
+impl Observer {
+    /// Watches the witness's file at `path`.
+    pub fn start(path: PathBuf) -> Self {
+        let seen = Arc::new(Mutex::new(Seen {
+            path,
+            ..Seen::default()
+        }));
+        let mut task = JoinSet::new();
+        let shared = seen.clone();
+        task.spawn(async move {
+            loop {
+                shared.lock().expect("the observer's notes").look();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        Self { seen, _task: task }
+    }
+
+    /// Everything that ran so far.
+    pub fn runs(&self) -> Vec<Run> {
+        let mut seen = self.seen.lock().expect("the observer's notes");
+        seen.look();
+        seen.runs.clone()
+    }
+
+    /// How many jobs run now.
+    pub fn running(&self) -> usize {
+        let mut seen = self.seen.lock().expect("the observer's notes");
+        seen.look();
+        seen.open.len()
+    }
+
+    /// When a job of `worker` began last, by the boot clock.
+    pub fn last_begin(&self, worker: &str) -> u64 {
+        let seen = self.seen.lock().expect("the observer's notes");
+        seen.last_begin.get(worker).copied().unwrap_or(0)
+    }
+}
+
+impl Seen {
+    fn look(&mut self) {
+        // The processes first: one that ends now still has its last line read below.
+        let mut dead = Vec::new();
+        for (pid, (run, started)) in &mut self.open {
+            match started_at(*pid) {
+                Some(at) if started.get_or_insert_with(|| at.clone()) == &at => {
+                    self.runs[*run].until_ns = boot_ns();
+                }
+                _ => dead.push(*pid),
+            }
+        }
+        self.read_lines();
+        for pid in dead {
+            self.open.remove(&pid);
+        }
+    }
+
+    fn read_lines(&mut self) {
+        let mut text = std::mem::take(&mut self.half_line);
+        let mut file = File::open(&self.path).expect("the witness's file");
+        file.seek(SeekFrom::Start(self.read)).expect("seek");
+        self.read += file.read_to_string(&mut text).expect("lines") as u64;
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        self.half_line = text.split_off(whole);
+        for line in text.lines() {
+            let event = witness::parse(line);
+            if event.begins {
+                self.last_begin.insert(event.worker.clone(), event.at_ns);
+                self.open.insert(event.pid, (self.runs.len(), None));
+                self.runs.push(Run {
+                    id: event.id,
+                    attempt: event.attempt,
+                    worker: event.worker,
+                    parent: event.parent,
+                    target: event.target,
+                    pid: event.pid,
+                    begin_ns: event.at_ns,
+                    until_ns: event.at_ns,
+                    ended: false,
+                });
+            } else if let Some((run, _)) = self.open.remove(&event.pid) {
+                let run = &mut self.runs[run];
+                assert_eq!((run.id, run.pid), (event.id, event.pid), "a mixed line");
+                run.until_ns = event.at_ns;
+                run.ended = true;
+            } else {
+                panic!("the end of a run without a beginning: {line}");
+            }
+        }
+    }
+}
+
+/// When process `pid` started (field 22 of its stat), or `None` where it does not run any more.
+fn started_at(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; state and the rest stand behind it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?;
+    (!matches!(state, "Z" | "X")).then(|| started.to_owned())
+}

@@ -1,0 +1,256 @@
+//! What the faults happen to: a server, a master, three workers, and the lines between them.
+//!
+//! Each piece stands behind a lock of its own, so that two faults can be under way at once as long
+//! as they are about different pieces.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::job::TARGETS;
+use super::line::Line;
+use super::options::{Options, Table};
+use crate::programs::{self, Daemon};
+use crate::server::Durability;
+use crate::{Database, Ini, Master, Scratch, Server, WitnessLog};
+
+/// The workers.
+pub const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
+
+/// The account that workers use: it may do what they need and no more, so that a read-only server is
+/// read-only to them.
+pub const ACCOUNT: &str = "chaos_worker";
+
+/// The lease on the full table: short, so that many end within a run.
+pub const LEASE: Duration = Duration::from_secs(6);
+
+/// Names the host that a worker and everything it starts belong to.
+pub const HOST_VARIABLE: &str = "JOBD_CHAOS_HOST";
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its name.
+    pub name: &'static str,
+    /// Its config.
+    pub ini: Ini,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// It, running.
+    pub daemon: Daemon,
+    host: String,
+}
+
+impl Worker {
+    fn launch(scratch: &Scratch, name: &'static str, ini: Ini) -> Self {
+        let host = programs::unique_name(name);
+        let variables = [(HOST_VARIABLE, host.as_str())];
+        let daemon = Daemon::launch_under(&programs::path("jobd"), scratch, &ini, &variables);
+        Self {
+            name,
+            ini,
+            addr: daemon.addr,
+            daemon,
+            host,
+        }
+    }
+
+    /// Starts it again after its end, and waits until it listens.
+    pub async fn start_again(&mut self, scratch: &Scratch) {
+        *self = Self::launch(scratch, self.name, self.ini.clone());
+        self.daemon.listening().await;
+    }
+
+    /// What [`HOST_VARIABLE`] says in everything that it started.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// A clock that can be set for one process alone, by libfaketime.
+#[derive(Debug)]
+pub struct Clock {
+    file: PathBuf,
+}
+
+impl Clock {
+    fn library() -> Option<PathBuf> {
+        let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+        folders
+            .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|library| library.exists())
+    }
+
+    /// How many seconds it is wrong from now on; a second may pass until that is noticed.
+    pub fn set(&self, wrong_by: i64) {
+        // Renamed, so that nobody reads half a number.
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, format!("{wrong_by:+}\n")).expect("write the clock's file");
+        std::fs::rename(&new, &self.file).expect("put the clock's file in place");
+    }
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Stage {
+    /// The database server.
+    pub server: Mutex<Server>,
+    /// Its clock, where libfaketime is installed.
+    pub clock: Option<Clock>,
+    /// The database, reached without a line.
+    pub database: Database,
+    /// Which table it holds.
+    pub table: Table,
+    /// From the workers to the server.
+    pub database_line: Line,
+    /// The master.
+    pub master: Mutex<Daemon>,
+    /// The master's config.
+    pub master_ini: Ini,
+    /// From the workers to the master.
+    pub master_line: Line,
+    /// The workers, as in [`WORKERS`].
+    pub workers: Vec<Mutex<Worker>>,
+    /// Where workers listen.
+    pub worker_addrs: Vec<SocketAddr>,
+    /// What the jobs say.
+    pub witness: WitnessLog,
+    /// A file system that the first worker logs to, to be filled up.
+    pub small_disk: Option<PathBuf>,
+    /// Configs and logs. Last, so that it goes after those who write into it.
+    pub scratch: Scratch,
+}
+
+impl Stage {
+    /// Starts everything.
+    pub async fn start(options: &Options) -> Self {
+        let scratch = Scratch::new();
+        let (server, clock) = server(&scratch).await;
+        let database = server.database().await;
+        database.run(&table(options.table)).await;
+        for statement in [
+            format!("CREATE USER '{ACCOUNT}'@'%' IDENTIFIED BY 'x'"),
+            format!(
+                "GRANT SELECT, UPDATE ON `{}`.* TO '{ACCOUNT}'@'%'",
+                database.name
+            ),
+        ] {
+            database.run(&statement).await;
+        }
+        let database_line = Line::start((Ipv4Addr::LOCALHOST, database.port).into()).await;
+        let level = log_level(options);
+        let master_ini = Ini::listen()
+            .set("ping_interval", 1)
+            .set("poke_throttle_interval", "0.1")
+            .set("log_level_console", level);
+        let master = Master::start(&scratch, &master_ini).await;
+        let master_line = Line::start(master.addr).await;
+        let witness = WitnessLog::new(&scratch);
+        let mut workers = Vec::new();
+        for name in WORKERS {
+            let mut ini = Ini::worker(&database)
+                .set("name", name)
+                .set("mysql_port", database_line.port)
+                .set("mysql_user", ACCOUNT)
+                .set("mysql_password", "x")
+                // The line reads what passes.
+                .set("mysql_tls", "off")
+                .set("master_host", "127.0.0.1")
+                .set("master_port", master_line.port)
+                .set("master_reconnect_timeout", 1)
+                .set("poll_interval", 1)
+                .set("launcher", launcher(&witness, name))
+                .set("log_level_console", level);
+            for (target, slots) in TARGETS {
+                ini = ini.target(target, slots);
+            }
+            if options.table == Table::Full {
+                let state = scratch.join(&format!("state-{name}"));
+                std::fs::create_dir(&state).expect("a state folder");
+                ini = ini
+                    .set("lease", LEASE.as_secs())
+                    .set("state_dir", state.display());
+            }
+            if let (Some(disk), true) = (&options.small_disk, name == WORKERS[0]) {
+                ini = ini
+                    .set("log_file", disk.join("jobd.log").display())
+                    .set("log_level_file", "debug")
+                    .set("log_file_max_size", "100K")
+                    .set("log_file_keep", 1);
+            }
+            let mut worker = Worker::launch(&scratch, name, ini);
+            worker.daemon.listening().await;
+            workers.push(worker);
+        }
+        Master::has_workers(&master, WORKERS.len()).await;
+        Self {
+            server: Mutex::new(server),
+            clock,
+            database,
+            table: options.table,
+            database_line,
+            master: Mutex::new(master),
+            master_ini,
+            master_line,
+            worker_addrs: workers.iter().map(|worker| worker.addr).collect(),
+            workers: workers.into_iter().map(Mutex::new).collect(),
+            witness,
+            small_disk: options.small_disk.clone(),
+            scratch,
+        }
+    }
+
+    /// Where the master listens.
+    pub fn master_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.master_ini.port()).into()
+    }
+}
+
+async fn server(scratch: &Scratch) -> (Server, Option<Clock>) {
+    let Some(library) = Clock::library() else {
+        return (Server::start(Durability::Real, &[]).await, None);
+    };
+    let clock = Clock {
+        file: scratch.join("clock"),
+    };
+    clock.set(0);
+    let variables = [
+        ("LD_PRELOAD", &*library.to_string_lossy()),
+        ("FAKETIME_TIMESTAMP_FILE", &*clock.file.to_string_lossy()),
+        ("FAKETIME_CACHE_DURATION", "1"),
+        // Timeouts inside the server are no business of the calendar.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let server = Server::start_under(Durability::Real, &[], &variables).await;
+    (server, Some(clock))
+}
+
+fn table(table: Table) -> String {
+    match table {
+        Table::Minimal => crate::database::MINIMAL.to_owned(),
+        Table::Full => {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/mysql/jobs.sql");
+            std::fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("the full table, {}: {error}", path.display()))
+        }
+    }
+}
+
+fn launcher(witness: &WitnessLog, worker: &str) -> String {
+    format!(
+        "{} {} {worker} {{id}} {{target}}",
+        programs::path("chaos-job").display(),
+        witness.path().display()
+    )
+}
+
+/// A short run keeps everything to look at; a long one would fill the disk.
+fn log_level(options: &Options) -> &'static str {
+    if options.minutes <= 10.0 {
+        "debug"
+    } else {
+        "info"
+    }
+}

@@ -8,12 +8,10 @@ use super::record::{Answer, Ledger, Run};
 use crate::database::Row;
 
 /// What the further columns of the full table say about a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// `attempts`
     pub attempts: u32,
-    /// `reason`
-    pub reason: Option<String>,
 }
 
 /// Everything that was seen.
@@ -27,9 +25,14 @@ pub struct Evidence<'a> {
     pub ownership: &'a BTreeMap<u64, Ownership>,
     /// All processes that ran.
     pub runs: &'a [Run],
+    /// Processes of workers that were killed, or frozen beyond their leases.
+    pub lost: &'a BTreeSet<u32>,
     /// Slots of each worker by target.
     pub limits: &'a [(&'a str, u32)],
 }
+
+/// How the stderr of a row begins whose worker was lost in the middle of its last attempt.
+const ORPHANED: &str = "jobd: orphaned:";
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +101,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     lost(evidence, &mut breaches);
     for (id, of_job) in &runs {
         twice(*id, of_job, &mut breaches);
+        rescued_alive(*id, of_job, evidence.lost, &mut breaches);
         if !evidence.rows.contains_key(id) {
             let text = "ran, and there is no such row";
             breaches.push(Breach::of_job(Promise::TrueVerdict, *id, text));
@@ -106,7 +110,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     for row in evidence.rows.values() {
         let of_job = runs.get(&row.id).map_or(&[][..], Vec::as_slice);
         let ownership = evidence.ownership.get(&row.id);
-        if let Err(text) = verdict(row, of_job, ownership) {
+        if let Err(text) = verdict(row, of_job, ownership, evidence.lost) {
             breaches.push(Breach::of_job(Promise::TrueVerdict, row.id, text));
         }
     }
@@ -167,8 +171,27 @@ fn twice(id: u64, runs: &[&Run], breaches: &mut Vec<Breach>) {
     }
 }
 
+/// A job that came to its end is run again only if its worker cannot have told anybody.
+fn rescued_alive(id: u64, runs: &[&Run], lost: &BTreeSet<u32>, breaches: &mut Vec<Breach>) {
+    let earlier = runs.split_last().map_or(&[][..], |(_, earlier)| earlier);
+    for run in earlier {
+        if run.ended && !lost.contains(&run.parent) {
+            let text = format!(
+                "was run again although process {} of {} (process {}) came to its end",
+                run.pid, run.worker, run.parent
+            );
+            breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
+        }
+    }
+}
+
 /// Whether a row that is done says what its runs did.
-fn verdict(row: &Row, runs: &[&Run], ownership: Option<&Ownership>) -> Result<(), String> {
+fn verdict(
+    row: &Row,
+    runs: &[&Run],
+    ownership: Option<&Ownership>,
+    lost: &BTreeSet<u32>,
+) -> Result<(), String> {
     if row.status != "done" {
         return match runs.first() {
             Some(run) if row.status == "manual" || row.status == "waiting" => Err(format!(
@@ -179,8 +202,7 @@ fn verdict(row: &Row, runs: &[&Run], ownership: Option<&Ownership>) -> Result<()
         };
     }
     let plan = Plan::of(row.id, &row.target);
-    let reason = ownership.and_then(|ownership| ownership.reason.as_deref());
-    let last = runs.last();
+    let latest = runs.last();
     if let Some(ownership) = ownership {
         let highest = runs.iter().map(|run| run.attempt).max().unwrap_or(0);
         if highest > ownership.attempts {
@@ -191,15 +213,17 @@ fn verdict(row: &Row, runs: &[&Run], ownership: Option<&Ownership>) -> Result<()
         }
     }
     // Where nobody could say how it ended, the row may say that, but nothing better.
-    if matches!(reason, Some("orphaned" | "drained")) {
+    if row.err().starts_with(ORPHANED) {
+        let of_lost = latest.map_or(!lost.is_empty(), |run| lost.contains(&run.parent));
         return match row.result.as_deref() {
-            Some("fail") => Ok(()),
-            other => Err(format!("is {reason:?} and {other:?}")),
+            Some("fail") if of_lost => Ok(()),
+            Some("fail") => Err(format!("is orphaned, and its worker was there: {latest:?}")),
+            other => Err(format!("is orphaned and {other:?}")),
         };
     }
-    let Some(run) = last.filter(|run| run.ended) else {
+    let Some(run) = latest.filter(|run| run.ended) else {
         return Err(format!(
-            "is done ({:?}, code {:?}, {:?}), and its last run of {} did not come to an end: {last:?}",
+            "is done ({:?}, code {:?}, {:?}), and its last run of {} did not come to an end: {latest:?}",
             row.result,
             row.return_code,
             row.err(),

@@ -15,8 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::job::TARGETS;
-use super::options::Table;
+use super::options::{Options, Table};
 use super::random::Random;
 use super::record::{Answer, SharedLedger};
 use super::stage::Stage;
@@ -49,6 +48,7 @@ struct Shared {
     master: SocketAddr,
     workers: Vec<SocketAddr>,
     rate: u64,
+    targets: &'static [(&'static str, u32)],
     resting: AtomicBool,
     /// Clients in the middle of something.
     busy: AtomicUsize,
@@ -56,15 +56,21 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts them: about `rate` jobs a second.
-    pub fn start(stage: &Stage, ledger: &SharedLedger, rate: u64, random: &mut Random) -> Self {
+    /// Starts them.
+    pub fn start(
+        stage: &Stage,
+        ledger: &SharedLedger,
+        options: &Options,
+        random: &mut Random,
+    ) -> Self {
         let shared = Arc::new(Shared {
             ledger: ledger.clone(),
             pool: stage.database.pool.clone(),
             table: stage.table,
             master: stage.master_addr(),
             workers: stage.worker_addrs.clone(),
-            rate,
+            rate: options.rate,
+            targets: options.targets(),
             resting: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -174,12 +180,12 @@ impl Drop for Busy {
     }
 }
 
-/// One job in twenty is slow, two are loud.
-fn target(random: &mut Random) -> &'static str {
-    match random.index(20) {
-        0 => TARGETS[1].0,
-        1 | 2 => TARGETS[2].0,
-        _ => TARGETS[0].0,
+impl Shared {
+    /// The next job's: most are of the first.
+    fn target(&self, random: &mut Random) -> &'static str {
+        let other = random.index(20);
+        let (name, _) = self.targets.get(other).unwrap_or(&self.targets[0]);
+        name
     }
 }
 
@@ -187,7 +193,7 @@ async fn insert(shared: Arc<Shared>, mut random: Random) {
     loop {
         let busy = shared.begin().await;
         let count = random.between(1, 12);
-        let target = target(&mut random);
+        let target = shared.target(&mut random);
         let few = usize::try_from(count).expect("few");
         let added = shared.add(few, target, "waiting", &mut random).await;
         // Some applications never poke; then the worker looks for itself.
@@ -208,7 +214,7 @@ async fn wait_for_manual_jobs(shared: Arc<Shared>, mut random: Random) {
     loop {
         let busy = shared.begin().await;
         let count = random.index(4) + 1;
-        let target = target(&mut random);
+        let target = shared.target(&mut random);
         if let Some(mut ids) = shared.add(count, target, "manual", &mut random).await {
             while !ids.is_empty() {
                 let answered = run_manual(&shared, &ids, target, &mut random).await;

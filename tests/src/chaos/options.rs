@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use super::job::TARGETS;
+
 /// Which table the jobs stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Table {
@@ -27,6 +29,9 @@ pub struct Options {
     /// The table
     #[arg(long, value_enum, default_value = "minimal")]
     pub table: Table,
+    /// Adds jobs that outlive a lease: what is left of them when a worker dies must end in time
+    #[arg(long)]
+    pub long_jobs: bool,
     /// Jobs a second that the applications insert, about
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=1_000))]
     pub rate: u64,
@@ -39,6 +44,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// The targets of this run, and the slots that each worker has for them.
+    pub fn targets(&self) -> &'static [(&'static str, u32)] {
+        let count = TARGETS.len() - usize::from(!self.long_jobs);
+        &TARGETS[..count]
+    }
+
     /// How long faults go on.
     pub fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.minutes * 60.0)

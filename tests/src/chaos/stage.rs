@@ -3,13 +3,14 @@
 //! Each piece stands behind a lock of its own, so that two faults can be under way at once as long
 //! as they are about different pieces.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::job::TARGETS;
 use super::line::Line;
 use super::options::{Options, Table};
 use crate::programs::{self, Daemon};
@@ -113,6 +114,9 @@ pub struct Stage {
     pub master_line: Line,
     /// The workers, as in [`WORKERS`].
     pub workers: Vec<Mutex<Worker>>,
+    /// Processes of workers that were killed, or frozen beyond their leases: what they held may be
+    /// run again, and nothing else.
+    pub lost: sync::Mutex<BTreeSet<u32>>,
     /// Where workers listen.
     pub worker_addrs: Vec<SocketAddr>,
     /// What the jobs say.
@@ -163,8 +167,8 @@ impl Stage {
                 .set("poll_interval", 1)
                 .set("launcher", launcher(&witness, name))
                 .set("log_level_console", level);
-            for (target, slots) in TARGETS {
-                ini = ini.target(target, slots);
+            for (target, slots) in options.targets() {
+                ini = ini.target(target, *slots);
             }
             if options.table == Table::Full {
                 let state = scratch.join(&format!("state-{name}"));
@@ -195,11 +199,18 @@ impl Stage {
             master_ini,
             master_line,
             worker_addrs: workers.iter().map(|worker| worker.addr).collect(),
+            lost: sync::Mutex::default(),
             workers: workers.into_iter().map(Mutex::new).collect(),
             witness,
             small_disk: options.small_disk.clone(),
             scratch,
         }
+    }
+
+    /// Notes that what `worker` holds may be run again.
+    pub fn lose(&self, worker: &Worker) {
+        let mut lost = self.lost.lock().expect("the list of lost workers");
+        lost.insert(worker.daemon.process.id());
     }
 
     /// Where the master listens.

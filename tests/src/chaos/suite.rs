@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep};
 use super::checker::{self, Breach, Evidence, Ownership, Promise};
 use super::faults::{Deck, Fault};
 use super::footprint::Footprint;
-use super::job::TARGETS;
 use super::load::{Load, open_jobs};
 use super::options::{Options, Table};
 use super::random::Random;
@@ -67,7 +66,7 @@ pub async fn run(options: &Options) -> Verdict {
     }
     let observer = Observer::start(stage.witness.path().to_owned());
     let ledger: SharedLedger = Arc::new(Mutex::new(Ledger::default()));
-    let mut load = Load::start(&stage, &ledger, options.rate, &mut random);
+    let mut load = Load::start(&stage, &ledger, options, &mut random);
     let mut breaches = Vec::new();
 
     sleep(WARM_UP).await;
@@ -109,13 +108,15 @@ pub async fn run(options: &Options) -> Verdict {
     let ownership = ownership(&stage).await;
     end_daemons(&stage, &mut breaches).await;
     let runs = observer.runs();
+    let lost = stage.lost.lock().expect("the list of lost workers").clone();
     let ledger = std::mem::take(&mut *ledger.lock().expect("the ledger"));
     breaches.extend(checker::check(&Evidence {
         ledger: &ledger,
         rows: &rows,
         ownership: &ownership,
         runs: &runs,
-        limits: &TARGETS,
+        limits: options.targets(),
+        lost: &lost,
     }));
 
     println!("\n{}", report.table());
@@ -273,13 +274,12 @@ async fn ownership(stage: &Stage) -> BTreeMap<u64, Ownership> {
     if stage.table == Table::Minimal {
         return BTreeMap::new();
     }
-    let sql = "SELECT CAST(id AS UNSIGNED) AS id, CAST(attempts AS UNSIGNED) AS attempts, CAST(reason AS CHAR) AS reason FROM jobs";
+    let sql = "SELECT CAST(id AS UNSIGNED) AS id, CAST(attempts AS UNSIGNED) AS attempts FROM jobs";
     let rows = sqlx::query(sql).fetch_all(&stage.database.pool).await;
     let rows = rows.expect("the columns of the full table");
     let read = |row: &sqlx::mysql::MySqlRow| {
         let attempts = u32::try_from(row.get::<u64, _>("attempts")).expect("few attempts");
-        let reason = row.get("reason");
-        (row.get("id"), Ownership { attempts, reason })
+        (row.get("id"), Ownership { attempts })
     };
     rows.iter().map(read).collect()
 }

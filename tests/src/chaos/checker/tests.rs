@@ -9,6 +9,7 @@ struct Case {
     rows: BTreeMap<u64, Row>,
     ownership: BTreeMap<u64, Ownership>,
     runs: Vec<Run>,
+    lost: BTreeSet<u32>,
 }
 
 /// The first id whose job ends with a code of 0, or not.
@@ -59,6 +60,7 @@ fn good(id: u64) -> Case {
         rows: [(id, row)].into(),
         ownership: BTreeMap::new(),
         runs: vec![run(id, 1, 100, 1_000)],
+        lost: BTreeSet::new(),
     }
 }
 
@@ -68,6 +70,7 @@ fn breached(case: &Case) -> Vec<Promise> {
         rows: &case.rows,
         ownership: &case.ownership,
         runs: &case.runs,
+        lost: &case.lost,
         limits: LIMITS,
     });
     breaches.iter().map(|breach| breach.promise).collect()
@@ -130,11 +133,7 @@ fn an_attempt_after_a_killed_one_passes() {
     let text = Plan::of(id, "quick").stdout(id, 2, 100);
     row(&mut case, id).stdout = Some(text.clone());
     case.ledger.answers[0].1.stdout = text;
-    let ownership = Ownership {
-        attempts: 2,
-        reason: Some("exit".to_owned()),
-    };
-    case.ownership.insert(id, ownership.clone());
+    case.ownership.insert(id, Ownership { attempts: 2 });
     assert_eq!(breached(&case), []);
     case.ownership.get_mut(&id).unwrap().attempts = 1;
     assert_eq!(
@@ -162,11 +161,7 @@ fn false_verdicts_are_seen() {
     check_breach(Promise::TrueVerdict, |case, _| case.runs[0].ended = false);
     check_breach(Promise::TrueVerdict, |case, _| case.runs.clear());
     check_breach(Promise::TrueVerdict, |case, id| {
-        let orphaned = Ownership {
-            attempts: 1,
-            reason: Some("orphaned".to_owned()),
-        };
-        case.ownership.insert(id, orphaned);
+        row(case, id).stderr = Some(format!("{ORPHANED} w1 was not seen\n"));
     });
     check_breach(Promise::TrueVerdict, |case, id| {
         row(case, id).status = "waiting".to_owned();
@@ -200,4 +195,34 @@ fn answers_that_differ_from_the_row_are_seen() {
     check_breach(Promise::TrueAnswer, |case, id| {
         row(case, id).status = "running".to_owned();
     });
+}
+
+#[test]
+fn rescues_of_live_workers_are_seen() {
+    let rerun = |case: &mut Case, id: u64| {
+        case.runs.insert(0, run(id, 1, 50, 10));
+        case.runs[1].attempt = 2;
+        let text = Plan::of(id, "quick").stdout(id, 2, 100);
+        row(case, id).stdout = Some(text.clone());
+        case.ledger.answers[0].1.stdout = text;
+    };
+    check_breach(Promise::NothingTwice, rerun);
+    let id = id(true);
+    let mut case = good(id);
+    rerun(&mut case, id);
+    case.lost.insert(7);
+    assert_eq!(breached(&case), []);
+}
+
+#[test]
+fn orphans_of_lost_workers_pass() {
+    let id = id(true);
+    let mut case = good(id);
+    let row = row(&mut case, id);
+    row.result = Some("fail".to_owned());
+    row.stderr = Some(format!("{ORPHANED} w1 was not seen\n"));
+    case.ledger.answers.clear();
+    assert_eq!(breached(&case), [Promise::TrueVerdict]);
+    case.lost.insert(7);
+    assert_eq!(breached(&case), []);
 }

@@ -80,6 +80,7 @@ pub(super) async fn worker_killed(stage: &Stage, random: &mut Random) -> Outcome
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
     let held = held_by(stage, &worker).await;
+    stage.lose(&worker);
     worker.daemon.process.kill();
     sleep(random.millis(0, 3_000)).await;
     worker.start_again(&stage.scratch).await;
@@ -96,13 +97,12 @@ pub(super) async fn worker_frozen(stage: &Stage, random: &mut Random) -> Outcome
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
     worker.daemon.process.signal(Signal::STOP);
-    let extra = random.millis(500, 4_000);
-    sleep(if random.one_in(3) {
-        extra
+    if random.one_in(3) {
+        sleep(LEASE / 3).await;
     } else {
-        LEASE + extra
-    })
-    .await;
+        stage.lose(&worker);
+        sleep(LEASE + random.millis(500, 4_000)).await;
+    }
     worker.daemon.process.signal(Signal::CONT);
     Outcome {
         worker: Some(number),
@@ -114,6 +114,7 @@ pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
     let held = held_by(stage, &worker).await;
+    stage.lose(&worker);
     end_host(&worker);
     // Half the hosts come back at once, the others when everything has been rescued.
     let rescue = if random.one_in(2) {

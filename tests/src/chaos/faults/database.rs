@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Outcome;
 use crate::chaos::line::Mode;
 use crate::chaos::load::open_jobs;
+use crate::chaos::options::Table;
 use crate::chaos::random::Random;
 use crate::chaos::stage::{ACCOUNT, Stage};
 use crate::wait::{PATIENCE, until};
@@ -78,8 +79,9 @@ pub(super) async fn rows_locked(stage: &Stage, random: &mut Random) -> Outcome {
     let locked = sqlx::query(sql).fetch_all(&mut *locks).await;
     // A worker may have been faster in the opposite order: then this one is rolled back.
     let count = locked.map_or(0, |rows| rows.len() as u64);
-    // In one of eight cases for longer than a worker's statement waits.
-    let time = if random.one_in(8) {
+    // In one of eight cases for longer than a worker's statement waits; but not than a lease, which
+    // somebody who cannot renew it loses.
+    let time = if stage.table == Table::Minimal && random.one_in(8) {
         random.millis(10_500, 12_000)
     } else {
         random.millis(300, 3_000)

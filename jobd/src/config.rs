@@ -95,7 +95,7 @@ const KEYS: &[Key] = &[
         name: "max_output_buffer",
         kind: "size",
         default: "`16M`",
-        doc: "Bytes kept of a job's standard output, and as many of its standard error: the first half and the last, with a line between that says how many are missing.",
+        doc: "Bytes kept of a job's standard output, and as many of its standard error: the first half and the last, with a line between that says how many are missing. A loud job takes about five times as much memory for the moment in which its output is written.",
     },
     Key {
         name: "leak_timeout",

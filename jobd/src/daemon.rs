@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -57,7 +58,6 @@ pub fn run(config: &Config, findings: &Findings) -> ExitCode {
         Ok(Ended::TableUnusable) => ExitCode::from(EX_CONFIG),
         Err(error) => {
             tracing::error!("{error:#}");
-            eprintln!("jobd: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -103,9 +103,14 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
         handle.clone(),
         closing.clone(),
     ));
-    if let Some(master) = config.master.clone() {
-        tokio::spawn(master_link::run(master, handle.clone(), closing.clone()));
-    }
+    // A draining worker takes nothing new from its master either.
+    let link = config.master.clone().map(|master| {
+        tokio::spawn(master_link::run(
+            master,
+            handle.clone(),
+            shutdown.drain.clone(),
+        ))
+    });
     tracing::info!(%address, worker, targets = config.targets.len(), open_files, "listening");
     notify::ready(&format!(
         "listening on {address}, {} targets",
@@ -118,24 +123,33 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
         until: closing.clone(),
     };
     let inspection = tokio::spawn(await_table(table, handle, rescue));
-    let unusable = tokio::spawn({
-        let shutdown = shutdown.clone();
+    let unusable = Arc::new(AtomicBool::new(false));
+    tokio::spawn({
+        let (unusable, drain) = (unusable.clone(), shutdown.drain.clone());
         async move {
-            let unusable = !inspection.await.unwrap_or(false);
-            if unusable {
-                shutdown.drain.cancel();
+            if !inspection.await.unwrap_or(false) {
+                unusable.store(true, Ordering::Relaxed);
+                drain.cancel();
             }
-            unusable
         }
     });
     let drained = dispatcher.run().await;
     closing.cancel();
-    if tokio::time::timeout(CLOSING_TIME, clients).await.is_err() {
+    let last_answers = async {
+        let _ = clients.await;
+        if let Some(link) = link {
+            let _ = link.await;
+        }
+    };
+    if tokio::time::timeout(CLOSING_TIME, last_answers)
+        .await
+        .is_err()
+    {
         tracing::warn!("some clients did not take their last answers in time");
     }
     drained?;
     tracing::info!("stopped");
-    let unusable = unusable.is_finished() && unusable.await.unwrap_or(false);
+    let unusable = unusable.load(Ordering::Relaxed);
     Ok(if unusable {
         Ended::TableUnusable
     } else {

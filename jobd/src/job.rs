@@ -14,6 +14,13 @@ pub enum Origin {
     Manual,
 }
 
+impl Origin {
+    /// Whether a client asked for it.
+    pub fn is_manual(self) -> bool {
+        self == Self::Manual
+    }
+}
+
 /// A row that this worker holds.
 #[derive(Clone, Debug)]
 pub struct Job {

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!  dispatcher ──Entry──> queue ──> ledger task ──Batch──> Store::record
-//!      ^                               │
-//!      └──────────── Note ─────────────┘
+//!      ^                               │ ^
+//!      │                               v │ later
+//!      └──────────── Note ─────────── aside
 //! ```
 //!
 //! Everything that has gathered while one batch was written goes into the next (group commit): no
 //! timer, so a lone job is written at once, and under load one commit serves many. While the
-//! database is away the batch is kept and tried again; nothing is dropped. The queue holds one
+//! database is away a batch is kept and tried again; nothing is dropped. An entry that is refused by
+//! itself is set aside for a while, so that it stops nobody else. The queue and what is aside hold one
 //! entry per claimed row at most, which the dispatcher bounds by its slots.
 
 use std::sync::Arc;
@@ -16,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use jobd_proto::JobResult;
 use tokio::sync::mpsc;
+use tokio::time::{Instant as Deadline, sleep, sleep_until};
 
 use crate::job::Job;
-use crate::launcher::{Captured, End};
-use crate::store::{Batch, Finish, Store, StoreError};
+use crate::launcher::End;
+use crate::store::{Batch, Finish, Recorded, Store, StoreError};
 
 /// Entries of one transaction: more would hold row locks and a packet's worth of output for long.
 const MAX_BATCH: usize = 128;
@@ -30,8 +33,12 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 /// First and longest pause after a failed write: claiming must resume within seconds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Bytes kept of an output that the server refuses for its size.
-const NARROWED: usize = 16 << 10;
+/// How long an entry that was refused by itself is set aside. People mend what refuses it.
+const ASIDE: Duration = Duration::from_secs(5);
+
+/// Lost connections in a row after which an entry is suspected to be their cause (a packet too large
+/// for somebody on the way), and set aside to see whether others pass.
+const SUSPICIOUS: u32 = 4;
 
 /// Something to write.
 #[derive(Debug)]
@@ -51,10 +58,12 @@ pub enum Note {
     Started(Job),
     /// The row is not ours any more: do not launch it.
     Lost(Job),
+    /// The row cannot be set to `running`, for this reason: do not launch it.
+    Unstartable(Job, String),
     /// The row says `done`, with this outcome, or was taken away while the job ran.
     Finished(Finish),
     /// A row went back.
-    Released,
+    Released(Job),
 }
 
 /// The way to the ledger's task.
@@ -67,22 +76,22 @@ impl Ledger {
     /// Starts the task. It ends when the last handle is gone and everything is written.
     pub fn start(store: Arc<dyn Store>, notes: impl Fn(Note) + Send + Sync + 'static) -> Self {
         let (entries, queue) = mpsc::unbounded_channel();
-        tokio::spawn(
-            Writer {
-                store,
-                queue,
-                notes,
-            }
-            .run(),
-        );
+        let writer = Writer {
+            store,
+            queue,
+            notes,
+            aside: Vec::new(),
+            failing: None,
+            written: Instant::now(),
+        };
+        tokio::spawn(writer.run());
         Self { entries }
     }
 
     /// Hands over an entry; its [`Note`] follows once it is written.
     pub fn write(&self, entry: Entry) {
-        self.entries
-            .send(entry)
-            .expect("the ledger's task outlives its handles");
+        let sent = self.entries.send(entry);
+        sent.expect("the ledger's task outlives its handles");
     }
 }
 
@@ -90,31 +99,61 @@ struct Writer<F> {
     store: Arc<dyn Store>,
     queue: mpsc::UnboundedReceiver<Entry>,
     notes: F,
+    aside: Vec<Aside>,
+    /// Since when writing has been failing.
+    failing: Option<Instant>,
+    /// When something was last written.
+    written: Instant,
+}
+
+/// A lone entry that could not be written.
+struct Aside {
+    single: Batch,
+    until: Deadline,
+    /// When it was first tried alone.
+    since: Instant,
 }
 
 impl<F: Fn(Note) + Send + Sync> Writer<F> {
     async fn run(mut self) {
         let mut entries = Vec::with_capacity(MAX_BATCH);
-        while self.queue.recv_many(&mut entries, MAX_BATCH).await > 0 {
-            let mut batch = Batch::default();
-            let mut bytes = 0;
-            for entry in entries.drain(..) {
-                match entry {
-                    Entry::Start(job) => batch.starts.push(job),
-                    Entry::Release(job) => batch.releases.push(job),
-                    Entry::Finish(job, end) => {
-                        let finish = self.finish(job, &end);
-                        bytes += finish.stdout.len() + finish.stderr.len();
-                        batch.finishes.push(finish);
-                        if bytes > MAX_BATCH_BYTES {
-                            self.write(std::mem::take(&mut batch)).await;
-                            bytes = 0;
-                        }
+        let mut open = true;
+        while open || !self.aside.is_empty() {
+            let due = self.aside.iter().map(|aside| aside.until).min();
+            tokio::select! {
+                received = self.queue.recv_many(&mut entries, MAX_BATCH), if open => open = received > 0,
+                () = sleep_until(due.unwrap_or_else(Deadline::now)), if due.is_some() => self.retry().await,
+            }
+            for batch in self.batches(&mut entries) {
+                self.write(batch).await;
+            }
+        }
+    }
+
+    /// Entries as batches whose output fits one transaction.
+    fn batches(&self, entries: &mut Vec<Entry>) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut batch = Batch::default();
+        let mut bytes = 0;
+        for entry in entries.drain(..) {
+            match entry {
+                Entry::Start(job) => batch.starts.push(job),
+                Entry::Release(job) => batch.releases.push(job),
+                Entry::Finish(job, end) => {
+                    let finish = self.finish(job, &end);
+                    bytes += finish.stdout.len() + finish.stderr.len();
+                    batch.finishes.push(finish);
+                    if bytes > MAX_BATCH_BYTES {
+                        batches.push(std::mem::take(&mut batch));
+                        bytes = 0;
                     }
                 }
             }
-            self.write(batch).await;
         }
+        if batch.len() > 0 {
+            batches.push(batch);
+        }
+        batches
     }
 
     /// The end as the row will say it.
@@ -125,77 +164,151 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
         } else {
             JobResult::Fail
         };
-        let signal = end.signal.map(jobd_proto::signal::name);
         Finish {
             job,
             result,
             code: end.code,
-            signal,
+            signal: end.signal.map(jobd_proto::signal::name),
             stdout,
             stderr,
             ended: end.ended,
         }
     }
 
-    /// Writes a batch, however long it takes.
-    async fn write(&self, batch: Batch) {
+    /// Writes a batch; while the database is away, for as long as it takes.
+    async fn write(&mut self, batch: Batch) {
         let mut batch = Arc::new(batch);
         let mut pause = PAUSE.0;
-        let mut failing = None;
+        let mut losses = 0;
         loop {
+            self.refit(&mut batch);
             match self.store.record(batch.clone()).await {
-                Ok(recorded) => {
-                    if let Some(since) = failing {
-                        tracing::info!(after = ?Instant::now().duration_since(since), "writing to the table again");
-                    }
-                    return self.report(
-                        Arc::unwrap_or_clone(batch),
-                        &recorded.started,
-                        &recorded.finished,
-                    );
+                Ok(recorded) => return self.report(Arc::unwrap_or_clone(batch), &recorded),
+                Err(StoreError::Unavailable(error)) if losses < SUSPICIOUS => {
+                    self.note_failure(&error, batch.len());
+                    losses += 1;
                 }
-                Err(StoreError::Refused(error)) if batch.len() > 1 => {
-                    tracing::debug!(
-                        error,
-                        entries = batch.len(),
-                        "batch refused, writing its entries one by one"
-                    );
+                Err(error) if batch.len() > 1 => {
+                    tracing::debug!(%error, entries = batch.len(), "batch not written, trying its entries one by one");
                     for single in Arc::unwrap_or_clone(batch).singles() {
-                        Box::pin(self.write(single)).await;
+                        self.write_single(single, Instant::now()).await;
                     }
                     return;
                 }
-                Err(StoreError::Refused(error)) if narrow(Arc::make_mut(&mut batch)) => {
-                    tracing::warn!(error, job = %batch.finishes[0].job.id, "output refused, writing less of it");
-                    continue;
+                Err(_) => {
+                    return self
+                        .write_single(Arc::unwrap_or_clone(batch), Instant::now())
+                        .await;
                 }
-                Err(error) if failing.is_none() => {
-                    tracing::error!(%error, entries = batch.len(), "cannot write to the table, keeping at it");
-                    failing = Some(Instant::now());
-                }
-                Err(error) => tracing::debug!(%error, "still cannot write to the table"),
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }
 
-    fn report(&self, batch: Batch, started: &[bool], finished: &[bool]) {
-        for (finish, written) in batch.finishes.into_iter().zip(finished) {
+    /// Tries a lone entry, writing less output where that is the matter; sets it aside where it cannot be
+    /// written now.
+    async fn write_single(&mut self, single: Batch, since: Instant) {
+        let mut single = Arc::new(single);
+        loop {
+            self.refit(&mut single);
+            let error = match self.store.record(single.clone()).await {
+                Ok(recorded) => return self.report(Arc::unwrap_or_clone(single), &recorded),
+                Err(error) => error,
+            };
+            // Only if the values are the matter, or everybody else gets through but this one.
+            let others_pass = self.written > since && since.elapsed() > ASIDE;
+            let unfit = matches!(error, StoreError::Unfit(_))
+                || (others_pass && matches!(error, StoreError::Unavailable(_)));
+            if unfit
+                && Arc::make_mut(&mut single)
+                    .finishes
+                    .iter_mut()
+                    .any(Finish::narrow)
+            {
+                tracing::warn!(%error, job = %single.finishes[0].job.id, "output not taken, writing less of it");
+                continue;
+            }
+            return self.set_aside(Arc::unwrap_or_clone(single), since, &error);
+        }
+    }
+
+    fn set_aside(&mut self, mut single: Batch, since: Instant, error: &StoreError) {
+        self.note_failure(&error.to_string(), 1);
+        if let StoreError::Refused(error) = error
+            && let Some(job) = single.starts.pop()
+        {
+            return (self.notes)(Note::Unstartable(job, error.clone()));
+        }
+        let pause = match error {
+            StoreError::Unavailable(_) => PAUSE.1,
+            StoreError::Refused(_) | StoreError::Unfit(_) => ASIDE,
+        };
+        let until = Deadline::now() + pause;
+        self.aside.push(Aside {
+            single,
+            until,
+            since,
+        });
+    }
+
+    /// Tries again what was set aside long enough.
+    async fn retry(&mut self) {
+        let now = Deadline::now();
+        let (due, later) = std::mem::take(&mut self.aside)
+            .into_iter()
+            .partition(|aside| aside.until <= now);
+        self.aside = later;
+        let due: Vec<Aside> = due;
+        for aside in due {
+            self.write_single(aside.single, aside.since).await;
+        }
+    }
+
+    /// A server that was restarted with a smaller packet takes less.
+    fn refit(&self, batch: &mut Arc<Batch>) {
+        let text = self.store.output_text();
+        if batch
+            .finishes
+            .iter()
+            .any(|finish| !text.fits(&finish.stdout, &finish.stderr))
+        {
+            for finish in &mut Arc::make_mut(batch).finishes {
+                text.refit(&mut finish.stdout, &mut finish.stderr);
+            }
+        }
+    }
+
+    /// Says once that writing fails.
+    fn note_failure(&mut self, error: &str, entries: usize) {
+        if self.failing.is_some() {
+            tracing::debug!(error, entries, "still cannot write to the table");
+        } else {
+            tracing::error!(error, entries, "cannot write to the table, keeping at it");
+            self.failing = Some(Instant::now());
+        }
+    }
+
+    fn report(&mut self, batch: Batch, recorded: &Recorded) {
+        self.written = Instant::now();
+        if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
+            tracing::info!(after = ?since.elapsed(), "writing to the table again");
+        }
+        for (finish, written) in batch.finishes.into_iter().zip(&recorded.finished) {
             if !written {
                 tracing::warn!(job = %finish.job.id, target = %finish.job.target, result = %finish.result, code = finish.code, "row was changed by somebody else while the job ran: its result is superseded and not written");
             }
             (self.notes)(Note::Finished(finish));
         }
-        for (job, started) in batch.starts.into_iter().zip(started) {
+        for (job, started) in batch.starts.into_iter().zip(&recorded.started) {
             (self.notes)(if *started {
                 Note::Started(job)
             } else {
                 Note::Lost(job)
             });
         }
-        for _ in batch.releases {
-            (self.notes)(Note::Released);
+        for job in batch.releases {
+            (self.notes)(Note::Released(job));
         }
     }
 }
@@ -206,50 +319,22 @@ impl Batch {
     }
 
     fn singles(self) -> impl Iterator<Item = Batch> {
-        let starts = self.starts.into_iter().map(|job| Self {
+        let start = |job| Self {
             starts: vec![job],
             ..Self::default()
-        });
-        let finishes = self.finishes.into_iter().map(|finish| Self {
+        };
+        let finish = |finish| Self {
             finishes: vec![finish],
             ..Self::default()
-        });
-        let releases = self.releases.into_iter().map(|job| Self {
+        };
+        let release = |job| Self {
             releases: vec![job],
             ..Self::default()
-        });
-        starts.chain(finishes).chain(releases)
-    }
-}
-
-/// Makes the output of a lone finish smaller and plainer, until nothing is left to take away: to
-/// a few ASCII kilobytes, then to none. `false` where that is not the matter.
-fn narrow(batch: &mut Batch) -> bool {
-    let [finish] = &mut *batch.finishes else {
-        return false;
-    };
-    let before = finish.stdout.len() + finish.stderr.len();
-    for text in [&mut finish.stdout, &mut finish.stderr] {
-        *text = if before > 2 * NARROWED || !text.is_ascii() {
-            plain(text)
-        } else {
-            String::new()
         };
+        let finishes = self.finishes.into_iter().map(finish);
+        let starts = self.starts.into_iter().map(start);
+        finishes
+            .chain(starts)
+            .chain(self.releases.into_iter().map(release))
     }
-    before > 0
-}
-
-/// The ends of a text in ASCII, with the line between that says what is missing.
-fn plain(text: &str) -> String {
-    let mut captured = Captured::default();
-    let bytes = text.as_bytes();
-    let each = NARROWED / 2;
-    if bytes.len() <= NARROWED {
-        captured.head = bytes.to_vec();
-    } else {
-        captured.head = bytes[..each].to_vec();
-        captured.tail = bytes[bytes.len() - each..].to_vec();
-        captured.omitted = (bytes.len() - NARROWED) as u64;
-    }
-    crate::store::ascii(&captured)
 }

@@ -97,17 +97,17 @@ async fn serve(
                 }
                 match register(settings, served).await {
                     Ok((new_connection, new_incoming)) => {
-                        finish(dispatcher.clone(), connection, incoming);
+                        tokio::spawn(finish(dispatcher.clone(), connection, incoming));
                         (connection, incoming) = (new_connection, new_incoming);
                     }
                     Err(error) => {
-                        finish(dispatcher.clone(), connection, incoming);
+                        tokio::spawn(finish(dispatcher.clone(), connection, incoming));
                         return format!("cannot register changed targets: {error}");
                     }
                 }
             }
             () = shutdown.cancelled() => {
-                finish(dispatcher.clone(), connection, incoming);
+                finish(dispatcher.clone(), connection, incoming).await;
                 return "worker is shutting down".to_owned();
             }
         }
@@ -115,14 +115,12 @@ async fn serve(
 }
 
 /// Lets a connection go after the last answer that it owes.
-fn finish(dispatcher: Handle, connection: Connection, mut incoming: Incoming) {
+async fn finish(dispatcher: Handle, connection: Connection, mut incoming: Incoming) {
     connection.close_when_idle();
-    tokio::spawn(async move {
-        while let Some(request) = incoming.next().await {
-            control::serve(&dispatcher, request);
-        }
-        drop(connection);
-    });
+    while let Some(request) = incoming.next().await {
+        control::serve(&dispatcher, request);
+    }
+    connection.closed().await;
 }
 
 async fn register(

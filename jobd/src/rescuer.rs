@@ -51,11 +51,11 @@ async fn rescue(store: &dyn Store, orphans: Vec<Lease>) {
         let (id, worker) = (orphan.id, orphan.worker.clone());
         match store.rescue(orphan).await {
             Ok(Some(fate)) => {
-                tracing::warn!(job = %id, worker, fate, "rescued a row whose worker was not seen alive for a full lease")
+                tracing::warn!(job = %id, worker, fate, "rescued a row whose worker was not seen alive for a full lease");
             }
             Ok(None) => tracing::debug!(job = %id, worker, "the row moved on before its rescue"),
             Err(error) => {
-                tracing::warn!(job = %id, worker, %error, "cannot rescue a row, trying again")
+                tracing::warn!(job = %id, worker, %error, "cannot rescue a row, trying again");
             }
         }
     }

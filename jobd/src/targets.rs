@@ -352,6 +352,14 @@ impl Targets {
             .collect()
     }
 
+    /// Claims under way.
+    pub fn claiming(&self) -> usize {
+        self.by_name
+            .values()
+            .filter(|target| target.claiming)
+            .count()
+    }
+
     /// Whether nothing is queued, running or being claimed.
     pub fn is_idle(&self) -> bool {
         self.by_name

@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
         name: "mysql_tls",
         kind: "`off`, `preferred` or `required`",
         default: "`preferred`",
-        doc: "Encryption of the database connection. `preferred` goes on in plain text where the server offers no TLS or the handshake fails; `required` does not. The certificate is not verified.",
+        doc: "Encryption of the database connection. `preferred` goes on in plain text where the server offers no TLS or the handshake fails; `required` does not. The certificate is not verified. MySQL 8 with `off` over a socket refuses an account whose password is not in its cache.",
     },
     Key {
         name: "sqlite_path",

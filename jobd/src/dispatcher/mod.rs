@@ -12,6 +12,7 @@
 //! reason to wake is an [`Event`].
 
 mod command;
+mod drain;
 mod tenure;
 
 use std::collections::HashMap;
@@ -23,10 +24,11 @@ use jobd_proto::daemon::signals::Shutdown;
 use jobd_proto::memory::MemoryUsage;
 use jobd_proto::worker::{JobOutcome, WorkerStatus};
 use jobd_proto::{JobId, RequestError, TargetName};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
+use self::drain::{DrainState, SHUTTING_DOWN};
 use self::tenure::{Keeper, Renewal};
 use crate::job::{ClaimToken, Job, Origin, Tokens};
 use crate::launcher::{Attempt, Launcher, Outcome};
@@ -36,20 +38,17 @@ use crate::targets::Targets;
 use crate::waiters::{Answer, Ticket, Waiters};
 
 pub use command::{Command, Handle};
+pub use drain::Unwritten;
 
 /// How long a target rests after a failed claim, or when the system has no room for a process.
 const REST: Duration = Duration::from_secs(1);
 
+/// How long a target rests when a row of it is refused: until somebody has mended something.
+const REFUSED_REST: Duration = Duration::from_secs(5);
+
 /// Events taken in one turn before claims and starts are considered again: enough to see a burst
 /// of exits as one, few enough to keep slots filled.
 const EVENTS_PER_TURN: usize = 64;
-
-/// How long, after the last job was told to stop and its grace has passed, writing may still take: a
-/// database that is away that long is not waited for.
-const WRITING_TIME: Duration = Duration::from_secs(30);
-
-/// What killed jobs are told about in their `stderr`.
-const CUT_SHORT: &str = "stopped because the worker is shutting down";
 
 /// Every reason for the loop to turn.
 #[derive(Debug)]
@@ -138,21 +137,13 @@ pub struct Dispatcher {
     /// Since when claims have been failing.
     outage: Option<Instant>,
     looking: bool,
+    /// The database makes one claim at a time.
+    claim_turns: Arc<Semaphore>,
     manual_claims: usize,
     releasing: usize,
     drain: DrainState,
     next_poll: Option<Deadline>,
     started: Instant,
-}
-
-/// Rows that a shutdown had to leave as they were, because the database stayed away.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the database stayed away: the ends of jobs {jobs:?} and {releases} rows to give back are not written"
-)]
-pub struct Unwritten {
-    jobs: Vec<JobId>,
-    releases: usize,
 }
 
 /// A job that has a slot.
@@ -163,6 +154,8 @@ struct Held {
     attempt: Option<Attempt>,
     /// The process was told to stop.
     stopping: bool,
+    /// How the process ended, for the log of a shutdown that cannot write it.
+    ended: Option<(Option<i32>, Option<i32>)>,
 }
 
 impl Held {
@@ -171,6 +164,7 @@ impl Held {
             job: job.clone(),
             attempt: None,
             stopping: false,
+            ended: None,
         }
     }
 }
@@ -183,16 +177,6 @@ enum Table {
     /// Its server could not be reached so far; somebody keeps trying.
     Away,
     Ready(Inspection),
-}
-
-/// How far a shutdown has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DrainState {
-    Working,
-    /// Running jobs may go on until then.
-    Until(Deadline),
-    /// Running jobs were told to stop, and the ledger may write until then.
-    Stopping(Deadline),
 }
 
 impl Dispatcher {
@@ -239,6 +223,7 @@ impl Dispatcher {
             early: Vec::new(),
             outage: None,
             looking: false,
+            claim_turns: Arc::new(Semaphore::new(1)),
             manual_claims: 0,
             releasing: 0,
             drain: DrainState::Working,
@@ -254,6 +239,7 @@ impl Dispatcher {
     pub async fn run(mut self) -> Result<(), Unwritten> {
         loop {
             self.advance();
+            self.end_wait();
             if self.drain != DrainState::Working && self.is_done() {
                 return Ok(());
             }
@@ -283,7 +269,7 @@ impl Dispatcher {
         let (stop_at, give_up_at) = match self.drain {
             DrainState::Working => (None, None),
             DrainState::Until(deadline) => (Some(deadline), None),
-            DrainState::Stopping(deadline) => (None, Some(deadline)),
+            DrainState::Writing(deadline) => (None, Some(deadline)),
         };
         tokio::select! {
             Some(event) = self.events.recv() => event,
@@ -359,9 +345,18 @@ impl Dispatcher {
     fn claim(&mut self, target: TargetName, asked: u32) {
         let token = self.tokens.next(Origin::Background);
         let (store, sender) = (self.store.clone(), self.sender.clone());
+        let (turns, drain) = (self.claim_turns.clone(), self.shutdown.drain.clone());
         tokio::spawn(async move {
-            let claimed = store.claim(token, target.clone(), asked).await;
-            let claimed = claimed.map(|claimed| claimed.jobs);
+            let _turn = turns.acquire_owned().await;
+            // Claims that wait for a slow database must not hold up a shutdown one after the other.
+            let claimed = if drain.is_cancelled() {
+                Err(StoreError::Unavailable(SHUTTING_DOWN.to_owned()))
+            } else {
+                store
+                    .claim(token, target.clone(), asked)
+                    .await
+                    .map(|claimed| claimed.jobs)
+            };
             drop(sender.send(Event::Claimed {
                 target,
                 asked,
@@ -371,7 +366,9 @@ impl Dispatcher {
     }
 
     fn claimed(&mut self, target: &TargetName, asked: u32, claimed: Result<Vec<Job>, StoreError>) {
-        self.note_outage(claimed.as_ref().err());
+        if self.drain == DrainState::Working {
+            self.note_outage(claimed.as_ref().err());
+        }
         match claimed {
             Ok(jobs) => {
                 tracing::debug!(%target, rows = jobs.len(), "claimed");
@@ -464,30 +461,43 @@ impl Dispatcher {
         };
         for job in claimed.jobs {
             if let Err(job) = self.targets.push_manual(job) {
-                let error = format!("target '{}' not found (job id={})", job.target, job.id);
-                self.fail_waiter(job.id, error);
-                self.release(job);
+                let draining = self.drain != DrainState::Working;
+                let reason = if draining {
+                    SHUTTING_DOWN
+                } else {
+                    "its target was removed"
+                };
+                self.back_out(job, reason);
             }
         }
         for (id, error) in claimed.errors {
-            self.fail_waiter(id, error);
+            reply(self.waiters.failed(id, error));
         }
     }
 
     fn written(&mut self, note: Note) {
         match note {
             Note::Started(job) if self.drain == DrainState::Working => self.launch(job),
-            Note::Started(job) => self.back_out(job, "worker is shutting down"),
+            Note::Started(job) => self.back_out(job, SHUTTING_DOWN),
             Note::Lost(job) => {
                 tracing::warn!(job = %job.id, target = %job.target, "row was changed by somebody else before its job started, leaving it alone");
-                self.fail_waiter(
-                    job.id,
-                    format!("job {} was changed while it waited to start", job.id),
-                );
+                self.fail_waiter(&job, "was changed while it waited to start");
                 self.free_slot(&job);
             }
             Note::Finished(finish) => self.finished(finish),
-            Note::Released => self.releasing -= 1,
+            Note::Unstartable(job, error) => {
+                tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
+                self.targets
+                    .rest(&job.target, Instant::now() + REFUSED_REST);
+                self.back_out(job, &error);
+            }
+            Note::Released(job) => {
+                self.releasing -= 1;
+                // Its target may have looked for rows before this one was back.
+                if !job.origin.is_manual() {
+                    self.targets.want(&[job.target]);
+                }
+            }
         }
     }
 
@@ -505,6 +515,9 @@ impl Dispatcher {
     fn exited(&mut self, job: Job, outcome: Outcome) {
         if let Some(held) = self.holding.get_mut(&slot(&job)) {
             held.attempt = None;
+            if let Outcome::Ended(end) = &outcome {
+                held.ended = Some((end.code, end.signal));
+            }
         }
         match outcome {
             Outcome::Ended(end) => {
@@ -526,7 +539,7 @@ impl Dispatcher {
 
     /// Gives back a job that has no process, with its slot if it has one.
     fn back_out(&mut self, job: Job, reason: &str) {
-        self.fail_waiter(job.id, format!("job {} was given back: {reason}", job.id));
+        self.fail_waiter(&job, &format!("was given back: {reason}"));
         self.free_slot(&job);
         self.release(job);
     }
@@ -541,7 +554,7 @@ impl Dispatcher {
             stderr,
             ..
         } = finish;
-        if self.waiters.awaits(job.id) {
+        if job.origin.is_manual() {
             let outcome = JobOutcome {
                 result,
                 code,
@@ -555,8 +568,15 @@ impl Dispatcher {
         self.free_slot(&job);
     }
 
-    fn fail_waiter(&mut self, id: JobId, error: String) {
-        reply(self.waiters.failed(id, error));
+    /// Answers whoever waits for a manual job. A background job of the same row has nobody waiting, even
+    /// if a client asks for that row meanwhile.
+    fn fail_waiter(&mut self, job: &Job, what: &str) {
+        if job.origin.is_manual() {
+            reply(
+                self.waiters
+                    .failed(job.id, format!("job {} {what}", job.id)),
+            );
+        }
     }
 
     /// Frees the slot of a job that has one.
@@ -564,47 +584,6 @@ impl Dispatcher {
         if self.holding.remove(&slot(job)).is_some() {
             self.targets.ended(&job.target, Instant::now());
         }
-    }
-
-    fn begin_drain(&mut self) {
-        self.drain = DrainState::Until(Deadline::now() + self.settings.drain_timeout);
-        self.next_poll = None;
-        let unstarted = self.targets.drain();
-        let running = self.holding.len();
-        tracing::info!(running, given_back = unstarted.len(), "draining");
-        jobd_proto::daemon::notify::stopping(&format!("waiting for {running} jobs to end"));
-        for job in unstarted {
-            self.back_out(job, "worker is shutting down");
-        }
-    }
-
-    fn stop_jobs(&mut self) {
-        let grace = self.settings.kill_grace;
-        self.drain = DrainState::Stopping(Deadline::now() + grace + WRITING_TIME);
-        let stopped = self
-            .holding
-            .values_mut()
-            .map(|held| held.stop(CUT_SHORT, grace));
-        let running = stopped.filter(|stopped| *stopped).count();
-        if running > 0 {
-            tracing::warn!(running, "stopping the jobs that still run");
-        }
-    }
-
-    fn unwritten(&self) -> Unwritten {
-        let mut jobs: Vec<JobId> = self.holding.keys().map(|(id, _)| *id).collect();
-        jobs.sort_unstable();
-        Unwritten {
-            jobs,
-            releases: self.releasing,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.targets.is_idle()
-            && self.holding.is_empty()
-            && self.releasing == 0
-            && self.manual_claims == 0
     }
 
     fn status(&self) -> WorkerStatus {

@@ -99,7 +99,9 @@ impl Dispatcher {
                 if std::mem::take(&mut keeper.suspended) {
                     tracing::info!("leases renewed, claiming again");
                 }
-                lost.into_iter().for_each(|id| self.row_lost(id));
+                for id in lost {
+                    self.row_lost(id);
+                }
             }
             Err(error) => tracing::warn!(%error, "cannot renew leases, trying again"),
         }
@@ -135,7 +137,7 @@ impl Dispatcher {
     fn row_lost(&mut self, id: JobId) {
         for job in self.targets.forget(id) {
             tracing::warn!(job = %id, target = %job.target, "row was taken from us while it waited for a slot");
-            self.fail_waiter(id, format!("job {id} was changed while it waited to start"));
+            self.fail_waiter(&job, "was changed while it waited to start");
         }
         let grace = self.settings.kill_grace;
         for held in self.holding.values_mut().filter(|held| held.job.id == id) {

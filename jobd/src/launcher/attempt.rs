@@ -82,7 +82,12 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
                 .get_program()
                 .to_string_lossy()
                 .into_owned();
-            Outcome::Ended(End::never_started(code, &format!("{program}: {error}")))
+            Outcome::Ended(End::never_started(
+                code,
+                &launcher
+                    .missing_cwd()
+                    .unwrap_or_else(|| format!("{program}: {error}")),
+            ))
         }
     }
 }

@@ -60,6 +60,14 @@ impl Capture {
 }
 
 impl Captured {
+    /// A text as if it had been captured.
+    pub fn whole(text: &str) -> Self {
+        Self {
+            head: text.as_bytes().to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Adds a line of jobd's own to the end.
     pub fn note(&mut self, line: &str) {
         let end = if self.tail.is_empty() && self.omitted == 0 {

@@ -109,6 +109,9 @@ impl Launcher {
     /// Why the launcher's program could not be started right now, for a warning at start. Programs
     /// whose name depends on the job cannot be told.
     pub fn missing_program(&self) -> Option<String> {
+        if let Some(cwd) = self.missing_cwd() {
+            return Some(cwd);
+        }
         let Template::Words(words) = &self.inner.settings.template else {
             return None;
         };
@@ -120,6 +123,17 @@ impl Launcher {
             }
             Some(_) => None,
         }
+    }
+
+    /// The system says "no such file" of a missing working directory too.
+    fn missing_cwd(&self) -> Option<String> {
+        let cwd = self
+            .inner
+            .settings
+            .cwd
+            .as_ref()
+            .filter(|cwd| !cwd.is_dir())?;
+        Some(format!("launcher.cwd: {} is no directory", cwd.display()))
     }
 
     /// The command of a job, or why there is none.

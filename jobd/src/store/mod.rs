@@ -29,7 +29,7 @@ use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
 
 pub use inspect::Inspection;
-pub use text::{OutputText, ascii};
+pub use text::OutputText;
 
 /// A database that holds the job table. Calls run to their end even if their caller goes away.
 pub trait Store: Send + Sync + 'static {
@@ -139,6 +139,25 @@ pub struct Finish {
     pub ended: Instant,
 }
 
+/// Bytes that are kept of an output that a server does not take, before it gets none at all.
+const NARROWED: usize = 16 << 10;
+
+impl Finish {
+    /// Makes the output smaller and plainer: the ends in ASCII, then nothing. `false` where nothing is left to take away.
+    pub fn narrow(&mut self) -> bool {
+        let before = self.stdout.len() + self.stderr.len();
+        let plain = before > 2 * NARROWED || !self.stdout.is_ascii() || !self.stderr.is_ascii();
+        for text in [&mut self.stdout, &mut self.stderr] {
+            *text = if plain {
+                text::ascii(text, NARROWED)
+            } else {
+                String::new()
+            };
+        }
+        before > 0
+    }
+}
+
 /// What a batch did, entry by entry, in the batch's order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
@@ -154,9 +173,13 @@ pub enum StoreError {
     /// Not reachable, lost, read-only or too busy: the same call will do later.
     #[error("database not available: {0}")]
     Unavailable(String),
-    /// The server answered and said no: a privilege, a type, a packet too large.
+    /// The server answered and said no: a privilege, a trigger, a table that is not there. It may be
+    /// mended from outside.
     #[error("database refused: {0}")]
     Refused(String),
+    /// The values are the matter: too long, too large for a packet, not in the character set.
+    #[error("database cannot take the values: {0}")]
+    Unfit(String),
 }
 
 /// The status that a released row takes.

@@ -43,12 +43,17 @@ pub(super) trait Backend: Send + Sync + 'static {
     type Connection: Connection;
 
     /// Runs a unit to its end, whatever becomes of the caller; after an error nothing of it stays,
-    /// unless its COMMIT was already under way. `make` builds the unit anew where it is repeated.
+    /// unless its COMMIT was already under way. `make` builds the unit anew where it is repeated, which
+    /// it may be unless `committing` says that its COMMIT was sent and must be asked about.
     fn run<T: Send + 'static>(
         &self,
         lane: Lane,
         make: impl Fn() -> Unit<Self::Connection, T> + Send,
+        committing: impl Fn() -> bool + Send,
     ) -> impl Future<Output = Result<T, StoreError>> + Send;
+
+    /// The largest statement with its values, in bytes.
+    fn max_packet(&self) -> u64;
 
     /// Reads what the table is like; the statements for it, where it is fit to work on.
     fn look(&self) -> Unit<Self::Connection, (Inspection, Option<Statements>)>;
@@ -79,7 +84,10 @@ impl<B: Backend> SqlStore<B> {
     }
 
     async fn look(&self) -> Result<Inspection, StoreError> {
-        let (inspection, statements) = self.backend.run(Lane::Desk, || self.backend.look()).await?;
+        let (inspection, statements) = self
+            .backend
+            .run(Lane::Desk, || self.backend.look(), || false)
+            .await?;
         if let Some(statements) = statements {
             let mut known = self
                 .statements
@@ -94,6 +102,7 @@ impl<B: Backend> SqlStore<B> {
     async fn unit<T: Send + 'static>(
         &self,
         lane: Lane,
+        committing: impl Fn() -> bool + Send,
         work: impl for<'c> Fn(
             &'c mut B::Connection,
             Arc<Statements>,
@@ -107,7 +116,7 @@ impl<B: Backend> SqlStore<B> {
             let (statements, work) = (statements.clone(), work.clone());
             Box::new(move |connection| work(connection, statements))
         };
-        self.backend.run(lane, make).await
+        self.backend.run(lane, make, committing).await
     }
 
     /// Runs a claim. It leaves in the cell what it is about to commit.
@@ -124,10 +133,17 @@ impl<B: Backend> SqlStore<B> {
         + Send
         + 'static,
     ) -> Result<Claimed, StoreError> {
-        let committing = Arc::new(Mutex::new(Arc::default()));
+        let committing = Arc::new(Mutex::new(Arc::<OnceLock<Claimed>>::default()));
         let cells = committing.clone();
+        let sent = || {
+            let cell: Arc<OnceLock<Claimed>> = committing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            cell.get().is_some()
+        };
         let outcome = self
-            .unit(lane, move |connection, statements| {
+            .unit(lane, sent, move |connection, statements| {
                 // A repeated unit begins with a new cell: the try before it was rolled back.
                 let cell = Arc::new(OnceLock::new());
                 *cells.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
@@ -158,17 +174,26 @@ impl<B: Backend> SqlStore<B> {
     /// Which of `ids` carry `token`, once the server answers. The locking read waits for a
     /// transaction that still holds the rows.
     async fn resolve(&self, lane: Lane, token: &ClaimToken, ids: Vec<JobId>) -> Vec<JobId> {
+        let mut told = false;
         loop {
             let (token, ids) = (token.clone(), ids.clone());
-            let read = self.unit(lane, move |connection, statements| {
-                let (token, ids) = (token.clone(), ids.clone());
-                async move { units::holding(connection, &statements.accepted, &token, &ids).await }
-                    .boxed()
-            });
+            let read = self.unit(
+                lane,
+                || false,
+                move |connection, statements| {
+                    let (token, ids) = (token.clone(), ids.clone());
+                    async move {
+                            units::holding(connection, &statements.accepted, &token, &ids).await
+                        }
+                        .boxed()
+                },
+            );
             match read.await {
                 Ok(held) => return held,
+                Err(error) if told => tracing::debug!(%error, "still not known"),
                 Err(error) => {
-                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking again");
+                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking until it is");
+                    told = true;
                 }
             }
             tokio::time::sleep(RESOLVE_PAUSE).await;
@@ -199,10 +224,14 @@ impl<B: Backend> Store for SqlStore<B> {
         targets: Vec<TargetName>,
     ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>> {
         async move {
-            let found = self.unit(Lane::Claims, move |connection, statements| {
-                let targets = targets.clone();
-                async move { units::pending(connection, &statements, &targets).await }.boxed()
-            });
+            let found = self.unit(
+                Lane::Claims,
+                || false,
+                move |connection, statements| {
+                    let targets = targets.clone();
+                    async move { units::pending(connection, &statements, &targets).await }.boxed()
+                },
+            );
             self.refreshed(found.await).await
         }
         .boxed()
@@ -266,10 +295,14 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>> {
-        self.unit(Lane::Ledger, move |connection, statements| {
-            let batch = batch.clone();
-            async move { units::record(connection, &statements, &batch).await }.boxed()
-        })
+        self.unit(
+            Lane::Ledger,
+            || false,
+            move |connection, statements| {
+                let batch = batch.clone();
+                async move { units::record(connection, &statements, &batch).await }.boxed()
+            },
+        )
         .boxed()
     }
 
@@ -278,30 +311,44 @@ impl<B: Backend> Store for SqlStore<B> {
         worker: String,
         ids: Vec<JobId>,
     ) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
-        self.unit(Lane::Leases, move |connection, statements| {
-            let (worker, ids) = (worker.clone(), ids.clone());
-            async move { units::renew(connection, owned(&statements), &worker, &ids).await }.boxed()
-        })
+        self.unit(
+            Lane::Leases,
+            || false,
+            move |connection, statements| {
+                let (worker, ids) = (worker.clone(), ids.clone());
+                async move { units::renew(connection, owned(&statements), &worker, &ids).await }
+                    .boxed()
+            },
+        )
         .boxed()
     }
 
     fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        self.unit(Lane::Leases, |connection, statements| {
-            async move { connection.leases(&owned(&statements).leases).await }.boxed()
-        })
+        self.unit(
+            Lane::Leases,
+            || false,
+            |connection, statements| {
+                async move { connection.leases(&owned(&statements).leases).await }.boxed()
+            },
+        )
         .boxed()
     }
 
     fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>> {
-        self.unit(Lane::Leases, move |connection, statements| {
-            let orphan = orphan.clone();
-            async move { units::rescue(connection, owned(&statements), &orphan).await }.boxed()
-        })
+        self.unit(
+            Lane::Leases,
+            || false,
+            move |connection, statements| {
+                let orphan = orphan.clone();
+                async move { units::rescue(connection, owned(&statements), &orphan).await }.boxed()
+            },
+        )
         .boxed()
     }
 
     fn output_text(&self) -> OutputText {
-        self.statements().output_text.clone()
+        let packet = self.backend.max_packet();
+        self.statements().output_text.with_packet(packet)
     }
 }
 

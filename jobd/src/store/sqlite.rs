@@ -45,6 +45,7 @@ impl Backend for Sqlite {
         &self,
         _: Lane,
         make: impl Fn() -> Unit<SqliteConnection, T> + Send,
+        _: impl Fn() -> bool + Send,
     ) -> Result<T, StoreError> {
         let (live, settings, unit) = (self.live.clone(), self.settings.clone(), make());
         let task = tokio::spawn(async move {
@@ -59,10 +60,17 @@ impl Backend for Sqlite {
             *live = Some(connection);
             Ok(value)
         });
-        let outcome: Result<T, sqlx::Error> = task
-            .await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let outcome: Result<T, sqlx::Error> =
+            task.await
+                .unwrap_or_else(|error| match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(error) => Err(sqlx::Error::Io(std::io::Error::other(error))),
+                });
         outcome.map_err(|error| sorted(&error))
+    }
+
+    fn max_packet(&self) -> u64 {
+        MAX_PACKET
     }
 
     fn look(&self) -> Unit<SqliteConnection, (Inspection, Option<Statements>)> {
@@ -86,9 +94,11 @@ fn sorted(error: &sqlx::Error) -> StoreError {
     else {
         return StoreError::Unavailable(text);
     };
-    // The low byte is the primary code. ERROR, CONSTRAINT, MISMATCH, TOOBIG, AUTH, NOTADB will not pass by themselves.
+    // The low byte is the primary code. TOOBIG and MISMATCH are about values; ERROR, CONSTRAINT, AUTH and
+    // NOTADB will not pass by themselves.
     match code & 0xFF {
-        1 | 18 | 19 | 20 | 23 | 26 => StoreError::Refused(text),
+        18 | 20 => StoreError::Unfit(text),
+        1 | 19 | 23 | 26 => StoreError::Refused(text),
         _ => StoreError::Unavailable(text),
     }
 }

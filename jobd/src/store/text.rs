@@ -47,13 +47,35 @@ impl OutputText {
                 .get(name)
                 .map_or(ColumnText::UNKNOWN, |column| ColumnText::of(&column.kind))
         };
+        let columns = Self {
+            stdout: of("stdout"),
+            stderr: of("stderr"),
+            both: 0,
+        };
+        columns.with_packet(max_packet)
+    }
+
+    /// The same for a server that takes packets of `max_packet` bytes.
+    pub(super) fn with_packet(&self, max_packet: u64) -> Self {
         let both = max_packet
             .saturating_sub(PACKET_RESERVE)
             .max(PACKET_RESERVE);
+        let both = usize::try_from(both).unwrap_or(usize::MAX);
         Self {
-            stdout: of("stdout"),
-            stderr: of("stderr"),
-            both: usize::try_from(both).unwrap_or(usize::MAX),
+            both,
+            ..self.clone()
+        }
+    }
+
+    /// Whether texts made fit before still fit a packet.
+    pub fn fits(&self, stdout: &str, stderr: &str) -> bool {
+        stdout.len().saturating_add(stderr.len()) <= self.both
+    }
+
+    /// Makes texts fit again.
+    pub fn refit(&self, stdout: &mut String, stderr: &mut String) {
+        if !self.fits(stdout, stderr) {
+            (*stdout, *stderr) = self.fit(&Captured::whole(stdout), &Captured::whole(stderr));
         }
     }
 
@@ -79,13 +101,13 @@ impl OutputText {
     }
 }
 
-/// Plain ASCII, which every column takes.
-pub fn ascii(captured: &Captured) -> String {
-    ColumnText {
+/// At most `limit` bytes of a text in ASCII, which every column takes.
+pub(super) fn ascii(text: &str, limit: usize) -> String {
+    let ascii = ColumnText {
         charset: Charset::Ascii,
-        max_bytes: usize::MAX,
-    }
-    .fit(captured, usize::MAX)
+        max_bytes: limit,
+    };
+    ascii.fit(&Captured::whole(text), usize::MAX)
 }
 
 impl ColumnText {

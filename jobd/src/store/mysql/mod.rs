@@ -4,6 +4,7 @@ mod look;
 mod session;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -19,6 +20,7 @@ use super::{Inspection, StoreError};
 pub(super) struct MySql {
     settings: MySqlSettings,
     lease: Duration,
+    max_packet: Arc<AtomicU64>,
     claims: Arc<Session>,
     ledger: Arc<Session>,
     leases: Arc<Session>,
@@ -27,7 +29,8 @@ pub(super) struct MySql {
 
 impl MySql {
     pub(super) fn new(settings: MySqlSettings, lease: Duration) -> Self {
-        let session = || Session::new(settings.clone());
+        let max_packet = Arc::new(AtomicU64::new(u64::MAX));
+        let session = || Session::new(settings.clone(), max_packet.clone());
         Self {
             claims: session(),
             ledger: session(),
@@ -35,6 +38,7 @@ impl MySql {
             desk: session(),
             settings,
             lease,
+            max_packet,
         }
     }
 }
@@ -46,6 +50,7 @@ impl Backend for MySql {
         &self,
         lane: Lane,
         make: impl Fn() -> Unit<MySqlConnection, T> + Send,
+        committing: impl Fn() -> bool + Send,
     ) -> Result<T, StoreError> {
         let session = match lane {
             Lane::Claims => &self.claims,
@@ -53,7 +58,7 @@ impl Backend for MySql {
             Lane::Leases => &self.leases,
             Lane::Desk => &self.desk,
         };
-        session.run(make).await
+        session.run(make, committing).await
     }
 
     fn look(&self) -> Unit<MySqlConnection, (Inspection, Option<Statements>)> {
@@ -61,5 +66,9 @@ impl Backend for MySql {
         Box::new(move |connection| {
             async move { look::look(connection, &settings, lease).await }.boxed()
         })
+    }
+
+    fn max_packet(&self) -> u64 {
+        self.max_packet.load(Ordering::Relaxed)
     }
 }

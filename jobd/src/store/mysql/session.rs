@@ -7,13 +7,14 @@
 //! Whether a unit may be repeated is its caller's knowledge, not this file's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jobd_proto::table::{MySqlSettings, connect_mysql};
 use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::StoreError;
 use crate::store::connection::Connection as _;
@@ -26,9 +27,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// frozen server. Above the lock wait below, so that a wait for a lock ends by itself.
 const UNIT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Seconds to wait for another transaction's row lock before the unit is repeated.
-const LOCK_WAIT_S: u32 = 10;
-
 /// A connection idle for longer is pinged before use: firewalls and `wait_timeout` close those.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
@@ -38,12 +36,21 @@ const REPEATS: u32 = 8;
 /// A held connection, made when first needed and again after each loss.
 pub(super) struct Session {
     settings: MySqlSettings,
+    /// Of the server that was last connected to, in bytes; shared by all lanes.
+    max_packet: Arc<AtomicU64>,
     live: Mutex<Option<Live>>,
 }
 
 struct Live {
     connection: MySqlConnection,
     used: Instant,
+}
+
+impl Live {
+    fn new(connection: MySqlConnection) -> Self {
+        let used = Instant::now();
+        Self { connection, used }
+    }
 }
 
 /// How a unit failed.
@@ -53,38 +60,45 @@ enum Fault {
     Conflict(String),
     /// The connection or the server's ability to write is gone.
     Lost(String),
+    /// The connection was gone when it was used again.
+    Stale(String),
+    /// The values are the matter.
+    Unfit(String),
     /// The server says no.
     Refused(String),
 }
 
 impl Session {
-    pub(super) fn new(settings: MySqlSettings) -> Arc<Self> {
+    pub(super) fn new(settings: MySqlSettings, max_packet: Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             settings,
+            max_packet,
             live: Mutex::new(None),
         })
     }
 
-    /// Runs a unit to its end, repeating it after conflicts. `make` builds it anew for each try.
+    /// Runs a unit to its end. `make` builds it anew for each try: after a conflict, and once where a
+    /// connection turns out to be stale, unless `committing` says that its COMMIT was under way.
     /// After an error the transaction is rolled back, unless its COMMIT was already under way.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         make: impl Fn() -> Unit<MySqlConnection, T> + Send,
+        committing: impl Fn() -> bool + Send,
     ) -> Result<T, StoreError> {
-        let mut tries = 0;
+        let mut conflicts = 0;
+        let mut stale = false;
         loop {
             match self.once(make()).await {
                 Ok(value) => return Ok(value),
-                Err(Fault::Refused(text)) => return Err(StoreError::Refused(text)),
-                Err(Fault::Lost(text)) => return Err(StoreError::Unavailable(text)),
-                Err(Fault::Conflict(text)) if tries == REPEATS => {
-                    return Err(StoreError::Unavailable(text));
+                Err(Fault::Stale(_)) if !stale && !committing() => stale = true,
+                Err(Fault::Conflict(_)) if conflicts < REPEATS => {
+                    conflicts += 1;
+                    sleep(Duration::from_millis(u64::from(conflicts) * 3)).await;
                 }
-                Err(Fault::Conflict(text)) => {
-                    tries += 1;
-                    tracing::debug!(tries, error = text, "database conflict, repeating");
-                    // Spread by what differs between workers: their schedules.
-                    tokio::time::sleep(Duration::from_millis(u64::from(tries) * 3)).await;
+                Err(Fault::Refused(text)) => return Err(StoreError::Refused(text)),
+                Err(Fault::Unfit(text)) => return Err(StoreError::Unfit(text)),
+                Err(Fault::Stale(text) | Fault::Lost(text) | Fault::Conflict(text)) => {
+                    return Err(StoreError::Unavailable(text));
                 }
             }
         }
@@ -97,39 +111,69 @@ impl Session {
         let session = self.clone();
         let task = tokio::spawn(async move {
             let mut live = session.live.lock().await;
+            let reused = live.is_some();
             // Taken out, and put back only when it is known to be clean.
             let mut connection = session.ready(live.take()).await?;
-            match timeout(UNIT_DEADLINE, unit(&mut connection)).await {
+            let fault = match timeout(UNIT_DEADLINE, unit(&mut connection)).await {
                 Ok(Ok(value)) => {
-                    *live = Some(Live {
-                        connection,
-                        used: Instant::now(),
-                    });
-                    Ok(value)
+                    *live = Some(Live::new(connection));
+                    return Ok(value);
                 }
-                Ok(Err(error)) => {
-                    let fault = Fault::of(&error);
-                    let clean = !matches!(fault, Fault::Lost(_))
-                        && matches!(
-                            timeout(CONNECT_DEADLINE, connection.control("ROLLBACK")).await,
-                            Ok(Ok(()))
-                        );
-                    if clean {
-                        *live = Some(Live {
-                            connection,
-                            used: Instant::now(),
-                        });
-                    }
-                    Err(fault)
+                Ok(Err(error)) => Fault::of(&error),
+                Err(_) => {
+                    let limit = UNIT_DEADLINE.as_secs();
+                    return Err(Fault::Lost(format!("no answer within {limit} s")));
                 }
-                Err(_) => Err(Fault::Lost(format!(
-                    "no answer within {} s",
-                    UNIT_DEADLINE.as_secs()
-                ))),
+            };
+            let fault = match fault {
+                Fault::Lost(text) if reused => Fault::Stale(text),
+                other => other,
+            };
+            if !matches!(fault, Fault::Lost(_) | Fault::Stale(_)) {
+                let rollback = timeout(CONNECT_DEADLINE, connection.control("ROLLBACK"));
+                if let Ok(Ok(())) = rollback.await {
+                    *live = Some(Live::new(connection));
+                }
             }
+            Err(fault)
         });
+        // A task that is gone without a panic was dropped with its runtime: so is whoever waits.
         task.await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+            .unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(Fault::Lost(error.to_string())),
+            })
+    }
+
+    /// Connects and sets what every statement of the store expects.
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        let mut connection = connect_mysql(&self.settings).await?;
+        let found = variables(&mut connection).await?;
+        self.max_packet.store(found.max_packet, Ordering::Relaxed);
+        // A server may be set up otherwise; then every read would begin a transaction that nobody ends.
+        connection.control("SET SESSION autocommit = 1").await?;
+        // READ COMMITTED takes no gap locks, which deadlock with the applications' INSERTs. A server with
+        // a statement-based binary log refuses writes under it (error 1665): its own level stays.
+        if !found.statement_binlog {
+            connection
+                .control("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                .await?;
+        }
+        // Both below UNIT_DEADLINE, so that a wait for a row or for a table that is being altered ends by
+        // itself: MySQL goes on with the wait of a client that has hung up.
+        connection
+            .control("SET SESSION innodb_lock_wait_timeout = 10")
+            .await?;
+        connection
+            .control("SET SESSION lock_wait_timeout = 10")
+            .await?;
+        if found.galera {
+            // What another node has committed is read, not what has arrived here.
+            connection
+                .control("SET SESSION wsrep_sync_wait = 1")
+                .await?;
+        }
+        Ok(connection)
     }
 
     async fn ready(&self, live: Option<Live>) -> Result<MySqlConnection, Fault> {
@@ -141,7 +185,7 @@ impl Session {
                 return Ok(live.connection);
             }
         }
-        match timeout(CONNECT_DEADLINE, connect(&self.settings)).await {
+        match timeout(CONNECT_DEADLINE, self.connect()).await {
             Ok(connected) => connected.map_err(|error| Fault::of(&error)),
             Err(_) => Err(Fault::Lost(format!(
                 "cannot connect within {} s",
@@ -151,35 +195,19 @@ impl Session {
     }
 }
 
-/// Connects and sets what every statement of the store expects.
-async fn connect(settings: &MySqlSettings) -> Result<MySqlConnection, sqlx::Error> {
-    let mut connection = connect_mysql(settings).await?;
-    // READ COMMITTED takes no gap locks, which deadlock with the applications' INSERTs. A server with
-    // a statement-based binary log refuses writes under it (error 1665): its own level stays.
-    if !variables(&mut connection).await?.statement_binlog {
-        connection
-            .control("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            .await?;
-    }
-    let lock_wait = format!("SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_S}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lock_wait))
-        .execute(&mut connection)
-        .await?;
-    Ok(connection)
-}
-
 /// What of the server's settings matters here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Variables {
     pub(super) version: String,
     pub(super) max_packet: u64,
     statement_binlog: bool,
+    galera: bool,
 }
 
 /// Reads them. A variable that a server does not have is left at its default.
 pub(super) async fn variables(connection: &mut MySqlConnection) -> Result<Variables, sqlx::Error> {
     let rows = sqlx::query(
-        "SHOW VARIABLES WHERE Variable_name IN ('version', 'max_allowed_packet', 'binlog_format', 'log_bin')",
+        "SHOW VARIABLES WHERE Variable_name IN ('version', 'max_allowed_packet', 'binlog_format', 'log_bin', 'wsrep_on')",
     )
     .fetch_all(connection)
     .await?;
@@ -199,6 +227,7 @@ pub(super) async fn variables(connection: &mut MySqlConnection) -> Result<Variab
             "max_allowed_packet" => found.max_packet = value.parse().unwrap_or(found.max_packet),
             "binlog_format" => statement = value == "STATEMENT",
             "log_bin" => log_bin = value == "ON",
+            "wsrep_on" => found.galera = value == "ON",
             _ => {}
         }
     }
@@ -226,11 +255,21 @@ impl Fault {
         match number {
             // Deadlock, lock wait timeout, record changed (MariaDB's snapshot isolation), query
             // interrupted, statement time exceeded (MySQL, MariaDB).
-            1213 | 1205 | 1020 | 1317 | 3024 | 1969 => Self::Conflict(text),
+            1213 | 1205 | 1020 | 1317 | 3024 | 1969
+            // Rolled back by a cluster, table definition changed, statement to be prepared again.
+            | 3101 | 1412 | 1615 => Self::Conflict(text),
+            // Too large for a packet; too long or wrong for the column or its character set. Of other columns that is not
+            // the output's fault.
+            1153 => Self::Unfit(text),
+            1406 | 1366 | 1264 | 1265 | 1267 | 1300 | 3854 | 3988
+                if text.contains("stdout") || text.contains("stderr") =>
+            {
+                Self::Unfit(text)
+            }
             // Gone away, lost, shutdown, killed, closed for inactivity, network errors.
-            2006 | 2013 | 1053 | 1927 | 4031 | 1152..=1161 | 1184
+            2006 | 2013 | 1053 | 1927 | 4031 | 1152 | 1154..=1161 | 1184
             // Read-only after a failover; a Galera node that is not ready.
-            | 1290 | 1836 | 1792 | 1047
+            | 1290 | 1836 | 1792 | 1047 | 3032 | 3100
             // Too many connections, host blocked; disk or table full, out of memory: it may pass.
             | 1040 | 1129 | 1203 | 1226 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::Lost(text),
             _ => Self::Refused(text),

@@ -1,0 +1,108 @@
+//! The end of a worker: give back, wait, stop, write, leave.
+
+use std::time::Duration;
+
+use jobd_proto::daemon::notify;
+use tokio::time::Instant as Deadline;
+
+use super::{Dispatcher, Held};
+
+/// How long writing may take once no process is left: a database that is away that long is not
+/// waited for.
+const WRITING_TIME: Duration = Duration::from_secs(30);
+
+/// What killed jobs are told in their `stderr`.
+const CUT_SHORT: &str = "stopped because the worker is shutting down";
+
+/// What clients are told.
+pub(super) const SHUTTING_DOWN: &str = "worker is shutting down";
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DrainState {
+    Working,
+    /// Running jobs may go on until then.
+    Until(Deadline),
+    /// No process is to be left, and the ledger may write until then.
+    Writing(Deadline),
+}
+
+/// A shutdown had to leave rows as they were; each is in the log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "could not write to the table in time: {ends} ends, {starts} starts, {releases} rows to give back, {claims} claims are left as they are"
+)]
+pub struct Unwritten {
+    ends: usize,
+    starts: usize,
+    releases: usize,
+    claims: usize,
+}
+
+impl Dispatcher {
+    pub(super) fn begin_drain(&mut self) {
+        self.drain = DrainState::Until(Deadline::now() + self.settings.drain_timeout);
+        self.next_poll = None;
+        let unstarted = self.targets.drain();
+        let running = self.processes();
+        tracing::info!(running, given_back = unstarted.len(), "draining");
+        notify::stopping(&format!("waiting for {running} jobs to end"));
+        for job in unstarted {
+            self.back_out(job, SHUTTING_DOWN);
+        }
+    }
+
+    /// Where no process is left to wait for, only writing is.
+    pub(super) fn end_wait(&mut self) {
+        if matches!(self.drain, DrainState::Until(_)) && self.processes() == 0 {
+            self.drain = DrainState::Writing(Deadline::now() + WRITING_TIME);
+        }
+    }
+
+    pub(super) fn stop_jobs(&mut self) {
+        let grace = self.settings.kill_grace;
+        self.drain = DrainState::Writing(Deadline::now() + grace + WRITING_TIME);
+        let told = self
+            .holding
+            .values_mut()
+            .map(|held| held.stop(CUT_SHORT, grace));
+        let running = told.filter(|told| *told).count();
+        if running > 0 {
+            tracing::warn!(running, "stopping the jobs that still run");
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.targets.is_idle()
+            && self.holding.is_empty()
+            && self.releasing == 0
+            && self.manual_claims == 0
+    }
+
+    /// Logs what is left, row by row: whoever mends it by hand needs to know.
+    pub(super) fn unwritten(&self) -> Unwritten {
+        let (ended, unstarted): (Vec<&Held>, Vec<&Held>) =
+            self.holding.values().partition(|held| held.ended.is_some());
+        for held in &ended {
+            if let Some((code, signal)) = held.ended {
+                tracing::error!(job = %held.job.id, target = %held.job.target, code, signal, "the end of a job is not written, its row stays running");
+            }
+        }
+        for held in &unstarted {
+            tracing::error!(job = %held.job.id, target = %held.job.target, "a job that never ran keeps its row");
+        }
+        Unwritten {
+            ends: ended.len(),
+            starts: unstarted.len(),
+            releases: self.releasing,
+            claims: self.targets.claiming() + self.manual_claims,
+        }
+    }
+
+    fn processes(&self) -> usize {
+        self.holding
+            .values()
+            .filter(|held| held.attempt.is_some())
+            .count()
+    }
+}

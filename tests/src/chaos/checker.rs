@@ -32,7 +32,7 @@ pub struct Evidence<'a> {
 }
 
 /// How the stderr of a row begins whose worker was lost in the middle of its last attempt.
-const ORPHANED: &str = "jobd: orphaned:";
+pub const ORPHANED: &str = "jobd: orphaned:";
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -317,9 +317,13 @@ fn summary(
         .values()
         .filter(|row| row.result.as_deref() == Some("ok"))
         .count();
+    let orphaned = rows
+        .values()
+        .filter(|row| row.err().starts_with(checker::ORPHANED))
+        .count();
     format!(
         "{} faults; {} jobs acknowledged, {} INSERTs without an answer; {done} done ({ok} ok), {} runs; \
-         {} waiters answered, asked again {} times\nlost {}, doubled {}, false verdicts {}, false answers {}, limits crossed {}",
+         {} waiters answered, asked again {} times; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, limits crossed {}",
         report.count(),
         ledger.acknowledged.len(),
         ledger.unacknowledged,

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +17,10 @@ use crate::chaos::stage::{HOST_VARIABLE, LEASE, Stage, Worker};
 
 /// The longest job takes 2.5 s, the drain itself may take 60: more is a hang.
 const DRAIN_LIMIT: Duration = Duration::from_secs(40);
+
+/// A worker is hit when it holds so many jobs, or after this time.
+const MUCH: usize = 3;
+const BUSY_LIMIT: Duration = Duration::from_secs(3);
 
 /// What was lost with a host is somebody else's within a lease and this.
 const RESCUE_LIMIT: Duration = Duration::from_secs(10);
@@ -171,21 +176,26 @@ fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid.expect("not zero"), signal);
 }
 
-/// Claims that a worker holds: job and token.
+/// Claims that a worker holds: job and token. Waits a little until it holds some, as there is
+/// little to lose otherwise.
 async fn held_by(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
     let sql = format!(
         "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
          WHERE status IN ('accepted', 'running') AND worker LIKE '{}@%'",
         worker.name
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .fetch_all(&stage.database.pool)
-        .await;
-    // With the database away there is nothing to compare with.
-    let rows = rows.unwrap_or_default();
-    rows.iter()
-        .map(|row| (row.get("id"), row.get("token")))
-        .collect()
+    let begun = Instant::now();
+    loop {
+        let rows = sqlx::query(AssertSqlSafe(sql.clone()));
+        let rows = rows.fetch_all(&stage.database.pool).await;
+        // With the database away there is nothing to compare with.
+        let rows = rows.unwrap_or_default();
+        if rows.len() >= MUCH || begun.elapsed() > BUSY_LIMIT {
+            let claim = |row: &MySqlRow| (row.get("id"), row.get("token"));
+            return rows.iter().map(claim).collect();
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Waits until none of these claims stands in an open row; says how long that took.

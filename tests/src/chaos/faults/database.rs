@@ -10,7 +10,7 @@ use crate::chaos::line::Mode;
 use crate::chaos::load::open_jobs;
 use crate::chaos::options::Table;
 use crate::chaos::random::Random;
-use crate::chaos::stage::{ACCOUNT, Stage};
+use crate::chaos::stage::{ACCOUNT, LEASE, Stage};
 use crate::wait::{PATIENCE, until};
 
 /// How wrong the clock gets.
@@ -31,9 +31,20 @@ pub(super) async fn killed(stage: &Stage, random: &mut Random) -> Outcome {
 pub(super) async fn frozen(stage: &Stage, random: &mut Random) -> Outcome {
     let mut server = stage.server.lock().await;
     server.freeze();
-    sleep(random.millis(200, 4_000)).await;
+    sleep(outage(stage, random)).await;
     server.thaw();
     Outcome::default()
+}
+
+/// How long a database is away: with ownership, in one of four cases for longer than a lease, which
+/// nobody can renew then and nobody may take for that.
+fn outage(stage: &Stage, random: &mut Random) -> Duration {
+    let short = random.millis(200, 4_000);
+    if stage.table == Table::Full && random.one_in(4) {
+        LEASE + short
+    } else {
+        short
+    }
 }
 
 pub(super) async fn read_only(stage: &Stage, random: &mut Random) -> Outcome {
@@ -174,7 +185,7 @@ pub(super) async fn line_cut(stage: &Stage, random: &mut Random) -> Outcome {
 
 pub(super) async fn line(stage: &Stage, random: &mut Random, mode: Mode) -> Outcome {
     stage.database_line.set(mode);
-    sleep(random.millis(300, 4_000)).await;
+    sleep(outage(stage, random)).await;
     stage.database_line.set(Mode::Open);
     Outcome::default()
 }

@@ -106,6 +106,8 @@ pub struct Stage {
     pub table: Table,
     /// From the workers to the server.
     pub database_line: Line,
+    /// From each worker to that line, as in [`WORKERS`].
+    pub worker_lines: Vec<Line>,
     /// The master.
     pub master: Mutex<Daemon>,
     /// The master's config.
@@ -152,11 +154,12 @@ impl Stage {
         let master = Master::start(&scratch, &master_ini).await;
         let master_line = Line::start(master.addr).await;
         let witness = WitnessLog::new(&scratch);
-        let mut workers = Vec::new();
+        let (mut workers, mut worker_lines) = (Vec::new(), Vec::new());
         for name in WORKERS {
+            let line = Line::start((Ipv4Addr::LOCALHOST, database_line.port).into()).await;
             let mut ini = Ini::worker(&database)
                 .set("name", name)
-                .set("mysql_port", database_line.port)
+                .set("mysql_port", line.port)
                 .set("mysql_user", ACCOUNT)
                 .set("mysql_password", "x")
                 // The line reads what passes.
@@ -187,6 +190,7 @@ impl Stage {
             let mut worker = Worker::launch(&scratch, name, ini);
             worker.daemon.listening().await;
             workers.push(worker);
+            worker_lines.push(line);
         }
         Master::has_workers(&master, WORKERS.len()).await;
         Self {
@@ -195,6 +199,7 @@ impl Stage {
             database,
             table: options.table,
             database_line,
+            worker_lines,
             master: Mutex::new(master),
             master_ini,
             master_line,

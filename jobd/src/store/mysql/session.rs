@@ -91,8 +91,9 @@ impl Session {
             match self.once(make()).await {
                 Ok(value) => return Ok(value),
                 Err(Fault::Stale(_)) if !stale && !committing() => stale = true,
-                Err(Fault::Conflict(_)) if conflicts < REPEATS => {
+                Err(Fault::Conflict(error)) if conflicts < REPEATS => {
                     conflicts += 1;
+                    tracing::debug!(conflicts, error, "database conflict, repeating");
                     sleep(Duration::from_millis(u64::from(conflicts) * 3)).await;
                 }
                 Err(Fault::Refused(text)) => return Err(StoreError::Refused(text)),

@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::{Instant, sleep};
 
-use super::Outcome;
+use super::{Outcome, outage};
 use crate::Master;
 use crate::chaos::footprint::processes;
 use crate::chaos::line::Mode;
@@ -94,6 +94,27 @@ pub(super) async fn worker_killed(stage: &Stage, random: &mut Random) -> Outcome
         worker: Some(number),
         rescue: rescue.as_ref().ok().copied(),
         broken: rescue.err(),
+        ..Outcome::default()
+    }
+}
+
+/// Its line is closed, or open with nothing coming through: then its statements arrive late.
+pub(super) async fn worker_cut_off(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let worker = stage.workers[number].lock().await;
+    let (line, time) = (&stage.worker_lines[number], outage(random));
+    if time >= LEASE {
+        stage.lose(&worker);
+    }
+    line.set(if random.one_in(2) {
+        Mode::Cut
+    } else {
+        Mode::Stalled
+    });
+    sleep(time).await;
+    line.set(Mode::Open);
+    Outcome {
+        worker: Some(number),
         ..Outcome::default()
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Outcome;
+use super::{Outcome, outage};
 use crate::chaos::line::Mode;
 use crate::chaos::load::open_jobs;
 use crate::chaos::options::Table;
 use crate::chaos::random::Random;
-use crate::chaos::stage::{ACCOUNT, LEASE, Stage};
+use crate::chaos::stage::{ACCOUNT, Stage};
 use crate::wait::{PATIENCE, until};
 
 /// How wrong the clock gets.
@@ -31,20 +31,9 @@ pub(super) async fn killed(stage: &Stage, random: &mut Random) -> Outcome {
 pub(super) async fn frozen(stage: &Stage, random: &mut Random) -> Outcome {
     let mut server = stage.server.lock().await;
     server.freeze();
-    sleep(outage(stage, random)).await;
+    sleep(outage(random)).await;
     server.thaw();
     Outcome::default()
-}
-
-/// How long a database is away: with ownership, in one of four cases for longer than a lease, which
-/// nobody can renew then and nobody may take for that.
-fn outage(stage: &Stage, random: &mut Random) -> Duration {
-    let short = random.millis(200, 4_000);
-    if stage.table == Table::Full && random.one_in(4) {
-        LEASE + short
-    } else {
-        short
-    }
 }
 
 pub(super) async fn read_only(stage: &Stage, random: &mut Random) -> Outcome {
@@ -185,7 +174,7 @@ pub(super) async fn line_cut(stage: &Stage, random: &mut Random) -> Outcome {
 
 pub(super) async fn line(stage: &Stage, random: &mut Random, mode: Mode) -> Outcome {
     stage.database_line.set(mode);
-    sleep(outage(stage, random)).await;
+    sleep(outage(random)).await;
     stage.database_line.set(Mode::Open);
     Outcome::default()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::options::{Options, Table};
 use super::random::Random;
-use super::stage::Stage;
+use super::stage::{LEASE, Stage};
 
 /// Faults that are about the same piece are never under way at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub enum Fault {
     FewDescriptors,
     /// The disk under a worker's log is full.
     LogDiskFull,
+    /// One worker cannot reach the database, the others can.
+    WorkerCutOff,
     /// kill -9 of a worker, its guard left alone, and its start.
     WorkerKilled,
     /// SIGSTOP of a worker for longer than a lease.
@@ -94,7 +96,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -116,6 +118,7 @@ impl Fault {
         Self::WorkerDrained,
         Self::FewDescriptors,
         Self::LogDiskFull,
+        Self::WorkerCutOff,
         Self::WorkerKilled,
         Self::WorkerFrozen,
         Self::PowerLost,
@@ -145,6 +148,7 @@ impl Fault {
             Self::WorkerDrained => "worker: SIGTERM, restart",
             Self::FewDescriptors => "worker: no file descriptors",
             Self::LogDiskFull => "worker: disk full under the log",
+            Self::WorkerCutOff => "worker: alone cut off from the database",
             Self::WorkerKilled => "worker: kill -9, restart",
             Self::WorkerFrozen => "worker: SIGSTOP beyond the lease",
             Self::PowerLost => "host: power lost",
@@ -173,6 +177,7 @@ impl Fault {
             Self::WorkerDrained
             | Self::FewDescriptors
             | Self::LogDiskFull
+            | Self::WorkerCutOff
             | Self::WorkerKilled
             | Self::WorkerFrozen
             | Self::PowerLost => Piece::Worker,
@@ -228,10 +233,21 @@ impl Fault {
             Self::WorkerDrained => daemons::worker_drained(stage, random).await,
             Self::FewDescriptors => machine::few_descriptors(stage, random).await,
             Self::LogDiskFull => machine::log_disk_full(stage, random).await,
+            Self::WorkerCutOff => daemons::worker_cut_off(stage, random).await,
             Self::WorkerKilled => daemons::worker_killed(stage, random).await,
             Self::WorkerFrozen => daemons::worker_frozen(stage, random).await,
             Self::PowerLost => daemons::power_lost(stage, random).await,
         }
+    }
+}
+
+/// How long the database is away: in one of four cases for longer than a lease.
+fn outage(random: &mut Random) -> Duration {
+    let short = random.millis(200, 4_000);
+    if random.one_in(4) {
+        LEASE + short
+    } else {
+        short
     }
 }
 

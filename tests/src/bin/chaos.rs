@@ -13,11 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let options = Options::parse();
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
-    let verdict = tokio::select! {
-        verdict = suite::run(&options) => verdict,
-        _ = tokio::signal::ctrl_c() => interrupted(),
-        _ = terminate.recv() => interrupted(),
-    };
+    let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // At once: an orderly end of daemons that are frozen or cut off would take long.
+        println!("chaos: interrupted");
+        std::process::exit(130)
+    });
+    let verdict = suite::run(&options).await;
     if let Some(folder) = &verdict.evidence {
         println!(
             "look at {}/breaches.txt and the logs beside it",
@@ -25,10 +31,4 @@ async fn main() -> ExitCode {
         );
     }
     ExitCode::from(u8::from(!verdict.breaches.is_empty()))
-}
-
-/// Ends at once: an orderly end of daemons that are frozen or cut off would take long.
-fn interrupted() -> ! {
-    println!("chaos: interrupted");
-    std::process::exit(130)
 }

@@ -1,6 +1,6 @@
 //! `jobd.conf` → [`Config`]. Reports every mistake at once and starts nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jobd_proto::TargetName;
@@ -31,6 +31,8 @@ pub struct Config {
     pub poll_interval: Duration,
     /// `lease`.
     pub lease: Duration,
+    /// `state_dir`, where it is one.
+    pub state_dir: Option<PathBuf>,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
     /// `launcher*` and what belongs to it.
@@ -110,6 +112,12 @@ const KEYS: &[Key] = &[
         doc: "On a table with the columns of ownership: how long a claim is good for without a renewal. The rows of a worker that dies are rescued after it. Must be the same on all workers of a table.",
     },
     Key {
+        name: "state_dir",
+        kind: "path",
+        default: "unset",
+        doc: "A directory for a lock with this worker's name. With it, a restarted worker gives back or ends what its predecessor on this host left, within a second or two; without it, leases decide.",
+    },
+    Key {
         name: "drain_timeout",
         kind: "time",
         default: "`60`",
@@ -181,6 +189,7 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
     let poll_interval = reader.seconds("poll_interval", Duration::ZERO..=DAY, seconds(5));
     let drain_timeout = reader.seconds("drain_timeout", Duration::ZERO..=DAY, seconds(60));
     let lease = reader.seconds("lease", seconds(1)..=Duration::from_hours(1), seconds(30));
+    let state_dir = state_dir(reader);
     let launcher = launcher(reader);
     let targets = targets(reader);
     if database.is_none()
@@ -198,11 +207,24 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
         fetch_limit,
         poll_interval,
         lease,
+        state_dir,
         drain_timeout,
         launcher: launcher?,
         master,
         targets,
     })
+}
+
+fn state_dir(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = reader.path("state_dir")?;
+    if !path.is_dir() {
+        reader.mistake(
+            "state_dir",
+            format!("state_dir: {} is no directory", path.display()),
+        );
+        return None;
+    }
+    Some(path)
 }
 
 fn launcher(reader: &mut Reader<'_>) -> Option<LauncherSettings> {
@@ -307,8 +329,6 @@ fn targets(reader: &mut Reader<'_>) -> Vec<(TargetName, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn project() -> PathBuf {

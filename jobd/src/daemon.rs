@@ -22,7 +22,7 @@ use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
 use crate::store::{Inspection, Store, StoreError};
-use crate::{EX_CONFIG, control, master_link, rescuer, store};
+use crate::{EX_CONFIG, control, job, master_link, rescuer, store};
 
 /// Threads for everything: the work is waiting for processes and the database, and each thread
 /// costs memory.
@@ -163,6 +163,10 @@ fn settings(config: &Config) -> Settings {
         targets: config.targets.clone(),
         poll_interval: config.poll_interval,
         lease: config.lease,
+        lock: config
+            .state_dir
+            .as_ref()
+            .map(|folder| folder.join(format!("{}.lock", job::ascii(&config.name)))),
         drain_timeout: config.drain_timeout,
         kill_grace: config.launcher.kill_grace,
         name: config.name.clone(),

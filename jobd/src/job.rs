@@ -107,7 +107,7 @@ impl Tokens {
 }
 
 /// A part of a token: plain ASCII, at most 64 bytes, without the separators.
-fn ascii(part: &str) -> String {
+pub fn ascii(part: &str) -> String {
     part.chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() || "._-".contains(c) {

@@ -108,6 +108,12 @@ impl Tenure {
         self.lease / 6
     }
 
+    /// When somebody else must have stopped what we could not: a twelfth of the lease before it ends, and
+    /// as much after our own stops are over.
+    pub fn deadline(&self) -> Duration {
+        self.confirmed + self.lease * 11 / 12
+    }
+
     /// Whether to stop what others may start again: after two thirds of the lease.
     pub fn is_ending(&self, now: Duration) -> bool {
         now >= self.confirmed + self.lease * 2 / 3
@@ -178,6 +184,6 @@ mod tests {
         assert!(!tenure.is_ending(s(29)) && tenure.is_ending(s(30)));
         // A rescuer may have seen the renewal of second 10 the moment it was written, and acts a full
         // lease later at the earliest; by then the job is killed.
-        assert!(s(30) + tenure.grace() < s(10) + LEASE);
+        assert!(s(30) + tenure.grace() < tenure.deadline() && tenure.deadline() < s(10) + LEASE);
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod daemon;
 mod dispatcher;
+mod guard;
 mod job;
 mod launcher;
 mod leases;
@@ -47,10 +48,19 @@ struct Arguments {
     /// Report every mistake of the config and the table, and exit with 0 or 78.
     #[arg(long)]
     check_config: bool,
+    /// Be the guard of that worker's jobs; jobd starts it itself.
+    #[arg(long, value_name = "WORKER", hide = true)]
+    guard: Option<String>,
+    /// The lock that the guard holds.
+    #[arg(long, value_name = "FILE", hide = true)]
+    guard_lock: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(worker) = &arguments.guard {
+        return guard::run(worker, arguments.guard_lock.as_deref());
+    }
     let (config, findings) = match config::read(&arguments.config) {
         Ok(read) => read,
         Err(error) => {

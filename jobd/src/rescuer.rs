@@ -34,7 +34,12 @@ pub async fn run(store: Arc<dyn Store>, lease: Duration, own: String, shutdown: 
                     .filter(|lease| !lease.worker.starts_with(&own))
                     .collect();
                 let orphans = observer.look(began, clock::since_boot(), others);
-                rescue(&*store, orphans).await;
+                rescue(
+                    &*store,
+                    orphans,
+                    "its worker was not seen alive for a full lease",
+                )
+                .await;
                 away = false;
             }
             Err(error) if away => tracing::debug!(%error, "still cannot look for orphaned rows"),
@@ -46,12 +51,32 @@ pub async fn run(store: Arc<dyn Store>, lease: Duration, own: String, shutdown: 
     }
 }
 
-async fn rescue(store: &dyn Store, orphans: Vec<Lease>) {
+/// Resolves what a predecessor on this host left, once its guard says that its jobs are over.
+pub async fn inherit(store: Arc<dyn Store>, predecessor: String) {
+    loop {
+        match store.leftovers(predecessor.clone()).await {
+            Ok(leftovers) => {
+                return rescue(
+                    &*store,
+                    leftovers,
+                    "its worker ended on this host without writing it",
+                )
+                .await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, predecessor, "cannot look for what the predecessor left, trying again");
+            }
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+async fn rescue(store: &dyn Store, orphans: Vec<Lease>, reason: &str) {
     for orphan in orphans {
         let (id, worker) = (orphan.id, orphan.worker.clone());
         match store.rescue(orphan).await {
             Ok(Some(fate)) => {
-                tracing::warn!(job = %id, worker, fate, "rescued a row whose worker was not seen alive for a full lease");
+                tracing::warn!(job = %id, worker, fate, reason, "rescued a row");
             }
             Ok(None) => tracing::debug!(job = %id, worker, "the row moved on before its rescue"),
             Err(error) => {

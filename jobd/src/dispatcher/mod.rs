@@ -13,9 +13,11 @@
 
 mod command;
 mod drain;
+mod guarding;
 mod tenure;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
 use self::tenure::{Keeper, Renewal};
+use crate::guard::Guard;
 use crate::job::{ClaimToken, Job, Origin, Tokens};
 use crate::launcher::{Attempt, Launcher, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
@@ -77,6 +80,8 @@ enum Event {
     Exited(Job, Outcome),
     /// Time to look after the leases.
     LeaseTick,
+    /// The guard has the lock; the worker that held it before, if one did, is gone with all its jobs.
+    Predecessor(Option<String>),
     /// Our leases were renewed, or not.
     Renewed(Renewal),
     /// Time to look at the table.
@@ -101,6 +106,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// `lease`.
     pub lease: Duration,
+    /// The lock of this worker's name in `state_dir`.
+    pub lock: Option<PathBuf>,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
     /// `kill_grace`.
@@ -132,6 +139,11 @@ pub struct Dispatcher {
     table: Table,
     /// On a table with ownership.
     keeper: Option<Keeper>,
+    /// Ends our jobs when we cannot; `None` while it could not be started.
+    guard: Option<Guard>,
+    guard_deadline: Option<Duration>,
+    /// Whose rows to resolve, once the table is there.
+    predecessor: Option<String>,
     /// Manual runs that came before the first look at the table had ended.
     early: Vec<(Vec<JobId>, ManualReply)>,
     /// Since when claims have been failing.
@@ -220,6 +232,9 @@ impl Dispatcher {
             sender,
             table: Table::Looking,
             keeper: None,
+            guard: None,
+            guard_deadline: None,
+            predecessor: None,
             early: Vec::new(),
             outage: None,
             looking: false,
@@ -237,10 +252,14 @@ impl Dispatcher {
     /// Turns until a shutdown has ended every job and written every row. An error names the rows
     /// that could not be written in time.
     pub async fn run(mut self) -> Result<(), Unwritten> {
+        self.keep_guard();
         loop {
             self.advance();
             self.end_wait();
             if self.drain != DrainState::Working && self.is_done() {
+                if let Some(guard) = self.guard.take() {
+                    guard.dismiss();
+                }
                 return Ok(());
             }
             let event = self.next_event().await;
@@ -300,6 +319,10 @@ impl Dispatcher {
             } => self.manual_claimed(ticket, &ids, claimed),
             Event::Written(note) => self.written(note),
             Event::Exited(job, outcome) => self.exited(job, outcome),
+            Event::Predecessor(worker) => {
+                self.predecessor = worker;
+                self.inherit();
+            }
             Event::LeaseTick => self.lease_tick(),
             Event::Renewed(renewal) => self.renewed(renewal),
             Event::PollTick => self.look(),
@@ -319,6 +342,7 @@ impl Dispatcher {
                 .ownership
                 .then(|| Keeper::new(self.settings.lease));
             self.schedule_poll();
+            self.inherit();
         }
         for (ids, reply) in std::mem::take(&mut self.early) {
             self.run_manual(ids, reply);
@@ -434,6 +458,7 @@ impl Dispatcher {
     }
 
     fn wake(&mut self) {
+        self.keep_guard();
         let now = Instant::now();
         self.targets.wake(now);
         for job in self.targets.stale(now) {
@@ -510,6 +535,7 @@ impl Dispatcher {
         if let Some(held) = self.holding.get_mut(&slot) {
             held.attempt = Some(attempt);
         }
+        self.tell_guard();
     }
 
     fn exited(&mut self, job: Job, outcome: Outcome) {
@@ -519,6 +545,7 @@ impl Dispatcher {
                 held.ended = Some((end.code, end.signal));
             }
         }
+        self.tell_guard();
         match outcome {
             Outcome::Ended(end) => {
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");

@@ -52,6 +52,13 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// When the guard has to act: after our own stops have done their work, before a rescuer may.
+    pub(super) fn deadline(&self) -> std::time::Duration {
+        self.tenure.deadline()
+    }
+}
+
 impl Dispatcher {
     /// Renews what is due, and looks whether the lease is ending.
     pub(super) fn lease_tick(&mut self) {
@@ -85,6 +92,7 @@ impl Dispatcher {
         if ending {
             self.end_tenure();
         }
+        self.tell_guard();
     }
 
     pub(super) fn renewed(&mut self, renewal: Renewal) {
@@ -96,7 +104,9 @@ impl Dispatcher {
             Ok(lost) => {
                 keeper.tenure.confirm(renewal.sent);
                 keeper.renewed = renewal.sent;
-                if std::mem::take(&mut keeper.suspended) {
+                let resumed = std::mem::take(&mut keeper.suspended);
+                self.tell_guard();
+                if resumed {
                     tracing::info!("leases renewed, claiming again");
                 }
                 for id in lost {

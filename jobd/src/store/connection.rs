@@ -52,6 +52,7 @@ pub(super) trait Connection: Send + 'static {
     fn leases(
         &mut self,
         sql: &Arc<str>,
+        values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Lease>, sqlx::Error>> + Send;
 
     /// Rows of id, status, target and attempt.
@@ -120,10 +121,12 @@ macro_rules! connection {
                 numbers.collect()
             }
 
-            async fn leases(&mut self, sql: &Arc<str>) -> Result<Vec<Lease>, sqlx::Error> {
-                let rows = sqlx::query(AssertSqlSafe(sql.clone()))
-                    .fetch_all(self)
-                    .await?;
+            async fn leases(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<Lease>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
                 let leases = rows.iter().map(|row| {
                     Ok(Lease {
                         id: id(row.try_get(0)?),

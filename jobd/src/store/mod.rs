@@ -65,7 +65,7 @@ pub trait Store: Send + Sync + 'static {
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>>;
 
     /// Renews the leases of rows that carry a token of `worker`; returns those of `ids` that do not any more. For
-    /// tables with ownership, like the next two.
+    /// tables with ownership, like the next.
     fn renew(
         &self,
         worker: String,
@@ -74,6 +74,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every claimed row of the table that somebody has a lease on.
     fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
+
+    /// Every claimed row that carries a token of `worker` (`name@host/instance`).
+    fn leftovers(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
     /// Takes a row from a holder that is gone: back to where it was claimed from, or `done` where
     /// it ran and must not run again. Says what became of it; `None` where the row, or its lease, has changed since.

@@ -328,7 +328,19 @@ impl<B: Backend> Store for SqlStore<B> {
             Lane::Leases,
             || false,
             |connection, statements| {
-                async move { connection.leases(&owned(&statements).leases).await }.boxed()
+                async move { connection.leases(&owned(&statements).leases, &[]).await }.boxed()
+            },
+        )
+        .boxed()
+    }
+
+    fn leftovers(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        self.unit(
+            Lane::Leases,
+            || false,
+            move |connection, statements| {
+                let worker = worker.clone();
+                async move { units::leftovers(connection, &statements, &worker).await }.boxed()
             },
         )
         .boxed()
@@ -340,7 +352,7 @@ impl<B: Backend> Store for SqlStore<B> {
             || false,
             move |connection, statements| {
                 let orphan = orphan.clone();
-                async move { units::rescue(connection, owned(&statements), &orphan).await }.boxed()
+                async move { units::rescue(connection, &statements, &orphan).await }.boxed()
             },
         )
         .boxed()

@@ -44,10 +44,6 @@ pub(super) struct Ownership {
     pub(super) held: ListStatement,
     /// Every row with a lease.
     pub(super) leases: Arc<str>,
-    /// An orphan → `waiting` or `manual`.
-    pub(super) give_back: Arc<str>,
-    /// An orphan → `done`.
-    pub(super) verdict: Arc<str>,
 }
 
 /// A table's statements and what its columns take.
@@ -75,6 +71,12 @@ pub(super) struct Statements {
     pub(super) finished: Arc<str>,
     /// `accepted` or `running` → `waiting` or `manual`.
     pub(super) release: ListStatement,
+    /// Rows that carry a token of one worker.
+    pub(super) leftovers: Arc<str>,
+    /// An orphan → `waiting` or `manual`.
+    pub(super) give_back: Arc<str>,
+    /// An orphan → `done`.
+    pub(super) verdict: Arc<str>,
     /// `None` on a table without ownership.
     pub(super) ownership: Option<Ownership>,
     /// Which of [`PROBES`] targets have a `waiting` row.
@@ -134,7 +136,10 @@ impl Statements {
         let claimed = "`status` IN ('accepted', 'running')";
         let accept = format!("`status` = 'accepted', `{token}` = ?{leased}");
         let of_us = format!("`worker` >= ? AND `worker` < ? AND {claimed}");
-        let as_seen = "`id` = ? AND `status` = ? AND `worker` = ? AND `lease_until` = ?";
+        let as_seen = format!(
+            "`id` = ? AND `status` = ? AND `{token}` = ? AND {} = ?",
+            counts.until
+        );
         Self {
             begin,
             claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
@@ -170,6 +175,27 @@ impl Statements {
                 &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
                 &format!("`{token}` = ? AND {claimed}"),
             )),
+            leftovers: format!(
+                "SELECT {id}, CAST(`status` AS CHAR), CAST(`{token}` AS CHAR), {}, {} \
+                 FROM {t} {claim_index} WHERE {claimed} AND `{token}` >= ? AND `{token}` < ?",
+                counts.until, counts.again_now
+            )
+            .into(),
+            give_back: update(
+                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
+                &as_seen,
+            )
+            .into(),
+            // A lease of 0 marks a verdict that the holder's own result may still replace.
+            verdict: update(
+                &format!(
+                    "`status` = 'done', `result` = 'fail', `return_code` = NULL, `sig` = NULL, `stderr` = ?, \
+                     `time_finished` = {now}{}",
+                    counts.given_up
+                ),
+                &as_seen,
+            )
+            .into(),
             ownership: counts.owned.then(|| Ownership {
                 renew: list(update(&format!("`lease_until` = {now} + {}", lease.as_secs().max(1)), &of_us)),
                 held: list(select(id, &of_us)),
@@ -177,20 +203,6 @@ impl Statements {
                     "SELECT {id}, CAST(`status` AS CHAR), CAST(`worker` AS CHAR), CAST(`lease_until` AS SIGNED), {} \
                      FROM {t} {claim_index} WHERE {claimed} AND `lease_until` > 0",
                     counts.again_now
-                )
-                .into(),
-                give_back: update(
-                    &format!("{}`status` = ?, `time_started` = 0, `worker` = NULL{unleased}", counts.interrupt),
-                    as_seen,
-                )
-                .into(),
-                // A lease of 0 marks a verdict that the holder's own result may still replace.
-                verdict: update(
-                    &format!(
-                        "`status` = 'done', `result` = 'fail', `return_code` = NULL, `sig` = NULL, `stderr` = ?, \
-                         `time_finished` = {now}, `lease_until` = 0"
-                    ),
-                    as_seen,
                 )
                 .into(),
             }),
@@ -226,6 +238,10 @@ struct Counts {
     again: String,
     /// Whether one is left after the one that runs.
     again_now: String,
+    /// The value that names a lease.
+    until: &'static str,
+    /// Behind an assignment: marks a verdict.
+    given_up: &'static str,
     /// Rows that an end may be written to: those that run, and those that a rescuer has given up.
     unfinished: &'static str,
 }
@@ -242,6 +258,8 @@ impl Counts {
                 attempt: "1",
                 again: "0".to_owned(),
                 again_now: "0".to_owned(),
+                until: "0",
+                given_up: "",
                 unfinished: "`status` = 'running'",
             };
         }
@@ -262,6 +280,8 @@ impl Counts {
             attempt: "CAST(`attempts` + 1 AS SIGNED)",
             again: left("`attempts` + 1"),
             again_now: left("`attempts`"),
+            until: "CAST(COALESCE(`lease_until`, 0) AS SIGNED)",
+            given_up: ", `lease_until` = 0",
             unfinished: "(`status` = 'running' OR (`status` = 'done' AND `lease_until` = 0))",
         }
     }

@@ -250,8 +250,7 @@ pub(super) async fn renew<C: Connection>(
     worker: &str,
     ids: &[JobId],
 ) -> Outcome<Vec<JobId>> {
-    // Tokens go on with a slash, and a zero is the character behind it.
-    let (first, behind) = (format!("{worker}/"), format!("{worker}0"));
+    let (first, behind) = tokens_of(worker);
     let ours = [Value::Text(&first), Value::Text(&behind)];
     let mut lost = Vec::new();
     for ids in ids.chunks(MAX_LIST) {
@@ -273,22 +272,36 @@ pub(super) async fn renew<C: Connection>(
     Ok(lost)
 }
 
+/// Every claimed row that carries a token of `worker`.
+pub(super) async fn leftovers<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    worker: &str,
+) -> Outcome<Vec<Lease>> {
+    let (first, behind) = tokens_of(worker);
+    let values = [Value::Text(&first), Value::Text(&behind)];
+    connection.leases(&statements.leftovers, &values).await
+}
+
+/// The range in which all tokens of a worker lie: they go on with a slash, and a zero is the character
+/// behind it.
+fn tokens_of(worker: &str) -> (String, String) {
+    (format!("{worker}/"), format!("{worker}0"))
+}
+
 /// Takes a row from a holder that is gone; says what became of it.
 pub(super) async fn rescue<C: Connection>(
     connection: &mut C,
-    ownership: &Ownership,
+    statements: &Statements,
     orphan: &Lease,
 ) -> Outcome<Option<&'static str>> {
     let manual = ClaimToken::is_manual(&orphan.worker);
-    let text = format!(
-        "jobd: orphaned: {} was not seen alive for a full lease\n",
-        orphan.worker
-    );
+    let text = format!("jobd: orphaned: {} is gone\n", orphan.worker);
     let (sql, first, fate) = match orphan.status.as_str() {
-        "accepted" if manual => (&ownership.give_back, "manual", "manual"),
-        "accepted" => (&ownership.give_back, "waiting", "waiting"),
-        _ if orphan.again && !manual => (&ownership.give_back, "waiting", "waiting again"),
-        _ => (&ownership.verdict, text.as_str(), "done, fail"),
+        "accepted" if manual => (&statements.give_back, "manual", "manual"),
+        "accepted" => (&statements.give_back, "waiting", "waiting"),
+        _ if orphan.again && !manual => (&statements.give_back, "waiting", "waiting again"),
+        _ => (&statements.verdict, text.as_str(), "done, fail"),
     };
     let values = [
         Value::Text(first),

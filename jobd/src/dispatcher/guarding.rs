@@ -1,0 +1,63 @@
+//! Keeps the guard standing and told until when our jobs may live without us.
+
+use jobd_proto::daemon::notify;
+
+use super::{Dispatcher, Event, Table};
+use crate::guard::Guard;
+use crate::rescuer;
+
+impl Dispatcher {
+    /// Starts the guard, and starts it again where somebody ended it.
+    pub(super) fn keep_guard(&mut self) {
+        if self.guard.as_mut().is_some_and(Guard::is_alive) {
+            return;
+        }
+        let sender = self.sender.clone();
+        let told = move |predecessor| drop(sender.send(Event::Predecessor(predecessor)));
+        match Guard::start(self.tokens.worker(), self.settings.lock.as_deref(), told) {
+            Ok(guard) => {
+                if self.guard.replace(guard).is_some() {
+                    tracing::warn!("the guard had ended, started another one");
+                }
+                self.guard_deadline = None;
+                self.tell_guard();
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "cannot start the guard: if this worker dies, its jobs go on"
+                );
+                notify::status("running without a guard");
+            }
+        }
+    }
+
+    /// Names the moment at which jobs that others may start again must be gone, if we are frozen until
+    /// then. No such job, no deadline.
+    pub(super) fn tell_guard(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        let risky = self
+            .holding
+            .values()
+            .any(|held| held.job.again && held.attempt.is_some());
+        let deadline = risky.then(|| keeper.deadline());
+        if deadline == self.guard_deadline {
+            return;
+        }
+        if let Some(guard) = &mut self.guard {
+            match guard.set_deadline(deadline) {
+                Ok(()) => self.guard_deadline = deadline,
+                Err(error) => tracing::warn!(%error, "the guard does not listen"),
+            }
+        }
+    }
+
+    /// Resolves what the predecessor left, once there is a table to resolve it in.
+    pub(super) fn inherit(&mut self) {
+        if let Table::Ready(_) = self.table
+            && let Some(predecessor) = self.predecessor.take()
+        {
+            tokio::spawn(rescuer::inherit(self.store.clone(), predecessor));
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The guard: a small process of jobd's own that ends jobs which jobd cannot end any more.
+//!
+//! ```text
+//!   jobd ──"deadline MS" | "none" | "bye"──> guard (stdin)
+//!        <──────"predecessor NAME"──────── guard (stdout), once it has the lock of `state_dir`
+//! ```
+//!
+//! When jobd dies, its end of the pipe closes; when jobd is frozen, a deadline passes: either way the guard
+//! kills every job. It finds them by their environment, `JOBD_WORKER`, which each process inherits that
+//! a job starts, also one in a session of its own; so a job's start costs nothing here. What cannot be found:
+//! a process that was started with another environment, or as another user by a jobd that is not root.
+//!
+//! It holds a lock in `state_dir` until the last of them is gone, so that a restarted worker which gets the lock
+//! knows that its predecessor's jobs are over. It must stay small: no runtime, no database, no config.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
+
+use crate::clock;
+
+/// A scan that finds nothing is repeated for this long: a process that is just being started still
+/// shows jobd's environment.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Between two scans.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Killed processes that cannot end (in an uninterruptible wait) are not waited for longer.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often the lock is tried while another guard holds it.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is read of a process's environment: the most that Linux passes at a start is larger, but ours
+/// is set by jobd and shells keep it near the front.
+const MAX_ENVIRONMENT: u64 = 1 << 20;
+
+/// jobd's side of the guard.
+#[derive(Debug)]
+pub struct Guard {
+    child: Child,
+    orders: ChildStdin,
+}
+
+impl Guard {
+    /// Starts the guard of `worker`, whose jobs have it as their `JOBD_WORKER`. With a lock file, `predecessor` is
+    /// called once the lock is had, with the worker that held it before, if one is known.
+    pub fn start(
+        worker: &str,
+        lock: Option<&Path>,
+        predecessor: impl FnOnce(Option<String>) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let program =
+            std::env::current_exe().context("cannot find jobd's own program for the guard")?;
+        let mut command = Command::new(program);
+        command.arg("--guard").arg(worker);
+        if let Some(lock) = lock {
+            command.arg("--guard-lock").arg(lock);
+        }
+        command
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .current_dir("/");
+        let mut child = command.spawn().context("cannot start the guard")?;
+        let orders = child.stdin.take().expect("stdin is piped");
+        let answers = child.stdout.take().expect("stdout is piped");
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            if BufReader::new(answers).read_line(&mut line).is_ok() && line.ends_with('\n') {
+                let name = line
+                    .trim_end()
+                    .strip_prefix("predecessor ")
+                    .unwrap_or_default();
+                predecessor((!name.is_empty()).then(|| name.to_owned()));
+            }
+        });
+        Ok(Self { child, orders })
+    }
+
+    /// Jobs must be gone at `deadline` (time since boot) unless another one is set before. `None`: whatever
+    /// happens, as long as this process lives.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()> {
+        let line = match deadline {
+            Some(deadline) => format!("deadline {}\n", deadline.as_millis()),
+            None => "none\n".to_owned(),
+        };
+        // A pipe takes a short line at once, or the guard is gone.
+        self.orders.write_all(line.as_bytes())
+    }
+
+    /// Ends the guard and leaves processes alone: no job is left, and what a job has started in the
+    /// background may outlive jobd.
+    pub fn dismiss(mut self) {
+        if self.orders.write_all(b"bye\n").is_ok() {
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Whether the guard still stands.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+/// The guard's own process.
+pub fn run(worker: &str, lock: Option<&Path>) -> ExitCode {
+    // A session of its own, so that a terminal's Ctrl-C or a kill of jobd's group leaves it standing.
+    let _ = setsid();
+    match watch(worker, lock) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jobd's guard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
+    let mut lock = lock.map(Lock::open).transpose()?;
+    let stdin = io::stdin();
+    let mut unread = Vec::new();
+    let mut deadline: Option<Duration> = None;
+    loop {
+        if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
+            && let Some(predecessor) = waiting.take(worker)?
+        {
+            println!("predecessor {predecessor}");
+        }
+        let now = clock::since_boot();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            kill_jobs(worker);
+            deadline = None;
+        }
+        let lock_pause = lock.as_ref().filter(|lock| !lock.held).map(|_| LOCK_PAUSE);
+        let until = deadline.map(|deadline| deadline.saturating_sub(now));
+        let wait = [lock_pause, until].into_iter().flatten().min();
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut fds, wait.and_then(timespec).as_ref()) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error).context("cannot wait for jobd"),
+        }
+        let mut chunk = [0; 512];
+        match rustix::io::read(stdin.as_fd(), &mut chunk) {
+            // jobd is gone.
+            Ok(0) | Err(_) => {
+                kill_jobs(worker);
+                return Ok(());
+            }
+            Ok(read) => unread.extend_from_slice(&chunk[..read]),
+        }
+        while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = unread.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            if line.trim_end() == "bye" {
+                return Ok(());
+            }
+            let ms = line
+                .trim_end()
+                .strip_prefix("deadline ")
+                .and_then(|ms| ms.parse().ok());
+            deadline = ms.map(Duration::from_millis);
+        }
+    }
+}
+
+fn timespec(wait: Duration) -> Option<Timespec> {
+    Timespec::try_from(wait).ok()
+}
+
+/// Kills every process that has `worker` as its `JOBD_WORKER`, until there is none.
+fn kill_jobs(worker: &str) {
+    let mark = format!("JOBD_WORKER={worker}");
+    let began = Instant::now();
+    let mut quiet_since = began;
+    while quiet_since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+        if kill_marked(mark.as_bytes()) > 0 {
+            quiet_since = Instant::now();
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn kill_marked(mark: &[u8]) -> usize {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return 0;
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter(|pid| *pid != getpid() && is_marked(*pid, mark))
+        .filter(|pid| kill(*pid, mark))
+        .count()
+}
+
+/// Kills by a descriptor, and looks again once it is held: the number may have gone to a stranger.
+fn kill(pid: Pid, mark: &[u8]) -> bool {
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return false;
+    };
+    is_marked(pid, mark) && pidfd_send_signal(&process, Signal::KILL).is_ok()
+}
+
+fn is_marked(pid: Pid, mark: &[u8]) -> bool {
+    let mut environment = Vec::new();
+    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut environment));
+    read.is_ok()
+        && environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark)
+}
+
+/// The lock of one worker's name, and the name of the run that holds it.
+struct Lock {
+    file: File,
+    path: PathBuf,
+    held: bool,
+}
+
+impl Lock {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options
+            .open(path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            held: false,
+        })
+    }
+
+    /// Tries to get it; then returns who had it before (empty for nobody) and writes our name.
+    fn take(&mut self, worker: &str) -> anyhow::Result<Option<String>> {
+        if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        self.held = true;
+        let mut before = String::new();
+        self.file
+            .read_to_string(&mut before)
+            .with_context(|| format!("cannot read {}", self.path.display()))?;
+        let name = before.trim_end().to_owned();
+        self.write(worker)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        Ok(Some(name))
+    }
+
+    fn write(&mut self, worker: &str) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.set_len(0)?;
+        writeln!(self.file, "{worker}")?;
+        self.file.sync_all()
+    }
+}

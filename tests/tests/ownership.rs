@@ -1,0 +1,185 @@
+//! Workers that die, freeze or lose their database, on the table with ownership: nothing runs twice
+//! at a time, and nothing stays behind.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jobd_tests::programs::Daemon;
+use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A launcher whose jobs note their process number and last for `seconds`, with a child in a session of its own.
+fn noting(scratch: &Scratch, seconds: u32) -> (String, PathBuf) {
+    let notes = scratch.join("notes");
+    let script = format!(
+        "#!/bin/sh\nsetsid sleep {seconds} &\necho \"$$ $!\" >> {}\nsleep {seconds}\n",
+        notes.display()
+    );
+    let path = scratch.write("job.sh", script);
+    (format!("/bin/sh {} {{id}}", path.display()), notes)
+}
+
+/// The processes of every run so far: the job's and its child's.
+fn runs(notes: &Path) -> Vec<Vec<u32>> {
+    let text = std::fs::read_to_string(notes).unwrap_or_default();
+    let numbers = |line: &str| {
+        line.split(' ')
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect()
+    };
+    text.lines().map(numbers).collect()
+}
+
+fn lives(pid: u32) -> bool {
+    // A zombie has no command line.
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+async fn full_table() -> Database {
+    let database = Server::shared().await.database().await;
+    database.run(include_str!("../../sql/mysql/jobs.sql")).await;
+    database
+}
+
+fn worker(database: &Database, name: &str, launcher: &str) -> Ini {
+    Ini::worker(database)
+        .set("name", name)
+        .set("poll_interval", "0.2")
+        .set("lease", 3)
+        .set("drain_timeout", "0.1")
+        .set("kill_grace", "0.1")
+        .set("launcher", launcher)
+        .target("a", 2)
+}
+
+async fn running(daemon: &Daemon, notes: &Path, count: usize) {
+    until(
+        &format!("{count} runs\n{}", daemon.process.log()),
+        PATIENCE,
+        async || (runs(notes).len() == count).then_some(()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_and_started_again_resolves_what_it_left_within_two_seconds() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let state = scratch.join("state");
+    std::fs::create_dir(&state).expect("a folder");
+    // A lease that has no part in this.
+    let ini = worker(&database, "w1", &launcher)
+        .set("lease", 600)
+        .set("state_dir", state.display());
+    let mut first = Jobd::start(&scratch, &ini).await;
+    let ids = database.insert(2, "a", "waiting").await;
+    database
+        .run("UPDATE jobs SET max_attempts = 2 WHERE id = 2")
+        .await;
+    running(&first, &notes, 2).await;
+    let before = runs(&notes).concat();
+    assert!(before.iter().copied().all(lives));
+    first.process.kill();
+    let killed = Instant::now();
+    let second = Jobd::start(&scratch, &ini).await;
+    let row = database.done(ids[0]).await;
+    assert_eq!(row.verdict(), ("done", Some("fail"), None, None));
+    assert!(row.err().contains("orphaned"), "{}", row.err());
+    running(&second, &notes, 3).await;
+    assert!(
+        killed.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        killed.elapsed()
+    );
+    assert!(
+        !before.iter().copied().any(lives),
+        "the guard has ended the jobs and their children"
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let mut first = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    database
+        .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', UNIX_TIMESTAMP(), 3)")
+        .await;
+    running(&first, &notes, 1).await;
+    let before = runs(&notes).concat();
+    let second = Jobd::start(&scratch, &worker(&database, "w2", &launcher)).await;
+    first.process.signal(Signal::STOP);
+    let mut overlapped = false;
+    until("the second run", PATIENCE, async || {
+        let count = runs(&notes).len();
+        overlapped |= count > 1 && before.iter().copied().any(lives);
+        (count > 1).then_some(())
+    })
+    .await;
+    assert!(!overlapped, "{}", second.process.log());
+    first.process.signal(Signal::CONT);
+    // The thawed worker finds that the row is not its own any more, and leaves it alone.
+    until("the thawed worker to look", PATIENCE, async || {
+        first.process.log().contains("leases renewed").then_some(())
+    })
+    .await;
+    assert_eq!(runs(&notes).len(), 2);
+    assert_eq!(database.row(1).await.status, "running");
+}
+
+#[tokio::test]
+async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_seconds() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let mut first = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    let ids = database.insert(3, "a", "waiting").await;
+    running(&first, &notes, 2).await;
+    // jobd and guard in one blow; the jobs are left, as nobody can pull the plug here.
+    let guards = children(first.process.id(), "--guard");
+    assert_eq!(guards.len(), 1);
+    for guard in guards {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(guard).expect("a pid"),
+            Signal::KILL,
+        )
+        .expect("kill");
+    }
+    first.process.kill();
+    let killed = Instant::now();
+    let quick = worker(&database, "w2", "true");
+    let _second = Jobd::start(&scratch, &quick).await;
+    for id in &ids {
+        database.done(*id).await;
+    }
+    assert!(
+        killed.elapsed() < Duration::from_secs(13),
+        "{:?}",
+        killed.elapsed()
+    );
+    for pid in runs(&notes).concat() {
+        let pid =
+            rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+/// Children of a process whose command line holds a word.
+fn children(parent: u32, word: &str) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ppid = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
+        ppid == Some(parent) && String::from_utf8_lossy(&line).contains(word)
+    })
+    .collect()
+}

@@ -30,6 +30,8 @@ pub struct Lease {
 pub struct Observer {
     lease: Duration,
     seen: HashMap<JobId, Seen>,
+    /// When the last look ended.
+    looked: Duration,
 }
 
 #[derive(Debug)]
@@ -45,13 +47,25 @@ impl Observer {
         Self {
             lease,
             seen: HashMap::new(),
+            looked: Duration::ZERO,
         }
+    }
+
+    /// Begins anew, because a look has failed: where we cannot read, others cannot renew.
+    pub fn forget(&mut self) {
+        self.seen.clear();
     }
 
     /// Takes in every claimed row there is, and returns those whose holder has not been seen alive
     /// for a full lease. `began` is when the look began: what it shows may be that old, so that a
     /// slow answer counts against the rescue, never for it.
     pub fn look(&mut self, began: Duration, ended: Duration, leases: Vec<Lease>) -> Vec<Lease> {
+        // Who did not look for long cannot say what happened meanwhile: the database may have been away
+        // from everybody, and the holders are about to renew.
+        if began.saturating_sub(self.looked) > self.lease / 2 {
+            self.forget();
+        }
+        self.looked = ended;
         let mut seen = HashMap::with_capacity(leases.len());
         let mut orphans = Vec::new();
         for lease in leases {
@@ -140,40 +154,62 @@ mod tests {
         }
     }
 
+    /// Looks every ten seconds from `from` to `to`; whether the last look found an orphan.
+    fn watch(observer: &mut Observer, from: u64, to: u64, lease: &Lease) -> bool {
+        let looks = (from..=to).step_by(10);
+        looks
+            .map(|at| !observer.look(s(at), s(at), vec![lease.clone()]).is_empty())
+            .last()
+            == Some(true)
+    }
+
     #[test]
     fn only_a_lease_that_was_seen_unchanged_for_its_full_length_is_orphaned() {
         let mut observer = Observer::new(LEASE);
-        assert!(observer.look(s(0), s(1), vec![lease(5)]).is_empty());
-        assert!(
-            observer.look(s(30), s(30), vec![lease(5)]).is_empty(),
-            "seen since 1, not 0"
-        );
-        assert!(
-            observer.look(s(31), s(31), vec![lease(6)]).is_empty(),
-            "renewed"
-        );
-        assert!(
-            observer.look(s(60), s(99), vec![lease(6)]).is_empty(),
-            "the look began before"
-        );
-        assert_eq!(observer.look(s(61), s(61), vec![lease(6)]).len(), 1);
+        assert!(!watch(&mut observer, 100, 120, &lease(5)));
+        assert!(!watch(&mut observer, 130, 150, &lease(6)), "renewed");
         let other = Lease {
             worker: "v".into(),
             ..lease(6)
         };
         assert!(
-            observer.look(s(90), s(90), vec![other]).is_empty(),
+            !watch(&mut observer, 160, 180, &other),
             "claimed by another"
         );
+        assert!(watch(&mut observer, 190, 190, &other));
     }
 
     #[test]
-    fn a_row_that_was_out_of_sight_is_seen_anew() {
+    fn a_slow_answer_counts_against_a_rescue() {
         let mut observer = Observer::new(LEASE);
-        observer.look(s(0), s(0), vec![lease(5)]);
-        observer.look(s(10), s(10), vec![]);
-        assert!(observer.look(s(31), s(31), vec![lease(5)]).is_empty());
-        assert_eq!(observer.look(s(61), s(61), vec![lease(5)]).len(), 1);
+        observer.look(s(100), s(105), vec![lease(5)]);
+        assert!(!watch(&mut observer, 110, 130, &lease(5)), "seen since 105");
+        assert!(
+            observer.look(s(134), s(140), vec![lease(5)]).is_empty(),
+            "the look began before 135"
+        );
+        assert_eq!(observer.look(s(141), s(141), vec![lease(5)]).len(), 1);
+    }
+
+    #[test]
+    fn what_was_out_of_sight_is_seen_anew() {
+        let mut observer = Observer::new(LEASE);
+        watch(&mut observer, 100, 120, &lease(5));
+        assert!(
+            !watch(&mut observer, 136, 156, &lease(5)),
+            "nobody looked for more than half a lease"
+        );
+        observer.look(s(160), s(160), vec![]);
+        assert!(
+            !watch(&mut observer, 166, 186, &lease(5)),
+            "the row was not there"
+        );
+        observer.forget();
+        assert!(
+            !watch(&mut observer, 196, 216, &lease(5)),
+            "a look has failed"
+        );
+        assert!(watch(&mut observer, 226, 226, &lease(5)));
     }
 
     #[test]

@@ -37,7 +37,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const ASIDE: Duration = Duration::from_secs(5);
 
 /// Lost connections in a row after which an entry is suspected to be their cause (a packet too large
-/// for somebody on the way), and set aside to see whether others pass.
+/// for somebody on the way), and tried alone to see whether others pass; and lone losses, with others
+/// passing between them, after which it is taken for the cause.
 const SUSPICIOUS: u32 = 4;
 
 /// Something to write.
@@ -82,7 +83,8 @@ impl Ledger {
             notes,
             aside: Vec::new(),
             failing: None,
-            written: Instant::now(),
+            successes: 0,
+            losses: 0,
         };
         tokio::spawn(writer.run());
         Self { entries }
@@ -102,16 +104,26 @@ struct Writer<F> {
     aside: Vec<Aside>,
     /// Since when writing has been failing.
     failing: Option<Instant>,
-    /// When something was last written.
-    written: Instant,
+    /// How often writing has succeeded, and how often a connection was lost over it.
+    successes: u64,
+    losses: u64,
 }
 
 /// A lone entry that could not be written.
 struct Aside {
     single: Batch,
     until: Deadline,
-    /// When it was first tried alone.
-    since: Instant,
+    trial: Trial,
+}
+
+/// What the lone tries of an entry have shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    /// Lost connections in a row between which others were written, and nothing else was lost.
+    alone: u32,
+    /// The writer's counts at its last loss.
+    successes: u64,
+    losses: u64,
 }
 
 impl<F: Fn(Note) + Send + Sync> Writer<F> {
@@ -186,18 +198,19 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
                 Ok(recorded) => return self.report(Arc::unwrap_or_clone(batch), &recorded),
                 Err(StoreError::Unavailable(error)) if losses < SUSPICIOUS => {
                     self.note_failure(&error, batch.len());
+                    self.losses += 1;
                     losses += 1;
                 }
                 Err(error) if batch.len() > 1 => {
                     tracing::debug!(%error, entries = batch.len(), "batch not written, trying its entries one by one");
                     for single in Arc::unwrap_or_clone(batch).singles() {
-                        self.write_single(single, Instant::now()).await;
+                        self.write_single(single, Trial::default()).await;
                     }
                     return;
                 }
                 Err(_) => {
                     return self
-                        .write_single(Arc::unwrap_or_clone(batch), Instant::now())
+                        .write_single(Arc::unwrap_or_clone(batch), Trial::default())
                         .await;
                 }
             }
@@ -208,7 +221,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
 
     /// Tries a lone entry, writing less output where that is the matter; sets it aside where it cannot be
     /// written now.
-    async fn write_single(&mut self, single: Batch, since: Instant) {
+    async fn write_single(&mut self, single: Batch, mut trial: Trial) {
         let mut single = Arc::new(single);
         loop {
             self.refit(&mut single);
@@ -216,24 +229,42 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
                 Ok(recorded) => return self.report(Arc::unwrap_or_clone(single), &recorded),
                 Err(error) => error,
             };
-            // Only if the values are the matter, or everybody else gets through but this one.
-            let others_pass = self.written > since && since.elapsed() > ASIDE;
-            let unfit = matches!(error, StoreError::Unfit(_))
-                || (others_pass && matches!(error, StoreError::Unavailable(_)));
-            if unfit
-                && Arc::make_mut(&mut single)
-                    .finishes
-                    .iter_mut()
-                    .any(Finish::narrow)
-            {
+            let guilty = match &error {
+                StoreError::Unfit(_) => true,
+                StoreError::Unavailable(_) => {
+                    self.is_guilty(&mut trial) && single.finishes.iter().any(Finish::is_large)
+                }
+                StoreError::Refused(_) => false,
+            };
+            let mut finishes = Arc::make_mut(&mut single).finishes.iter_mut();
+            if guilty && finishes.any(Finish::narrow) {
                 tracing::warn!(%error, job = %single.finishes[0].job.id, "output not taken, writing less of it");
+                trial = Trial::default();
                 continue;
             }
-            return self.set_aside(Arc::unwrap_or_clone(single), since, &error);
+            return self.set_aside(Arc::unwrap_or_clone(single), trial, &error);
         }
     }
 
-    fn set_aside(&mut self, mut single: Batch, since: Instant, error: &StoreError) {
+    /// Notes a lost connection. Whether it is this entry that loses them: others get through between its
+    /// losses, and nobody else loses any.
+    fn is_guilty(&mut self, trial: &mut Trial) -> bool {
+        let others_pass = self.successes > trial.successes;
+        let others_lose = self.losses > trial.losses;
+        self.losses += 1;
+        *trial = Trial {
+            alone: if others_pass && !others_lose {
+                trial.alone + 1
+            } else {
+                0
+            },
+            successes: self.successes,
+            losses: self.losses,
+        };
+        trial.alone >= SUSPICIOUS
+    }
+
+    fn set_aside(&mut self, mut single: Batch, trial: Trial, error: &StoreError) {
         self.note_failure(&error.to_string(), 1);
         if let StoreError::Refused(error) = error
             && let Some(job) = single.starts.pop()
@@ -248,7 +279,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
         self.aside.push(Aside {
             single,
             until,
-            since,
+            trial,
         });
     }
 
@@ -261,7 +292,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
         self.aside = later;
         let due: Vec<Aside> = due;
         for aside in due {
-            self.write_single(aside.single, aside.since).await;
+            self.write_single(aside.single, aside.trial).await;
         }
     }
 
@@ -290,7 +321,7 @@ impl<F: Fn(Note) + Send + Sync> Writer<F> {
     }
 
     fn report(&mut self, batch: Batch, recorded: &Recorded) {
-        self.written = Instant::now();
+        self.successes += 1;
         if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
             tracing::info!(after = ?since.elapsed(), "writing to the table again");
         }

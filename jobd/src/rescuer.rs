@@ -42,10 +42,11 @@ pub async fn run(store: Arc<dyn Store>, lease: Duration, own: String, shutdown: 
                 .await;
                 away = false;
             }
-            Err(error) if away => tracing::debug!(%error, "still cannot look for orphaned rows"),
             Err(error) => {
-                tracing::warn!(%error, "cannot look for orphaned rows, trying again until it works");
-                away = true;
+                observer.forget();
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!(%error, "cannot look for orphaned rows, trying again until it works");
+                }
             }
         }
     }

@@ -146,6 +146,11 @@ pub struct Finish {
 const NARROWED: usize = 16 << 10;
 
 impl Finish {
+    /// Whether its size may be what somebody on the way does not take.
+    pub fn is_large(&self) -> bool {
+        self.stdout.len() + self.stderr.len() > 4 * NARROWED
+    }
+
     /// Makes the output smaller and plainer: the ends in ASCII, then nothing. `false` where nothing is left to take away.
     pub fn narrow(&mut self) -> bool {
         let before = self.stdout.len() + self.stderr.len();

@@ -354,11 +354,19 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
             println!("BREACH {:?}: {job}{}", breach.promise, breach.text);
         }
     }
+    let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}",
         breaches.len(),
         options.minutes,
-        format!("{:?}", options.table).to_lowercase()
+        format!("{:?}", options.table).to_lowercase(),
+        options.rate,
+        only.map_or(String::new(), |only| format!(" --only '{only}'")),
+        if options.long_jobs {
+            " --long-jobs"
+        } else {
+            ""
+        },
     );
 }
 

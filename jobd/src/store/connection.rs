@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use jobd_proto::JobId;
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::lists::{attempt, id};
 use super::manual::Found;
 use crate::leases::Lease;
 
@@ -161,3 +161,18 @@ macro_rules! connection {
 
 connection!(MySqlConnection);
 connection!(SqliteConnection);
+
+/// An id as the drivers bind it: every id that a table can hold is a signed 64-bit number.
+pub(super) fn key(id: JobId) -> i64 {
+    i64::try_from(id.0).unwrap_or(i64::MAX)
+}
+
+/// An id as the drivers read it. A negative one would be a row that no application can name.
+pub(super) fn id(key: i64) -> JobId {
+    JobId(u64::try_from(key).unwrap_or_default())
+}
+
+/// The number of an attempt as the drivers read it.
+pub(super) fn attempt(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jobd_proto::JobId;
 
-use super::connection::Value;
+use super::connection::{Value, key};
 
 /// The sizes; a longer list is sent in several statements.
 const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
@@ -41,19 +41,4 @@ impl ListStatement {
             padded.map(|id| Value::Number(key(*id))).collect(),
         )
     }
-}
-
-/// An id as the drivers bind it: every id that a table can hold is a signed 64-bit number.
-pub(super) fn key(id: JobId) -> i64 {
-    i64::try_from(id.0).unwrap_or(i64::MAX)
-}
-
-/// An id as the drivers read it. A negative one would be a row that no application can name.
-pub(super) fn id(key: i64) -> JobId {
-    JobId(u64::try_from(key).unwrap_or_default())
-}
-
-/// The number of an attempt as the drivers read it.
-pub(super) fn attempt(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

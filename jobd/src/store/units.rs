@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use jobd_proto::{JobId, TargetName};
 
-use super::connection::{Connection, Value};
-use super::lists::{ListStatement, MAX_LIST, attempt, id, key};
+use super::connection::{Connection, Value, attempt, id, key};
+use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
 use super::{Batch, Claimed, Finish, Recorded, back_to, manual};
 use crate::job::{ClaimToken, Job, Origin};

@@ -184,6 +184,12 @@ impl Shared {
     /// The next job's: most are of the first.
     fn target(&self, random: &mut Random) -> &'static str {
         let other = random.index(20);
+        // Long jobs are few: each holds its slot for ten seconds.
+        let other = if other == 3 && !random.one_in(12) {
+            0
+        } else {
+            other
+        };
         let (name, _) = self.targets.get(other).unwrap_or(&self.targets[0]);
         name
     }

@@ -241,8 +241,13 @@ fn add_row(table: &mut Table, head: [String; 3], target: Option<&Target>, error:
 fn summary(totals: &Totals) -> String {
     let several =
         |count: usize, thing: &str| format!("{count} {thing}{}", if count == 1 { "" } else { "s" });
+    // Of workers before version 2 only the sum is known.
+    let untold = match totals.jobs.saturating_sub(totals.queued + totals.running) {
+        0 => String::new(),
+        jobs => format!(" {jobs} queued or running (not told which),"),
+    };
     format!(
-        "{}, {}, {} slots: {} queued, {} running, {} paused\n",
+        "{}, {}, {} slots: {} queued, {} running,{untold} {} paused\n",
         several(totals.workers, "worker"),
         several(totals.targets, "target"),
         totals.slots,
@@ -290,5 +295,9 @@ mod tests {
             paused: 1,
         };
         assert_eq!(totals(&workers), expected);
+        assert_eq!(
+            summary(&expected),
+            "2 workers, 2 targets, 4 slots: 2 queued, 3 running, 1 queued or running (not told which), 1 paused\n"
+        );
     }
 }

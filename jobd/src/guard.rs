@@ -31,6 +31,10 @@ use crate::clock;
 /// shows jobd's environment.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// How long scans follow each other closely once a deadline has passed; then a frozen jobd is looked after
+/// this often.
+const SWIFT: Duration = Duration::from_secs(1);
+
 /// Between two scans.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -130,6 +134,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
     let stdin = io::stdin();
     let mut unread = Vec::new();
     let mut deadline: Option<Duration> = None;
+    let mark = format!("JOBD_WORKER={worker}");
     loop {
         if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
             && let Some(predecessor) = waiting.take(worker)?
@@ -137,13 +142,16 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
             println!("predecessor {predecessor}");
         }
         let now = clock::since_boot();
-        if deadline.is_some_and(|deadline| now >= deadline) {
-            kill_jobs(worker);
-            deadline = None;
-        }
-        let lock_pause = lock.as_ref().filter(|lock| !lock.held).map(|_| LOCK_PAUSE);
-        let until = deadline.map(|deadline| deadline.saturating_sub(now));
-        let wait = [lock_pause, until].into_iter().flatten().min();
+        let overdue = deadline.and_then(|deadline| now.checked_sub(deadline));
+        let wait = if let Some(overdue) = overdue {
+            // Until jobd says otherwise: what it launches meanwhile may not live either.
+            kill_marked(mark.as_bytes());
+            Some(if overdue < SWIFT { PAUSE } else { SWIFT })
+        } else {
+            let lock_pause = lock.as_ref().filter(|lock| !lock.held).map(|_| LOCK_PAUSE);
+            let until = deadline.map(|deadline| deadline.saturating_sub(now));
+            [lock_pause, until].into_iter().flatten().min()
+        };
         let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
         match poll(&mut fds, wait.and_then(timespec).as_ref()) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
@@ -154,7 +162,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
             // jobd is gone.
             Ok(0) | Err(_) => {
-                kill_jobs(worker);
+                kill_until_quiet(mark.as_bytes());
                 return Ok(());
             }
             Ok(read) => unread.extend_from_slice(&chunk[..read]),
@@ -178,13 +186,12 @@ fn timespec(wait: Duration) -> Option<Timespec> {
     Timespec::try_from(wait).ok()
 }
 
-/// Kills every process that has `worker` as its `JOBD_WORKER`, until there is none.
-fn kill_jobs(worker: &str) {
-    let mark = format!("JOBD_WORKER={worker}");
+/// Kills every process that carries the mark, until there is none.
+fn kill_until_quiet(mark: &[u8]) {
     let began = Instant::now();
     let mut quiet_since = began;
     while quiet_since.elapsed() < QUIET && began.elapsed() < PATIENCE {
-        if kill_marked(mark.as_bytes()) > 0 {
+        if kill_marked(mark) > 0 {
             quiet_since = Instant::now();
         }
         std::thread::sleep(PAUSE);

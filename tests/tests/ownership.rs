@@ -81,7 +81,11 @@ async fn a_worker_killed_and_started_again_resolves_what_it_left_within_two_seco
         .await;
     running(&first, &notes, 2).await;
     let before = runs(&notes).concat();
-    assert!(before.iter().copied().all(lives));
+    // A process shows no command line while it is being replaced by its program.
+    until("every process of the runs", PATIENCE, async || {
+        before.iter().copied().all(lives).then_some(())
+    })
+    .await;
     first.process.kill();
     let killed = Instant::now();
     let second = Jobd::start(&scratch, &ini).await;

@@ -3,6 +3,7 @@
 use jobd_proto::daemon::notify;
 
 use super::{Dispatcher, Event, Table};
+use crate::clock;
 use crate::guard::Guard;
 use crate::rescuer;
 
@@ -41,7 +42,9 @@ impl Dispatcher {
             .values()
             .any(|held| held.job.again && held.attempt.is_some());
         let deadline = risky.then(|| keeper.deadline());
-        if deadline == self.guard_deadline {
+        // A moment that has passed is not worth saying: these jobs are being stopped already.
+        let passed = deadline.is_some_and(|deadline| deadline <= clock::since_boot());
+        if passed || deadline == self.guard_deadline {
             return;
         }
         if let Some(guard) = &mut self.guard {
@@ -49,6 +52,26 @@ impl Dispatcher {
                 Ok(()) => self.guard_deadline = deadline,
                 Err(error) => tracing::warn!(%error, "the guard does not listen"),
             }
+        }
+    }
+
+    /// Notes that a deadline has passed while we did not look: the guard has killed what ran then, and
+    /// these ends are not the jobs' own.
+    pub(super) fn note_strike(&mut self) {
+        if self
+            .guard_deadline
+            .is_some_and(|deadline| clock::since_boot() >= deadline)
+        {
+            let held = self
+                .holding
+                .values_mut()
+                .filter(|held| held.attempt.is_some());
+            let struck = held.map(|held| held.struck = true).count();
+            tracing::error!(
+                jobs = struck,
+                "this worker was frozen for most of a lease: its guard has killed what ran"
+            );
+            self.guard_deadline = None;
         }
     }
 

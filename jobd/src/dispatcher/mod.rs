@@ -167,6 +167,8 @@ struct Held {
     attempt: Option<Attempt>,
     /// The process was told to stop.
     stopping: bool,
+    /// The guard has killed it.
+    struck: bool,
     /// How the process ended, for the log of a shutdown that cannot write it.
     ended: Option<(Option<i32>, Option<i32>)>,
 }
@@ -177,6 +179,7 @@ impl Held {
             job: job.clone(),
             attempt: None,
             stopping: false,
+            struck: false,
             ended: None,
         }
     }
@@ -304,6 +307,7 @@ impl Dispatcher {
     }
 
     fn handle(&mut self, event: Event) {
+        self.note_strike();
         match event {
             Event::Table(inspection) => self.table_seen(inspection),
             Event::Command(command) => self.command(command),
@@ -369,8 +373,10 @@ impl Dispatcher {
 
     fn written(&mut self, note: Note) {
         match note {
-            Note::Started(job) if self.drain == DrainState::Working => self.launch(job),
-            Note::Started(job) => self.back_out(job, SHUTTING_DOWN),
+            Note::Started(job) if self.drain == DrainState::Working && !self.is_ending() => {
+                self.launch(job);
+            }
+            Note::Started(job) => self.back_out(job, "this worker may begin nothing now"),
             Note::Lost(job) => {
                 tracing::warn!(job = %job.id, target = %job.target, "row was changed by somebody else before its job started, leaving it alone");
                 self.fail_waiter(&job, "was changed while it waited to start");
@@ -406,8 +412,10 @@ impl Dispatcher {
     }
 
     fn exited(&mut self, job: Job, outcome: Outcome) {
+        let mut struck = false;
         if let Some(held) = self.holding.get_mut(&slot(&job)) {
             held.attempt = None;
+            struck = held.struck;
             if let Outcome::Ended(end) = &outcome {
                 held.ended = Some((end.code, end.signal));
             }
@@ -416,7 +424,7 @@ impl Dispatcher {
         match outcome {
             Outcome::Ended(end) => {
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                if end.stopped && end.code != Some(0) && self.keeper.is_some() {
+                if (end.stopped || struck) && end.code != Some(0) && self.keeper.is_some() {
                     // Cut short by us, not by itself: it may run again, as no attempt counts.
                     self.back_out(job, "its attempt was cut short");
                 } else {

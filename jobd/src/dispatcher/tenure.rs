@@ -104,17 +104,25 @@ impl Dispatcher {
             Ok(lost) => {
                 keeper.tenure.confirm(renewal.sent);
                 keeper.renewed = renewal.sent;
-                let resumed = std::mem::take(&mut keeper.suspended);
-                self.tell_guard();
-                if resumed {
+                // An answer that took most of a lease says nothing about the rest of it: ask again.
+                if keeper.tenure.is_ending(clock::since_boot()) {
+                    keeper.next_tick = Deadline::now();
+                } else if std::mem::take(&mut keeper.suspended) {
                     tracing::info!("leases renewed, claiming again");
                 }
+                self.tell_guard();
                 for id in lost {
                     self.row_lost(id);
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot renew leases, trying again"),
         }
+    }
+
+    /// Whether nothing may be begun, because what we hold may soon be another's.
+    pub(super) fn is_ending(&self) -> bool {
+        let ending = |keeper: &Keeper| keeper.tenure.is_ending(clock::since_boot());
+        self.keeper.as_ref().is_some_and(ending)
     }
 
     /// Every row that carries a token of ours, as far as we know.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`options`] what was asked for, [`random`] the seed's numbers;
-//! - [`stage`] the server, the daemons and the [`line`]s between them; [`load`] the applications;
+//! - [`stage`] the server, the daemons and the [`line`](mod@line)s between them; [`load`] the applications;
 //! - [`faults`] what is done to them;
 //! - [`record`] what was seen, [`checker`] (pure) what of it must not be;
 //! - [`suite`] one run from start to verdict, [`report`] its table.

@@ -220,7 +220,7 @@ fn state_dir(reader: &mut Reader<'_>) -> Option<PathBuf> {
     if !path.is_dir() {
         reader.mistake(
             "state_dir",
-            format!("state_dir: {} is no directory", path.display()),
+            format!("state_dir: {} is no directory: create it, or let StateDirectory= of the service do so", path.display()),
         );
         return None;
     }

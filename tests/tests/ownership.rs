@@ -128,7 +128,9 @@ async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     first.process.signal(Signal::CONT);
     // The thawed worker finds that the row is not its own any more, and leaves it alone.
     until("the thawed worker to look", PATIENCE, async || {
-        first.process.log().contains("leases renewed").then_some(())
+        let log = first.process.log();
+        let looked = ["leases renewed", "its guard has killed"];
+        looked.iter().any(|line| log.contains(line)).then_some(())
     })
     .await;
     assert_eq!(runs(&notes).len(), 2);

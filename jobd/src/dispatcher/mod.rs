@@ -400,6 +400,7 @@ impl Dispatcher {
     }
 
     fn launch(&mut self, job: Job) {
+        self.keep_guard();
         tracing::debug!(job = %job.id, target = %job.target, "launching");
         let (slot, sender) = (slot(&job), self.sender.clone());
         let attempt = Attempt::start(self.launcher.clone(), job.clone(), move |outcome| {

@@ -22,7 +22,9 @@ pub enum TemplateError {
     #[error("launcher is empty")]
     Empty,
     /// A quote without its partner.
-    #[error("launcher has an unbalanced {0} quote")]
+    #[error(
+        "launcher has an unbalanced {0} quote; an unquoted ; or # begins a comment: put the whole value into quotes, or write \\; and \\#"
+    )]
     Unbalanced(char),
 }
 

@@ -279,8 +279,20 @@ fn seed_problem(
             );
         }
         (Wanted::Status, Kind::Text { values, .. }) => {
-            let missing = missing_statuses(values.as_deref())?;
-            format!("column {column} of {name} does not hold {missing}")
+            let known = values.as_deref()?;
+            let missing = missing_statuses(known)?;
+            let text = format!(
+                "column {column} of {name} does not hold {}",
+                missing.join(", ")
+            );
+            // With the application's own values.
+            let all = known.iter().map(String::as_str).chain(missing);
+            let list: Vec<String> = all
+                .map(|value| format!("'{}'", value.replace('\'', "''")))
+                .collect();
+            let definition = format!("enum({}) NOT NULL DEFAULT 'waiting'", list.join(","));
+            let problem = Problem::fatal(text);
+            return Some(problem.mended_by(alter(name, "MODIFY", column, &definition, ddl)));
         }
         _ => format!(
             "column {column} of {name} is {}, which jobd cannot use",
@@ -290,13 +302,10 @@ fn seed_problem(
     Some(Problem::fatal(complaint).mended_by(alter(name, "MODIFY", column, definition, ddl)))
 }
 
-fn missing_statuses(values: Option<&[String]>) -> Option<String> {
-    let values = values?;
-    let missing: Vec<&str> = STATUSES
-        .into_iter()
-        .filter(|status| !values.iter().any(|value| value == status))
-        .collect();
-    (!missing.is_empty()).then(|| missing.join(", "))
+fn missing_statuses(known: &[String]) -> Option<Vec<&'static str>> {
+    let is_missing = |status: &&str| !known.iter().any(|value| value == status);
+    let missing: Vec<&str> = STATUSES.into_iter().filter(is_missing).collect();
+    (!missing.is_empty()).then_some(missing)
 }
 
 fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Problem> {

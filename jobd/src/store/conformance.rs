@@ -1,5 +1,7 @@
 //! What every store must do, run against each of them on its real database.
 
+mod ownership;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,6 +143,11 @@ impl Ground {
     async fn record(&self, batch: Batch) -> Recorded {
         self.store.record(Arc::new(batch)).await.unwrap()
     }
+}
+
+fn other<'a>(row: &'a JobRow, column: &str) -> Option<&'a str> {
+    let found = row.others.iter().find(|(name, _)| name == column);
+    found.and_then(|(_, value)| value.as_deref())
 }
 
 fn name(target: &str) -> TargetName {
@@ -447,150 +454,6 @@ async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
     );
 }
 
-async fn an_end_counts_attempts_and_interruptions(mut ground: Ground) {
-    let id = ground.insert("mail", false, 1).await[0];
-    ground.run("UPDATE jobs SET max_attempts = 2").await;
-    let jobs = ground.claim("mail", 1).await;
-    assert_eq!((jobs[0].attempt, jobs[0].again), (1, true));
-    ground.record(starts(&jobs)).await;
-    ground.record(starts(&jobs)).await;
-    ground
-        .record(Batch {
-            releases: jobs,
-            ..Batch::default()
-        })
-        .await;
-    let row = ground.row(id).await;
-    assert_eq!(
-        (counter(&row, "attempts"), counter(&row, "interruptions")),
-        (1, 1)
-    );
-    let jobs = ground.claim("mail", 1).await;
-    assert_eq!(
-        (jobs[0].attempt, jobs[0].again),
-        (2, true),
-        "an interruption costs no attempt"
-    );
-    ground.record(starts(&jobs)).await;
-    ground.record(finishes(&jobs)).await;
-    let row = ground.row(id).await;
-    assert_eq!(
-        (counter(&row, "attempts"), other(&row, "lease_until")),
-        (2, None)
-    );
-}
-
-fn other<'a>(row: &'a JobRow, column: &str) -> Option<&'a str> {
-    let found = row.others.iter().find(|(name, _)| name == column);
-    found.and_then(|(_, value)| value.as_deref())
-}
-
-fn counter(row: &JobRow, column: &str) -> i64 {
-    other(row, column).unwrap().parse().unwrap()
-}
-
-async fn leases_are_renewed_and_lost_rows_named(mut ground: Ground) {
-    ground.insert("mail", false, 3).await;
-    let jobs = ground.claim("mail", 3).await;
-    ground.record(starts(&jobs[..1])).await;
-    ground.run("UPDATE jobs SET lease_until = 5").await;
-    let leases = ground.store.leases().await.unwrap();
-    let stranger = leases
-        .into_iter()
-        .find(|lease| lease.id == jobs[2].id)
-        .unwrap();
-    assert_eq!(
-        (stranger.until, stranger.worker.as_str()),
-        (5, jobs[2].token.as_str())
-    );
-    ground.store.rescue(stranger).await.unwrap();
-    let lost = ground
-        .store
-        .renew("w@h/1".into(), ids(&jobs))
-        .await
-        .unwrap();
-    assert_eq!(lost, [jobs[2].id]);
-    let leases = ground.store.leases().await.unwrap();
-    assert!(
-        leases.len() == 2 && leases.iter().all(|lease| lease.until > 1_000_000),
-        "{leases:?}"
-    );
-    let others = ground
-        .store
-        .renew("w@h/12".into(), ids(&jobs))
-        .await
-        .unwrap();
-    assert_eq!(
-        others.len(),
-        3,
-        "another instance's rows are not renewed by a longer name"
-    );
-}
-
-async fn an_orphan_goes_back_runs_again_or_gets_a_verdict(mut ground: Ground) {
-    ground.insert("mail", false, 3).await;
-    let manual = ground.insert("mail", true, 2).await;
-    ground
-        .run("UPDATE jobs SET max_attempts = 2 WHERE id = 2")
-        .await;
-    let mut jobs = ground.claim("mail", 3).await;
-    let token = ground.tokens.next(Origin::Manual);
-    let claimed = ground
-        .store
-        .claim_manual(token, manual.clone(), vec![name("mail")])
-        .await
-        .unwrap();
-    jobs.extend(claimed.jobs);
-    jobs.sort_by_key(|job| job.id);
-    ground.record(starts(&jobs[1..4])).await;
-    let mut leases = ground.store.leases().await.unwrap();
-    leases.sort_by_key(|lease| lease.id);
-    assert_eq!(
-        leases.iter().map(|lease| lease.again).collect::<Vec<_>>()[1..3],
-        [true, false]
-    );
-    let changed = Lease {
-        until: leases[0].until + 1,
-        ..leases[0].clone()
-    };
-    assert_eq!(
-        ground.store.rescue(changed).await.unwrap(),
-        None,
-        "a renewed lease saves its row"
-    );
-    let mut fates = Vec::new();
-    for lease in leases {
-        fates.push(ground.store.rescue(lease).await.unwrap().unwrap());
-    }
-    assert_eq!(
-        fates,
-        [
-            "waiting",
-            "waiting again",
-            "done, fail",
-            "done, fail",
-            "manual"
-        ]
-    );
-    let mut statuses = Vec::new();
-    for job in &jobs {
-        statuses.push(ground.row(job.id).await.status);
-    }
-    assert_eq!(statuses, ["waiting", "waiting", "done", "done", "manual"]);
-    let truth = ground.record(finishes(&jobs[1..3])).await.finished;
-    assert_eq!(
-        truth,
-        [false, true],
-        "a late result replaces the verdict of its own claim, and nothing else"
-    );
-    let row = ground.row(jobs[2].id).await;
-    assert_eq!(
-        (row.return_code, row.stderr.as_deref()),
-        (Some(3), Some(""))
-    );
-    assert_eq!(counter(&ground.row(jobs[1].id).await, "interruptions"), 1);
-}
-
 /// One test per store, table and promise.
 macro_rules! conformance {
     ($($promise:ident),+ $(,)? ; $($owned:ident),+ $(,)?) => {
@@ -599,14 +462,14 @@ macro_rules! conformance {
         }
         mod on_mysql_full {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql(super::Table::Full).await).await; })+
-            $(#[tokio::test] async fn $owned() { super::$owned(super::Ground::mysql(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $owned() { super::ownership::$owned(super::Ground::mysql(super::Table::Full).await).await; })+
         }
         mod on_sqlite_minimal {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Minimal).await).await; })+
         }
         mod on_sqlite_full {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Full).await).await; })+
-            $(#[tokio::test] async fn $owned() { super::$owned(super::Ground::sqlite(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $owned() { super::ownership::$owned(super::Ground::sqlite(super::Table::Full).await).await; })+
         }
     };
 }

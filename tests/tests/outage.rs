@@ -16,6 +16,20 @@ async fn count_done(database: &Database) -> u64 {
     database.counts().await.get("done").copied().unwrap_or(0)
 }
 
+/// Every row is `done`, `ok`, with exactly the output of its own job.
+async fn all_ended_well(database: &Database) {
+    for row in database.rows().await {
+        assert_eq!(
+            row.verdict(),
+            ("done", Some("ok"), Some(0), None),
+            "job {}",
+            row.id
+        );
+        assert_eq!(row.out(), format!("out {}\n", row.id));
+        assert_eq!(row.err(), format!("err {}\n", row.id));
+    }
+}
+
 #[tokio::test]
 async fn a_database_killed_amid_two_thousand_jobs_loses_none_and_repeats_none_under_load() {
     let scratch = Scratch::new();
@@ -64,16 +78,7 @@ async fn a_database_killed_amid_two_thousand_jobs_loses_none_and_repeats_none_un
     server.start_again().await;
 
     database.all_done(LIMIT).await;
-    for row in database.rows().await {
-        assert_eq!(
-            row.verdict(),
-            ("done", Some("ok"), Some(0), None),
-            "job {}",
-            row.id
-        );
-        assert_eq!(row.out(), format!("out {}\n", row.id));
-        assert_eq!(row.err(), format!("err {}\n", row.id));
-    }
+    all_ended_well(&database).await;
     let all = quick_ids.into_iter().chain(slow_ids).chain([by_hand]);
     witness.assert_each_once(all);
     let reply = waiter.response(1).await;
@@ -143,16 +148,7 @@ async fn a_line_that_breaks_at_every_moment_loses_nothing_and_repeats_nothing_un
     let (requests, answers) = proxy.losses();
     assert!(requests > 3 && answers > 3, "the line was too good");
     witness.assert_each_once(ids);
-    for row in database.rows().await {
-        assert_eq!(
-            row.verdict(),
-            ("done", Some("ok"), Some(0), None),
-            "job {}",
-            row.id
-        );
-        assert_eq!(row.out(), format!("out {}\n", row.id));
-        assert_eq!(row.err(), format!("err {}\n", row.id));
-    }
+    all_ended_well(&database).await;
     proxy.calm();
     assert!(one.stop().await.success());
     assert!(two.stop().await.success());

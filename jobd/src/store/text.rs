@@ -55,6 +55,21 @@ impl OutputText {
         columns.with_packet(max_packet)
     }
 
+    /// For columns that take any text, and a server that takes packets of `max_packet` bytes.
+    #[cfg(test)]
+    pub fn of_any_size(max_packet: u64) -> Self {
+        let any = ColumnText {
+            charset: Charset::Full,
+            max_bytes: usize::MAX,
+        };
+        let columns = Self {
+            stdout: any,
+            stderr: any,
+            both: 0,
+        };
+        columns.with_packet(max_packet)
+    }
+
     /// The same for a server that takes packets of `max_packet` bytes.
     pub(super) fn with_packet(&self, max_packet: u64) -> Self {
         let both = max_packet

@@ -1,0 +1,370 @@
+//! What is still to be written, and in which order. Pure: `now` and the outcome of each write come from
+//! the caller.
+//!
+//! ```text
+//!  push ──> gathering ──> turns ──> current ──written──> notes
+//!                           ^          │
+//!                           │          v refused by itself
+//!                           └─later── aside
+//! ```
+//!
+//! Everything that has gathered while one batch was written goes into the next (group commit): no
+//! timer, so a lone job is written at once, and under load one commit serves many. A batch that is
+//! lost with its connection is kept and tried again after a pause; one that is refused is tried entry
+//! by entry. An entry that is refused by itself is set aside for a while, so that it stops nobody else.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jobd_proto::{JobId, JobResult};
+
+use super::{Entry, Note};
+use crate::job::Job;
+use crate::launcher::End;
+use crate::store::{Batch, Finish, OutputText, Recorded, StoreError};
+
+/// Entries of one transaction: more would hold row locks and a packet's worth of output for long.
+const MAX_BATCH: usize = 128;
+
+/// Bytes of output in one transaction.
+const MAX_BATCH_BYTES: usize = 16 << 20;
+
+/// First and longest pause after a failed write: claiming must resume within seconds.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long an entry that was refused by itself is set aside. People mend what refuses it.
+const ASIDE: Duration = Duration::from_secs(5);
+
+/// Lost connections in a row after which an entry is suspected to be their cause (a packet too large
+/// for somebody on the way), and tried alone to see whether others pass; and lone losses, with others
+/// passing between them, after which it is taken for the cause.
+const SUSPICIOUS: u32 = 4;
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Write this, then tell [`Backlog::written`] what became of it.
+    Write(Arc<Batch>),
+    /// Nothing until then; nothing until an entry comes, where there is no time.
+    Wait(Option<Instant>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Batches in the making. The last one takes what comes.
+    gathering: VecDeque<Gathering>,
+    /// What is written next, one after the other, before anything new is.
+    turns: VecDeque<Turn>,
+    /// What is being written.
+    current: Option<Turn>,
+    /// Nothing is written before.
+    rest: Option<Instant>,
+    aside: Vec<Aside>,
+    /// Since when writing has been failing.
+    failing: Option<Instant>,
+    /// How often writing has succeeded, and how often a connection was lost over it.
+    successes: u64,
+    losses: u64,
+}
+
+/// A batch that more may be added to.
+#[derive(Debug, Default)]
+struct Gathering {
+    batch: Batch,
+    /// The rows of the batch: each stands in it once.
+    ids: Vec<JobId>,
+    /// Bytes of output.
+    bytes: usize,
+}
+
+/// A batch that is to be written.
+#[derive(Debug)]
+struct Turn {
+    batch: Arc<Batch>,
+    manner: Manner,
+}
+
+/// How a batch is tried.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// With what gathered; after so many losses of the connection, and with this pause after the next.
+    Together { losses: u32, pause: Duration },
+    /// A lone entry.
+    Alone(Trial),
+}
+
+/// What the lone tries of an entry have shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    /// Lost connections in a row between which others were written, and nothing else was lost.
+    alone: u32,
+    /// The backlog's counts at its last loss.
+    successes: u64,
+    losses: u64,
+}
+
+/// A lone entry that could not be written.
+#[derive(Debug)]
+struct Aside {
+    turn: Turn,
+    until: Instant,
+}
+
+impl Backlog {
+    /// Takes in an entry, whose output is made fit for the row by `text`.
+    pub fn push(&mut self, entry: Entry, text: &OutputText) {
+        let (Entry::Start(Job { id, .. })
+        | Entry::Finish(Job { id, .. }, _)
+        | Entry::Release(Job { id, .. })) = entry;
+        let takes = |last: &Gathering| {
+            last.ids.len() < MAX_BATCH && last.bytes <= MAX_BATCH_BYTES && !last.ids.contains(&id)
+        };
+        if !self.gathering.back().is_some_and(takes) {
+            self.gathering.push_back(Gathering::default());
+        }
+        let Some(last) = self.gathering.back_mut() else {
+            return;
+        };
+        last.ids.push(id);
+        match entry {
+            Entry::Start(job) => last.batch.starts.push(job),
+            Entry::Release(job) => last.batch.releases.push(job),
+            Entry::Finish(job, end) => {
+                let finish = as_row(job, &end, text);
+                last.bytes += finish.stdout.len() + finish.stderr.len();
+                last.batch.finishes.push(finish);
+            }
+        }
+    }
+
+    /// What to do at `now`. `text` is asked before each write: a server that was restarted with a smaller
+    /// packet takes less.
+    pub fn next(&mut self, now: Instant, text: impl FnOnce() -> OutputText) -> Step {
+        assert!(self.current.is_none(), "one batch is written at a time");
+        if let Some(rest) = self.rest.filter(|rest| *rest > now) {
+            return Step::Wait(Some(rest));
+        }
+        if self.turns.is_empty() {
+            self.begin_round(now);
+        }
+        let Some(mut turn) = self.turns.pop_front() else {
+            return Step::Wait(self.aside.iter().map(|aside| aside.until).min());
+        };
+        refit(&mut turn.batch, &text());
+        let batch = turn.batch.clone();
+        self.current = Some(turn);
+        Step::Write(batch)
+    }
+
+    /// What became of the batch of the last [`Step::Write`]; returns what is to be said of it.
+    pub fn written(&mut self, now: Instant, outcome: Result<Recorded, StoreError>) -> Vec<Note> {
+        let turn = self.current.take();
+        let turn = turn.expect("an outcome follows a step that writes");
+        match outcome {
+            Ok(recorded) => self.report(now, Arc::unwrap_or_clone(turn.batch), &recorded),
+            Err(error) => self.failed(now, turn, &error).into_iter().collect(),
+        }
+    }
+
+    /// What has gathered, and then what was set aside long enough: neither waits for more than a round
+    /// of the other.
+    fn begin_round(&mut self, now: Instant) {
+        self.turns
+            .extend(self.gathering.pop_front().map(|gathered| Turn {
+                batch: Arc::new(gathered.batch),
+                manner: Manner::Together {
+                    losses: 0,
+                    pause: PAUSE.0,
+                },
+            }));
+        let due = self.aside.extract_if(.., |aside| aside.until <= now);
+        self.turns.extend(due.map(|aside| aside.turn));
+    }
+
+    fn failed(&mut self, now: Instant, mut turn: Turn, error: &StoreError) -> Option<Note> {
+        match (&mut turn.manner, error) {
+            (Manner::Alone(trial), _) => self.failed_alone(now, turn.batch, *trial, error),
+            (Manner::Together { losses, pause }, StoreError::Unavailable(error))
+                if *losses < SUSPICIOUS =>
+            {
+                *losses += 1;
+                self.rest = Some(now + *pause);
+                *pause = (*pause * 2).min(PAUSE.1);
+                self.losses += 1;
+                self.note_failure(now, error, turn.batch.len());
+                self.turns.push_front(turn);
+                None
+            }
+            (Manner::Together { .. }, _) => {
+                if turn.batch.len() > 1 {
+                    tracing::debug!(%error, entries = turn.batch.len(), "batch not written, trying its entries one by one");
+                }
+                let singles = Arc::unwrap_or_clone(turn.batch).singles();
+                let later = std::mem::take(&mut self.turns);
+                self.turns
+                    .extend(singles.map(|single| Turn::alone(Arc::new(single), Trial::default())));
+                self.turns.extend(later);
+                None
+            }
+        }
+    }
+
+    /// Writes less output of a lone entry where that is the matter; sets it aside where it cannot be
+    /// written now.
+    fn failed_alone(
+        &mut self,
+        now: Instant,
+        mut single: Arc<Batch>,
+        mut trial: Trial,
+        error: &StoreError,
+    ) -> Option<Note> {
+        let guilty = match error {
+            StoreError::Unfit(_) => true,
+            StoreError::Unavailable(_) => {
+                self.is_guilty(&mut trial) && single.finishes.iter().any(Finish::is_large)
+            }
+            StoreError::Refused(_) => false,
+        };
+        let mut finishes = Arc::make_mut(&mut single).finishes.iter_mut();
+        if guilty && finishes.any(Finish::narrow) {
+            tracing::warn!(%error, job = %single.finishes[0].job.id, "output not taken, writing less of it");
+            self.turns.push_front(Turn::alone(single, Trial::default()));
+            return None;
+        }
+        self.note_failure(now, &error.to_string(), 1);
+        if let StoreError::Refused(error) = error
+            && let Some(job) = single.starts.first()
+        {
+            return Some(Note::Unstartable(job.clone(), error.clone()));
+        }
+        let pause = match error {
+            StoreError::Unavailable(_) => PAUSE.1,
+            StoreError::Refused(_) | StoreError::Unfit(_) => ASIDE,
+        };
+        self.aside.push(Aside {
+            turn: Turn::alone(single, trial),
+            until: now + pause,
+        });
+        None
+    }
+
+    /// Notes a lost connection. Whether it is this entry that loses them: others get through between its
+    /// losses, and nobody else loses any.
+    fn is_guilty(&mut self, trial: &mut Trial) -> bool {
+        let others_pass = self.successes > trial.successes;
+        let others_lose = self.losses > trial.losses;
+        self.losses += 1;
+        *trial = Trial {
+            alone: if others_pass && !others_lose {
+                trial.alone + 1
+            } else {
+                0
+            },
+            successes: self.successes,
+            losses: self.losses,
+        };
+        trial.alone >= SUSPICIOUS
+    }
+
+    /// Says once that writing fails.
+    fn note_failure(&mut self, now: Instant, error: &str, entries: usize) {
+        if self.failing.is_some() {
+            tracing::debug!(error, entries, "still cannot write to the table");
+        } else {
+            tracing::error!(error, entries, "cannot write to the table, keeping at it");
+            self.failing = Some(now);
+        }
+    }
+
+    fn report(&mut self, now: Instant, batch: Batch, recorded: &Recorded) -> Vec<Note> {
+        self.successes += 1;
+        if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
+            tracing::info!(after = ?now - since, "writing to the table again");
+        }
+        let mut notes = Vec::with_capacity(batch.len());
+        for (finish, written) in batch.finishes.into_iter().zip(&recorded.finished) {
+            if !written {
+                tracing::warn!(job = %finish.job.id, target = %finish.job.target, result = %finish.result, code = finish.code, "row was changed by somebody else while the job ran: its result is superseded and not written");
+            }
+            notes.push(Note::Finished(finish));
+        }
+        for (job, started) in batch.starts.into_iter().zip(&recorded.started) {
+            notes.push(if *started {
+                Note::Started(job)
+            } else {
+                Note::Lost(job)
+            });
+        }
+        notes.extend(batch.releases.into_iter().map(Note::Released));
+        notes
+    }
+}
+
+impl Turn {
+    fn alone(batch: Arc<Batch>, trial: Trial) -> Self {
+        Self {
+            batch,
+            manner: Manner::Alone(trial),
+        }
+    }
+}
+
+/// The end as the row will say it.
+fn as_row(job: Job, end: &End, text: &OutputText) -> Finish {
+    let (stdout, stderr) = text.fit(&end.stdout, &end.stderr);
+    let result = if end.code == Some(0) {
+        JobResult::Ok
+    } else {
+        JobResult::Fail
+    };
+    Finish {
+        job,
+        result,
+        code: end.code,
+        signal: end.signal.map(jobd_proto::signal::name),
+        stdout,
+        stderr,
+        ended: end.ended,
+    }
+}
+
+/// Makes the outputs of a batch fit what the server takes now.
+fn refit(batch: &mut Arc<Batch>, text: &OutputText) {
+    let mut finishes = batch.finishes.iter();
+    if finishes.any(|finish| !text.fits(&finish.stdout, &finish.stderr)) {
+        for finish in &mut Arc::make_mut(batch).finishes {
+            text.refit(&mut finish.stdout, &mut finish.stderr);
+        }
+    }
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.starts.len() + self.finishes.len() + self.releases.len()
+    }
+
+    fn singles(self) -> impl Iterator<Item = Batch> {
+        let start = |job| Self {
+            starts: vec![job],
+            ..Self::default()
+        };
+        let finish = |finish| Self {
+            finishes: vec![finish],
+            ..Self::default()
+        };
+        let release = |job| Self {
+            releases: vec![job],
+            ..Self::default()
+        };
+        let finishes = self.finishes.into_iter().map(finish);
+        let starts = self.starts.into_iter().map(start);
+        finishes
+            .chain(starts)
+            .chain(self.releases.into_iter().map(release))
+    }
+}

@@ -1,8 +1,13 @@
-//! The clock of leases.
+//! The clocks: of leases, and of everything else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// This moment, by the clock of the runtime's timers.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 /// Time since this host was booted (CLOCK_BOOTTIME of clock_gettime(2)): nobody sets it, and it goes on
 /// while the machine is suspended, as other hosts do.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::dispatcher::{Dispatcher, Handle, Settings};
+use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
 use crate::store::{Inspection, Store, StoreError};
@@ -84,13 +85,15 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
     if let Some(warning) = launcher.missing_program() {
         tracing::warn!("{warning}");
     }
+    let machine: Arc<dyn Host> = Arc::new(Machine);
     let table = store::open(&config.database, config.lease);
     let heartbeat = Heartbeat::default();
     let _watchdog = notify::watchdog(heartbeat.clone());
     let (dispatcher, handle) = Dispatcher::new(
         settings(config),
         table.clone(),
-        launcher,
+        machine.clone(),
+        Arc::new(launcher),
         tokens,
         heartbeat,
         shutdown.clone(),
@@ -118,6 +121,7 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
     ));
 
     let rescue = Rescue {
+        host: machine,
         lease: config.lease,
         own: worker,
         until: closing.clone(),
@@ -199,14 +203,15 @@ async fn serve_clients(
 }
 
 /// What the rescuer needs, once the table is seen to have ownership.
-struct Rescue {
-    lease: Duration,
-    own: String,
-    until: CancellationToken,
+pub(crate) struct Rescue {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) lease: Duration,
+    pub(crate) own: String,
+    pub(crate) until: CancellationToken,
 }
 
 /// Looks at the table until its server answers; `false` where the table is not fit to work on.
-async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: Rescue) -> bool {
+pub(crate) async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: Rescue) -> bool {
     let mut reachable = true;
     loop {
         match table.inspect().await {
@@ -214,7 +219,13 @@ async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: Rescue) -> b
                 let ownership = inspection.abilities.ownership;
                 let fit = report(inspection, &handle);
                 if fit && ownership {
-                    tokio::spawn(rescuer::run(table, rescue.lease, rescue.own, rescue.until));
+                    let Rescue {
+                        host,
+                        lease,
+                        own,
+                        until,
+                    } = rescue;
+                    tokio::spawn(rescuer::run(table, host, lease, own, until));
                 }
                 return fit;
             }

@@ -26,6 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
 
 use crate::clock;
+use crate::host::{Guard, Told};
 
 /// A scan that finds nothing is repeated for this long: a process that is just being started still
 /// shows jobd's environment.
@@ -50,19 +51,14 @@ const MAX_ENVIRONMENT: u64 = 1 << 20;
 
 /// jobd's side of the guard.
 #[derive(Debug)]
-pub struct Guard {
+pub struct Process {
     child: Child,
     orders: ChildStdin,
 }
 
-impl Guard {
-    /// Starts the guard of `worker`, whose jobs have it as their `JOBD_WORKER`. With a lock file, `predecessor` is
-    /// called once the lock is had, with the worker that held it before, if one is known.
-    pub fn start(
-        worker: &str,
-        lock: Option<&Path>,
-        predecessor: impl FnOnce(Option<String>) + Send + 'static,
-    ) -> anyhow::Result<Self> {
+impl Process {
+    /// See [`Host::guard`](crate::host::Host::guard).
+    pub fn start(worker: &str, lock: Option<&Path>, told: Told) -> anyhow::Result<Self> {
         let program =
             std::env::current_exe().context("cannot find jobd's own program for the guard")?;
         let mut command = Command::new(program);
@@ -85,15 +81,15 @@ impl Guard {
                     .trim_end()
                     .strip_prefix("predecessor ")
                     .unwrap_or_default();
-                predecessor((!name.is_empty()).then(|| name.to_owned()));
+                told((!name.is_empty()).then(|| name.to_owned()));
             }
         });
         Ok(Self { child, orders })
     }
+}
 
-    /// Jobs must be gone at `deadline` (time since boot) unless another one is set before. `None`: whatever
-    /// happens, as long as this process lives.
-    pub fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()> {
+impl Guard for Process {
+    fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()> {
         let line = match deadline {
             Some(deadline) => format!("deadline {}\n", deadline.as_millis()),
             None => "none\n".to_owned(),
@@ -102,16 +98,13 @@ impl Guard {
         self.orders.write_all(line.as_bytes())
     }
 
-    /// Ends the guard and leaves processes alone: no job is left, and what a job has started in the
-    /// background may outlive jobd.
-    pub fn dismiss(mut self) {
+    fn dismiss(mut self: Box<Self>) {
         if self.orders.write_all(b"bye\n").is_ok() {
             let _ = self.child.wait();
         }
     }
 
-    /// Whether the guard still stands.
-    pub fn is_alive(&mut self) -> bool {
+    fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 }

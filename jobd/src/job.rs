@@ -48,7 +48,7 @@ pub const MAX_TOKEN: usize = 191;
 ///
 /// It stands in the row from claim to finish, and every write after the claim names it: a write
 /// whose token is gone from the row changes nothing.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimToken(Arc<str>);
 
 impl ClaimToken {

@@ -8,6 +8,7 @@ mod control;
 mod daemon;
 mod dispatcher;
 mod guard;
+mod host;
 mod job;
 mod launcher;
 mod leases;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::host::Host;
 use crate::leases::{Lease, Observer};
 use crate::store::Store;
 
@@ -17,23 +17,30 @@ const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Watches until `shutdown` fires. `own` begins the tokens of this very run, which are not
 /// rescued by itself: it renews them, or knows that it does not hold them.
-pub async fn run(store: Arc<dyn Store>, lease: Duration, own: String, shutdown: CancellationToken) {
+pub async fn run(
+    store: Arc<dyn Store>,
+    host: Arc<dyn Host>,
+    lease: Duration,
+    own: String,
+    shutdown: CancellationToken,
+) {
     let mut observer = Observer::new(lease);
     let pause = LOOK_PAUSE.min(lease / 3);
     let mut away = false;
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let began = clock::since_boot();
+        let began = host.since_boot();
         match store.leases().await {
             Ok(leases) => {
                 let others = leases
                     .into_iter()
                     .filter(|lease| !lease.worker.starts_with(&own))
                     .collect();
-                let orphans = observer.look(began, clock::since_boot(), others);
+                let orphans = observer.look(began, host.since_boot(), others);
                 rescue(
                     &*store,
                     orphans,

@@ -1,11 +1,10 @@
 //! Rows in and rows back: when to look at the table, what to claim, what to do when that fails.
 
-use std::time::Instant;
-
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::time::Instant as Deadline;
 
 use super::{Dispatcher, DrainState, Event, REST, SHUTTING_DOWN, reply};
+use crate::clock;
 use crate::job::{Job, Origin};
 use crate::ledger::Entry;
 use crate::store::{Claimed, StoreError};
@@ -47,11 +46,11 @@ impl Dispatcher {
         match claimed {
             Ok(jobs) => {
                 tracing::debug!(%target, rows = jobs.len(), "claimed");
-                for job in self.targets.claimed(target, asked, jobs, Instant::now()) {
+                for job in self.targets.claimed(target, asked, jobs, clock::now()) {
                     self.release(job);
                 }
             }
-            Err(_) => self.targets.claim_failed(target, Instant::now() + REST),
+            Err(_) => self.targets.claim_failed(target, clock::now() + REST),
         }
     }
 
@@ -60,7 +59,7 @@ impl Dispatcher {
         match (error, self.outage) {
             (Some(error), None) => {
                 tracing::error!(%error, "cannot claim jobs, trying again until it works");
-                self.outage = Some(Instant::now());
+                self.outage = Some(clock::now());
             }
             (Some(error), Some(_)) => tracing::debug!(%error, "still cannot claim jobs"),
             (None, Some(since)) => {
@@ -79,7 +78,7 @@ impl Dispatcher {
     /// Asks which idle targets have rows; a poke that got lost costs at most this interval.
     pub(super) fn look(&mut self) {
         self.schedule_poll();
-        let targets = self.targets.hungry(Instant::now());
+        let targets = self.targets.hungry(clock::now());
         if self.looking || targets.is_empty() {
             return;
         }
@@ -104,13 +103,13 @@ impl Dispatcher {
         let interval = self.settings.poll_interval;
         if !interval.is_zero() && self.drain == DrainState::Working {
             self.next_poll =
-                Some(Deadline::now() + interval.mul_f64(0.9 + 0.2 * random_fraction()));
+                Some(Deadline::now() + interval.mul_f64(0.9 + 0.2 * self.host.random()));
         }
     }
 
     pub(super) fn wake(&mut self) {
         self.keep_guard();
-        let now = Instant::now();
+        let now = clock::now();
         self.targets.wake(now);
         for job in self.targets.stale(now) {
             tracing::debug!(job = %job.id, target = %job.target, "no slot came free for a row claimed ahead, giving it back");
@@ -150,12 +149,4 @@ impl Dispatcher {
             reply(self.waiters.failed(id, error));
         }
     }
-}
-
-/// A number from 0 to 1 that differs between calls and processes: the standard library seeds its
-/// hashers that way. Good enough to keep workers out of step.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    let bits = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or(0);
-    f64::from(bits) / f64::from(u32::MAX)
 }

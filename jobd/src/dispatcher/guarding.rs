@@ -3,19 +3,20 @@
 use jobd_proto::daemon::notify;
 
 use super::{Dispatcher, Event, Table};
-use crate::clock;
-use crate::guard::Guard;
 use crate::rescuer;
 
 impl Dispatcher {
     /// Starts the guard, and starts it again where somebody ended it.
     pub(super) fn keep_guard(&mut self) {
-        if self.guard.as_mut().is_some_and(Guard::is_alive) {
+        if self.guard.as_mut().is_some_and(|guard| guard.is_alive()) {
             return;
         }
         let sender = self.sender.clone();
-        let told = move |predecessor| drop(sender.send(Event::Predecessor(predecessor)));
-        match Guard::start(self.tokens.worker(), self.settings.lock.as_deref(), told) {
+        let told = Box::new(move |predecessor| drop(sender.send(Event::Predecessor(predecessor))));
+        match self
+            .host
+            .guard(self.tokens.worker(), self.settings.lock.as_deref(), told)
+        {
             Ok(guard) => {
                 if self.guard.replace(guard).is_some() {
                     tracing::warn!("the guard had ended, started another one");
@@ -43,7 +44,7 @@ impl Dispatcher {
             .any(|held| held.job.again && held.attempt.is_some());
         let deadline = risky.then(|| keeper.deadline());
         // A moment that has passed is not worth saying: these jobs are being stopped already.
-        let passed = deadline.is_some_and(|deadline| deadline <= clock::since_boot());
+        let passed = deadline.is_some_and(|deadline| deadline <= self.host.since_boot());
         if passed || deadline == self.guard_deadline {
             return;
         }
@@ -60,7 +61,7 @@ impl Dispatcher {
     pub(super) fn note_strike(&mut self) {
         if self
             .guard_deadline
-            .is_some_and(|deadline| clock::since_boot() >= deadline)
+            .is_some_and(|deadline| self.host.since_boot() >= deadline)
         {
             let held = self
                 .holding

@@ -17,7 +17,7 @@ mod drain;
 mod guarding;
 mod tenure;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,9 +33,10 @@ use tokio::time::{Instant as Deadline, sleep_until};
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
 use self::tenure::{Keeper, Renewal};
-use crate::guard::Guard;
+use crate::clock;
+use crate::host::{Guard, Host};
 use crate::job::{ClaimToken, Job, Tokens};
-use crate::launcher::{Attempt, Launcher, Outcome};
+use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
 use crate::store::{Claimed, Finish, Inspection, Store, StoreError};
 use crate::targets::Targets;
@@ -121,7 +122,8 @@ pub struct Settings {
 pub struct Dispatcher {
     settings: Settings,
     store: Arc<dyn Store>,
-    launcher: Launcher,
+    host: Arc<dyn Host>,
+    launcher: Arc<dyn Executor>,
     ledger: Ledger,
     tokens: Tokens,
     heartbeat: Heartbeat,
@@ -129,8 +131,9 @@ pub struct Dispatcher {
 
     targets: Targets,
     /// Jobs that have a slot, with their process while there is one. By claim, not by row alone:
-    /// somebody may put a running row back to `waiting` by hand, and then it is claimed once more.
-    holding: HashMap<(JobId, ClaimToken), Held>,
+    /// somebody may put a running row back to `waiting` by hand, and then it is claimed once more. In
+    /// order, so that the same events have the same effects.
+    holding: BTreeMap<(JobId, ClaimToken), Held>,
     waiters: Waiters<ManualReply>,
     /// Names to register with the master.
     served: watch::Sender<Vec<TargetName>>,
@@ -141,7 +144,7 @@ pub struct Dispatcher {
     /// On a table with ownership.
     keeper: Option<Keeper>,
     /// Ends our jobs when we cannot; `None` while it could not be started.
-    guard: Option<Guard>,
+    guard: Option<Box<dyn Guard>>,
     guard_deadline: Option<Duration>,
     /// Whose rows to resolve, once the table is there.
     predecessor: Option<String>,
@@ -203,7 +206,8 @@ impl Dispatcher {
     pub fn new(
         settings: Settings,
         store: Arc<dyn Store>,
-        launcher: Launcher,
+        host: Arc<dyn Host>,
+        launcher: Arc<dyn Executor>,
         tokens: Tokens,
         heartbeat: Heartbeat,
         shutdown: Shutdown,
@@ -223,13 +227,14 @@ impl Dispatcher {
         let handle = Handle::new(sender.clone(), served_by);
         let dispatcher = Self {
             store,
+            host,
             launcher,
             ledger,
             tokens,
             heartbeat,
             shutdown,
             targets,
-            holding: HashMap::new(),
+            holding: BTreeMap::new(),
             waiters: Waiters::new(),
             served,
             events,
@@ -247,7 +252,7 @@ impl Dispatcher {
             releasing: 0,
             drain: DrainState::Working,
             next_poll: None,
-            started: Instant::now(),
+            started: clock::now(),
             settings,
         };
         (dispatcher, handle)
@@ -294,8 +299,9 @@ impl Dispatcher {
             DrainState::Until(deadline) => (Some(deadline), None),
             DrainState::Writing(deadline) => (None, Some(deadline)),
         };
+        // In this order: what has its time comes before what can wait, and a flood of events delays no renewal.
         tokio::select! {
-            Some(event) = self.events.recv() => event,
+            biased;
             () = self.shutdown.drain.cancelled(), if working => Event::Drain,
             () = self.shutdown.now.cancelled(), if stop_at.is_some() => Event::Stop,
             () = sleep_until(stop_at.unwrap_or(far)), if stop_at.is_some() => Event::Stop,
@@ -303,6 +309,7 @@ impl Dispatcher {
             () = sleep_until(lease_tick.unwrap_or(far)), if lease_tick.is_some() => Event::LeaseTick,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
             () = sleep_until(wake) => Event::Wake,
+            Some(event) = self.events.recv() => event,
         }
     }
 
@@ -345,7 +352,7 @@ impl Dispatcher {
             self.keeper = inspection
                 .abilities
                 .ownership
-                .then(|| Keeper::new(self.settings.lease));
+                .then(|| Keeper::new(self.settings.lease, self.host.since_boot()));
             self.schedule_poll();
             self.inherit();
         }
@@ -359,7 +366,7 @@ impl Dispatcher {
         let Table::Ready(_) = self.table else {
             return;
         };
-        let now = Instant::now();
+        let now = clock::now();
         if !self.keeper.as_ref().is_some_and(|keeper| keeper.suspended) {
             for (target, limit) in self.targets.claims(now) {
                 self.claim(target, limit);
@@ -385,8 +392,7 @@ impl Dispatcher {
             Note::Finished(finish) => self.finished(finish),
             Note::Unstartable(job, error) => {
                 tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
-                self.targets
-                    .rest(&job.target, Instant::now() + REFUSED_REST);
+                self.targets.rest(&job.target, clock::now() + REFUSED_REST);
                 self.back_out(job, &error);
             }
             Note::Released(job) => {
@@ -403,7 +409,7 @@ impl Dispatcher {
         self.keep_guard();
         tracing::debug!(job = %job.id, target = %job.target, "launching");
         let (slot, sender) = (slot(&job), self.sender.clone());
-        let attempt = Attempt::start(self.launcher.clone(), job.clone(), move |outcome| {
+        let attempt = Attempt::start(&*self.launcher, job.clone(), move |outcome| {
             drop(sender.send(Event::Exited(job, outcome)));
         });
         if let Some(held) = self.holding.get_mut(&slot) {
@@ -434,7 +440,7 @@ impl Dispatcher {
             }
             Outcome::NoRoom(error) => {
                 tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
-                self.targets.rest(&job.target, Instant::now() + REST);
+                self.targets.rest(&job.target, clock::now() + REST);
                 self.back_out(job, &format!("cannot start a process: {error}"));
             }
         }
@@ -485,7 +491,7 @@ impl Dispatcher {
     /// Frees the slot of a job that has one.
     fn free_slot(&mut self, job: &Job) {
         if self.holding.remove(&slot(job)).is_some() {
-            self.targets.ended(&job.target, Instant::now());
+            self.targets.ended(&job.target, clock::now());
         }
     }
 

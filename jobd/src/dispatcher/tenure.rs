@@ -5,7 +5,6 @@ use jobd_proto::JobId;
 use tokio::time::Instant as Deadline;
 
 use super::{Dispatcher, Event, Held};
-use crate::clock;
 use crate::launcher::Order;
 use crate::leases::Tenure;
 use crate::store::StoreError;
@@ -40,8 +39,7 @@ pub(super) struct Renewal {
 }
 
 impl Keeper {
-    pub(super) fn new(lease: std::time::Duration) -> Self {
-        let now = clock::since_boot();
+    pub(super) fn new(lease: std::time::Duration, now: std::time::Duration) -> Self {
         Self {
             tenure: Tenure::new(lease, now),
             renewed: now,
@@ -67,7 +65,7 @@ impl Dispatcher {
             return;
         };
         keeper.next_tick = Deadline::now() + self.settings.lease / TICKS;
-        let now = clock::since_boot();
+        let now = self.host.since_boot();
         if ids.is_empty() {
             keeper.tenure.confirm(now);
             keeper.renewed = now;
@@ -78,13 +76,14 @@ impl Dispatcher {
         let due = !keeper.renewing && now >= keeper.renewed + keeper.tenure.interval();
         if due {
             keeper.renewing = true;
-            let (store, sender, worker) = (
+            let (store, sender, host, worker) = (
                 self.store.clone(),
                 self.sender.clone(),
+                self.host.clone(),
                 self.tokens.worker().to_owned(),
             );
             tokio::spawn(async move {
-                let sent = clock::since_boot();
+                let sent = host.since_boot();
                 let lost = store.renew(worker, ids).await;
                 drop(sender.send(Event::Renewed(Renewal { sent, lost })));
             });
@@ -105,7 +104,7 @@ impl Dispatcher {
                 keeper.tenure.confirm(renewal.sent);
                 keeper.renewed = renewal.sent;
                 // An answer that took most of a lease says nothing about the rest of it: ask again.
-                if keeper.tenure.is_ending(clock::since_boot()) {
+                if keeper.tenure.is_ending(self.host.since_boot()) {
                     keeper.next_tick = Deadline::now();
                 } else if std::mem::take(&mut keeper.suspended) {
                     tracing::info!("leases renewed, claiming again");
@@ -121,7 +120,7 @@ impl Dispatcher {
 
     /// Whether nothing may be begun, because what we hold may soon be another's.
     pub(super) fn is_ending(&self) -> bool {
-        let ending = |keeper: &Keeper| keeper.tenure.is_ending(clock::since_boot());
+        let ending = |keeper: &Keeper| keeper.tenure.is_ending(self.host.since_boot());
         self.keeper.as_ref().is_some_and(ending)
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdout};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::capture::{Capture, Captured};
-use super::{End, Launcher, Outcome};
+use super::{End, Executor, Launcher, Outcome};
 use crate::job::Job;
 
 /// Bytes that a pipe holds by default (pipe(7)).
@@ -47,12 +48,13 @@ pub struct Attempt {
 impl Attempt {
     /// Starts a job; `done` is called with how it ended, once.
     pub fn start(
-        launcher: Launcher,
+        executor: &dyn Executor,
         job: Job,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Self {
         let (orders, queue) = mpsc::channel(MAX_ORDERS);
-        tokio::spawn(async move { done(run(&launcher, &job, queue).await) });
+        let outcome = executor.run(job, queue);
+        tokio::spawn(async move { done(outcome.await) });
         Self { orders }
     }
 
@@ -60,6 +62,13 @@ impl Attempt {
     pub fn order(&self, order: Order) {
         // Dropping a refused signal's sender answers it with "not delivered".
         let _ = self.orders.try_send(order);
+    }
+}
+
+impl Executor for Launcher {
+    fn run(&self, job: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
+        let launcher = self.clone();
+        async move { run(&launcher, &job, orders).await }.boxed()
     }
 }
 

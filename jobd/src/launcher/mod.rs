@@ -15,8 +15,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
 use crate::job::Job;
@@ -58,6 +59,12 @@ struct Inner {
     environment: Environment,
     worker: String,
     leaks: Arc<Semaphore>,
+}
+
+/// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
+pub trait Executor: Send + Sync + 'static {
+    /// Runs a job to its end, obeying orders meanwhile. Nothing is begun before the future is polled.
+    fn run(&self, job: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome>;
 }
 
 /// How an attempt ended.

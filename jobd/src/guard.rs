@@ -132,7 +132,8 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
             && let Some(predecessor) = waiting.take(worker)?
         {
-            println!("predecessor {predecessor}");
+            // A jobd that has died meanwhile needs no answer, but its jobs must be ended below.
+            let _ = writeln!(io::stdout(), "predecessor {predecessor}");
         }
         let now = clock::since_boot();
         let overdue = deadline.and_then(|deadline| now.checked_sub(deadline));

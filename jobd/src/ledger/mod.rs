@@ -12,11 +12,11 @@
 mod backlog;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, sleep_until};
 
+use crate::clock;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Finish, Store};
@@ -82,11 +82,11 @@ async fn run(
         while let Ok(entry) = queue.try_recv() {
             backlog.push(entry, &store.output_text());
         }
-        let until = match backlog.next(Instant::now(), || store.output_text()) {
+        let until = match backlog.next(clock::now(), || store.output_text()) {
             Step::Write(batch) => {
                 let outcome = store.record(batch).await;
                 backlog
-                    .written(Instant::now(), outcome)
+                    .written(clock::now(), outcome)
                     .into_iter()
                     .for_each(&notes);
                 continue;
@@ -98,6 +98,7 @@ async fn run(
         }
         let due = until.map_or_else(Deadline::now, Deadline::from);
         tokio::select! {
+            biased;
             entry = queue.recv(), if open => match entry {
                 Some(entry) => backlog.push(entry, &store.output_text()),
                 None => open = false,

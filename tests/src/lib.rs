@@ -10,6 +10,7 @@
 //! - [`wire`] bytes over TCP, [`golden`] the answers they must get;
 //! - [`witness`] who ran when, as the jobs themselves tell it;
 //! - [`chaos`] load, faults and a checker: the suite that tests/chaos/run starts;
+//! - [`bench`](mod@bench) how fast jobd is, beside its yardsticks: what tests/bench/run starts;
 //! - [`scratch`], [`ports`], [`wait`] folders, ports and conditions.
 //!
 //! It must not know how the programs work inside: they are started, spoken to and killed.
@@ -20,6 +21,7 @@
     reason = "a broken test ground must stop the test at once"
 )]
 
+pub mod bench;
 pub mod chaos;
 pub mod database;
 pub mod golden;

@@ -112,6 +112,18 @@ impl Server {
         &self.socket
     }
 
+    /// Its process number; only a server of one's own is known by it.
+    pub fn process_id(&self) -> u32 {
+        let own = self.own.as_ref().expect("a server of one's own");
+        own.process.as_ref().expect("it runs").id()
+    }
+
+    /// Where its files lie; known of a server of one's own.
+    pub fn data(&self) -> PathBuf {
+        let own = self.own.as_ref().expect("a server of one's own");
+        own.scratch.join("data")
+    }
+
     /// Its family.
     pub fn flavour(&self) -> Flavour {
         self.flavour

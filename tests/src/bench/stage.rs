@@ -1,0 +1,272 @@
+//! What is measured: a durable server, tables full of jobs, workers.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sqlx::mysql::MySqlConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::usage;
+use crate::database::MINIMAL;
+use crate::programs::Daemon;
+use crate::server::Durability;
+use crate::template::Flavour;
+use crate::wait::PATIENCE;
+use crate::{Database, Ini, Jobd, Scratch, Server};
+
+/// The target of the jobs that are measured.
+pub const TARGET: &str = "bench";
+
+/// What a job does: the least that a process can.
+pub const JOB: &str = "/bin/true";
+
+/// Slots, unless the scenario is about them.
+pub const SLOTS: u32 = 10;
+
+/// Jobs that a worker runs before it is measured: connections are made, statements prepared.
+const WARM_UP: usize = 100;
+
+/// Between two looks at the table: an empty index range is found, which costs next to nothing.
+const PROBE: Duration = Duration::from_millis(10);
+
+/// Memory and redo log of a small production server; the test ground's are those of a test. A commit
+/// is flushed, and so is a torn page's copy (`innodb_flush_log_at_trx_commit=1`, doublewrite: defaults
+/// that nobody relaxes here).
+const SERVER_OPTIONS: [&str; 4] = [
+    "--innodb-buffer-pool-size=1G",
+    "--max-connections=1000",
+    "--innodb-flush-log-at-trx-commit=1",
+    "--innodb-doublewrite=1",
+];
+
+/// The table that jobs stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// `sql/mysql/jobs-minimal.sql`.
+    Minimal,
+    /// `sql/mysql/jobs.sql`: with ownership.
+    Full,
+}
+
+impl Table {
+    /// In the names of figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Full => "full",
+        }
+    }
+
+    fn ddl(self) -> &'static str {
+        match self {
+            Self::Minimal => MINIMAL,
+            Self::Full => include_str!("../../../sql/mysql/jobs.sql"),
+        }
+    }
+}
+
+/// How a number of jobs went.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Jobs a second.
+    pub rate: f64,
+    /// CPU time that the workers used for each job, without the job's own, in µs.
+    pub worker_us: f64,
+    /// The same of the database server.
+    pub server_us: f64,
+    /// How much of all cores was used meanwhile, by whomever, in percent.
+    pub busy: f64,
+}
+
+/// A server, and a folder for what is started beside it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The server.
+    pub server: Server,
+    /// Configs, logs.
+    pub scratch: Scratch,
+}
+
+impl Stage {
+    /// Starts a durable server.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more options.
+    pub async fn start_with(options: &[&str]) -> Self {
+        let server = Server::start(Durability::Real, &server_options(options)).await;
+        Self {
+            server,
+            scratch: Scratch::new(),
+        }
+    }
+
+    /// An empty table in a database of its own.
+    pub async fn table(&self, table: Table) -> Database {
+        let database = self.server.database().await;
+        database.run(table.ddl()).await;
+        database
+    }
+
+    /// The config of a worker that only works when it is poked and says little.
+    pub fn ini(database: &Database, slots: u32) -> Ini {
+        Ini::worker(database)
+            .set("launcher", JOB)
+            .set("log_level_console", "warn")
+            .set("poll_interval", 0)
+            .target(TARGET, slots)
+    }
+
+    /// A worker that has done some jobs.
+    pub async fn worker(&self, database: &Database, ini: &Ini) -> Daemon {
+        let worker = Jobd::ready(&self.scratch, ini).await;
+        self.work(database, &[&worker], WARM_UP).await;
+        worker
+    }
+
+    /// Inserts so many jobs, pokes the workers once, and waits for the end of the last job.
+    pub async fn work(&self, database: &Database, workers: &[&Daemon], count: usize) -> Run {
+        let mut connection = self.connection(database).await;
+        let first = fill(&mut connection, count, TARGET, "waiting").await;
+        let mut wires = Vec::new();
+        for worker in workers {
+            wires.push(worker.wire().await);
+        }
+        let before = Usage::now(self, workers);
+        let begun = Instant::now();
+        for wire in &mut wires {
+            wire.ask("poll", json!({"targets": [TARGET]})).await;
+        }
+        all_done(&mut connection, count).await;
+        let run = before.since(self, workers, count, begun.elapsed());
+        let good = format!(
+            "SELECT COUNT(*) FROM jobs WHERE id >= {first} AND target = '{TARGET}' AND status = 'done' AND result = 'ok'"
+        );
+        assert_eq!(
+            usize::try_from(one(&mut connection, &good).await),
+            Ok(count),
+            "every job is done once"
+        );
+        run
+    }
+
+    /// A connection to a database, outside its pool.
+    pub async fn connection(&self, database: &Database) -> MySqlConnection {
+        let options = self.server.options().database(&database.name);
+        MySqlConnection::connect_with(&options)
+            .await
+            .expect("connect")
+    }
+}
+
+/// Seconds of CPU time that were used by some moment.
+struct Usage {
+    workers: f64,
+    server: f64,
+    busy: f64,
+}
+
+impl Usage {
+    fn now(stage: &Stage, workers: &[&Daemon]) -> Self {
+        Self {
+            workers: workers
+                .iter()
+                .map(|worker| usage::cpu(worker.process.id()))
+                .sum(),
+            server: usage::cpu(stage.server.process_id()),
+            busy: usage::busy(),
+        }
+    }
+
+    fn since(&self, stage: &Stage, workers: &[&Daemon], count: usize, elapsed: Duration) -> Run {
+        let now = Self::now(stage, workers);
+        let (workers, server) = (now.workers - self.workers, now.server - self.server);
+        Run::of(count, elapsed, workers, server, now.busy - self.busy)
+    }
+}
+
+impl Run {
+    /// So many jobs in this time; the CPU time is that of the workers, the server, and everybody.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer jobs than 2^52")]
+    pub fn of(count: usize, elapsed: Duration, workers: f64, server: f64, busy: f64) -> Self {
+        let count = count as f64;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        Self {
+            rate: count / elapsed.as_secs_f64(),
+            worker_us: workers * 1e6 / count,
+            server_us: server * 1e6 / count,
+            busy: busy / elapsed.as_secs_f64() / cores * 100.0,
+        }
+    }
+}
+
+/// Ours, and those of the scenario. MySQL's binary log is on by default, MariaDB's is not; the test
+/// ground turns it off, the benchmark leaves each server its own way.
+fn server_options<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut options = SERVER_OPTIONS.to_vec();
+    match crate::template::ServerProgram::find().flavour {
+        Flavour::MariaDb => options.push("--innodb-log-file-size=256M"),
+        Flavour::MySql => options.extend(["--innodb-redo-log-capacity=256M", "--log-bin=binlog"]),
+    }
+    options.extend(more);
+    options
+}
+
+/// Waits until no job of [`TARGET`] is left to do.
+async fn all_done(connection: &mut MySqlConnection, count: usize) {
+    let left = format!(
+        "SELECT EXISTS(SELECT 1 FROM jobs FORCE INDEX (status_target_idx) \
+         WHERE status IN ('waiting', 'accepted', 'running') AND target = '{TARGET}')"
+    );
+    // Even GNU parallel does ten a second.
+    let limit = PATIENCE + Duration::from_millis(100) * u32::try_from(count).expect("jobs");
+    let begun = Instant::now();
+    while one(connection, &left).await != 0 {
+        assert!(
+            begun.elapsed() < limit,
+            "{count} jobs are not done after {limit:?}"
+        );
+        tokio::time::sleep(PROBE).await;
+    }
+}
+
+/// The one number that a query finds.
+pub async fn one(connection: &mut MySqlConnection, sql: &str) -> i64 {
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// Inserts so many jobs quickly and returns the first id.
+pub async fn fill(
+    connection: &mut MySqlConnection,
+    count: usize,
+    target: &str,
+    status: &str,
+) -> u64 {
+    /// Rows of a statement: what a redo log of the benchmark's size takes at a time.
+    const CHUNK: usize = 100_000;
+    let digits = "(SELECT 0 UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
+                  UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let rows = ["a", "b", "c", "d", "e"]
+        .map(|name| format!("{digits} AS {name}"))
+        .join(", ");
+    let mut first = None;
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(CHUNK);
+        let sql = format!(
+            "INSERT INTO jobs (target, status, time_created) \
+             SELECT '{target}', '{status}', UNIX_TIMESTAMP() FROM {rows} LIMIT {now}"
+        );
+        let done = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut *connection)
+            .await;
+        let done = done.expect("insert jobs");
+        first.get_or_insert(done.last_insert_id());
+        left -= now;
+    }
+    first.expect("at least one job")
+}

@@ -1,8 +1,8 @@
 //! The guard: a small process of jobd's own that ends jobs which jobd cannot end any more.
 //!
 //! ```text
-//!   jobd ──"deadline MS" | "none" | "bye"──> guard (stdin)
-//!        <──────"predecessor NAME"──────── guard (stdout), once it has the lock of `state_dir`
+//!   jobd ──"deadline MS" | "none" | "resolved" | "bye"──> guard (stdin)
+//!        <──────"predecessors NAME NAME…"──────── guard (stdout), once it has the lock of `state_dir`
 //! ```
 //!
 //! When jobd dies, its end of the pipe closes; when jobd is frozen, a deadline passes: either way the guard
@@ -11,7 +11,10 @@
 //! a process that was started with another environment, or as another user by a jobd that is not root.
 //!
 //! It holds a lock in `state_dir` until the last of them is gone, so that a restarted worker which gets the lock
-//! knows that its predecessor's jobs are over. It must stay small: no runtime, no database, no config.
+//! knows that its predecessors' jobs are over. The file names every run of the worker whose rows nobody has
+//! resolved yet: a run that dies before it has done so leaves them to the next.
+//!
+//! It must stay small: no runtime, no database, no config.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
@@ -45,6 +48,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the lock is tried while another guard holds it.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
+/// Runs that the lock's file names at most: more, and a worker has died again and again without ever reaching
+/// its database. The oldest are kept, as the others held nothing.
+const MAX_RUNS: usize = 1_000;
+
 /// What is read of a process's environment: the most that Linux passes at a start is larger, but ours
 /// is set by jobd and shells keep it near the front.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
@@ -77,11 +84,8 @@ impl Process {
         std::thread::spawn(move || {
             let mut line = String::new();
             if BufReader::new(answers).read_line(&mut line).is_ok() && line.ends_with('\n') {
-                let name = line
-                    .trim_end()
-                    .strip_prefix("predecessor ")
-                    .unwrap_or_default();
-                told((!name.is_empty()).then(|| name.to_owned()));
+                let names = line.strip_prefix("predecessors ").unwrap_or_default();
+                told(names.split_whitespace().map(str::to_owned).collect());
             }
         });
         Ok(Self { child, orders })
@@ -96,6 +100,10 @@ impl Guard for Process {
         };
         // A pipe takes a short line at once, or the guard is gone.
         self.orders.write_all(line.as_bytes())
+    }
+
+    fn resolved(&mut self) -> io::Result<()> {
+        self.orders.write_all(b"resolved\n")
     }
 
     fn dismiss(mut self: Box<Self>) {
@@ -130,10 +138,10 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
     let mark = format!("JOBD_WORKER={worker}");
     loop {
         if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
-            && let Some(predecessor) = waiting.take(worker)?
+            && let Some(predecessors) = waiting.take(worker)?
         {
             // A jobd that has died meanwhile needs no answer, but its jobs must be ended below.
-            let _ = writeln!(io::stdout(), "predecessor {predecessor}");
+            let _ = writeln!(io::stdout(), "predecessors {}", predecessors.join(" "));
         }
         let now = clock::since_boot();
         let overdue = deadline.and_then(|deadline| now.checked_sub(deadline));
@@ -164,8 +172,13 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            if line.trim_end() == "bye" {
-                return Ok(());
+            match (line.trim_end(), &mut lock) {
+                ("bye", _) => return Ok(()),
+                ("resolved", Some(lock)) if lock.held => {
+                    lock.write(&[worker.to_owned()])?;
+                    continue;
+                }
+                _ => {}
             }
             let ms = line
                 .trim_end()
@@ -223,7 +236,8 @@ fn is_marked(pid: Pid, mark: &[u8]) -> bool {
             .any(|variable| variable == mark)
 }
 
-/// The lock of one worker's name, and the name of the run that holds it.
+/// The lock of one worker's name, and the names of its runs: those that may have left rows, and the one that
+/// holds it.
 struct Lock {
     file: File,
     path: PathBuf,
@@ -244,8 +258,8 @@ impl Lock {
         })
     }
 
-    /// Tries to get it; then returns who had it before (empty for nobody) and writes our name.
-    fn take(&mut self, worker: &str) -> anyhow::Result<Option<String>> {
+    /// Tries to get it; then adds our name and returns those of the others.
+    fn take(&mut self, worker: &str) -> anyhow::Result<Option<Vec<String>>> {
         if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(None);
         }
@@ -254,16 +268,28 @@ impl Lock {
         self.file
             .read_to_string(&mut before)
             .with_context(|| format!("cannot read {}", self.path.display()))?;
-        let name = before.trim_end().to_owned();
-        self.write(worker)
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
-        Ok(Some(name))
+        // The guard of this very run may have been replaced.
+        let mut runs: Vec<String> = before
+            .split_whitespace()
+            .filter(|run| *run != worker)
+            .take(MAX_RUNS)
+            .map(str::to_owned)
+            .collect();
+        runs.push(worker.to_owned());
+        self.write(&runs)?;
+        runs.pop();
+        Ok(Some(runs))
     }
 
-    fn write(&mut self, worker: &str) -> io::Result<()> {
-        self.file.rewind()?;
-        self.file.set_len(0)?;
-        writeln!(self.file, "{worker}")?;
-        self.file.sync_all()
+    fn write(&mut self, runs: &[String]) -> anyhow::Result<()> {
+        let text = runs.join("\n") + "\n";
+        // Cut off last: at no moment is a name missing.
+        let mut write = || {
+            self.file.rewind()?;
+            self.file.write_all(text.as_bytes())?;
+            self.file.set_len(text.len() as u64)?;
+            self.file.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::{clock, guard};
 
-/// Told once, when a guard has its lock: which worker held it before, if one is known.
-pub type Told = Box<dyn FnOnce(Option<String>) + Send>;
+/// Told once, when a guard has its lock: the former runs of the worker that may have left rows behind.
+pub type Told = Box<dyn FnOnce(Vec<String>) + Send>;
 
 /// A machine.
 pub trait Host: Send + Sync + 'static {
@@ -33,6 +33,9 @@ pub trait Guard: Send {
     /// Jobs must be gone at `deadline` (time since boot) unless another one is set before. `None`: whatever
     /// happens, as long as this process lives.
     fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()>;
+
+    /// Nothing is left of what the former runs held.
+    fn resolved(&mut self) -> io::Result<()>;
 
     /// Ends the guard and leaves processes alone: no job is left, and what a job has started in the
     /// background may outlive jobd.

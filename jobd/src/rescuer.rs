@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::crash_point;
 use crate::host::Host;
 use crate::leases::{Lease, Observer};
 use crate::store::Store;
@@ -59,17 +60,16 @@ pub async fn run(
     }
 }
 
-/// Resolves what a predecessor on this host left, once its guard says that its jobs are over.
-pub async fn inherit(store: Arc<dyn Store>, predecessor: String) {
+/// Resolves what a predecessor on this host left, once its guard says that its jobs are over; ends when
+/// nothing of it is left.
+pub async fn inherit(store: &dyn Store, predecessor: String) {
     loop {
         match store.leftovers(predecessor.clone()).await {
             Ok(leftovers) => {
-                return rescue(
-                    &*store,
-                    leftovers,
-                    "its worker ended on this host without writing it",
-                )
-                .await;
+                let reason = "its worker ended on this host without writing it";
+                if rescue(store, leftovers, reason).await {
+                    return;
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, predecessor, "cannot look for what the predecessor left, trying again");
@@ -79,17 +79,24 @@ pub async fn inherit(store: Arc<dyn Store>, predecessor: String) {
     }
 }
 
-async fn rescue(store: &dyn Store, orphans: Vec<Lease>, reason: &str) {
+/// Rescues them one by one; `false` where the database could not say of each what became of it.
+async fn rescue(store: &dyn Store, orphans: Vec<Lease>, reason: &str) -> bool {
+    let mut all = true;
     for orphan in orphans {
         let (id, worker) = (orphan.id, orphan.worker.clone());
-        match store.rescue(orphan).await {
+        crash_point!("rescue-before");
+        let rescued = store.rescue(orphan).await;
+        crash_point!("rescue-after");
+        match rescued {
             Ok(Some(fate)) => {
                 tracing::warn!(job = %id, worker, fate, reason, "rescued a row");
             }
             Ok(None) => tracing::debug!(job = %id, worker, "the row moved on before its rescue"),
             Err(error) => {
                 tracing::warn!(job = %id, worker, %error, "cannot rescue a row, trying again");
+                all = false;
             }
         }
     }
+    all
 }

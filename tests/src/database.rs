@@ -12,6 +12,9 @@ use crate::wait::{PATIENCE, until};
 /// The minimal table, as it is shipped.
 pub const MINIMAL: &str = include_str!("../../sql/mysql/jobs-minimal.sql");
 
+/// The table with every ability, as it is shipped.
+pub const FULL: &str = include_str!("../../sql/mysql/jobs.sql");
+
 /// A database, and a pool of connections to it.
 #[derive(Debug)]
 pub struct Database {

@@ -44,6 +44,17 @@ pub fn path(name: &str) -> PathBuf {
     built(profile_folder().join(name), "cargo build --workspace")
 }
 
+/// The path of jobd with crash points and planted bugs, as its feature `faults` makes it.
+///
+/// # Panics
+/// When it was not built.
+pub fn faulty_path() -> PathBuf {
+    built(
+        profile_folder().join("jobd-faulty"),
+        "cargo build --workspace --bin jobd-faulty --features jobd/faults",
+    )
+}
+
 /// The path of a program in the release build.
 ///
 /// # Panics

@@ -38,7 +38,7 @@ pub struct Event {
     pub at_ns: u64,
     /// What the job was told in `JOBD_ATTEMPT`; 0 where it was told nothing.
     pub attempt: u32,
-    /// The process that started it.
+    /// The worker's process that started it; 0 where that one had died before the job said a word.
     pub parent: u32,
 }
 
@@ -53,6 +53,9 @@ pub fn boot_ns() -> u64 {
 pub fn tell(file: &mut File, what: &str, id: &str, worker: &str, target: &str) {
     let pid = std::process::id();
     let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
+    // Whoever takes in the orphans of a worker that has died meanwhile is no worker.
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    let parent = if name.starts_with("jobd") { parent } else { 0 };
     let attempt = std::env::var("JOBD_ATTEMPT").unwrap_or_else(|_| "0".to_owned());
     let at_ns = boot_ns();
     let line = format!("{what} {id} {worker} {target} {pid} {at_ns} {attempt} {parent}\n");

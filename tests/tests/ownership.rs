@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use jobd_tests::programs::Daemon;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
-use rustix::process::Signal;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -105,6 +106,40 @@ async fn a_worker_killed_and_started_again_resolves_what_it_left_within_two_seco
 }
 
 #[tokio::test]
+async fn a_guard_that_is_killed_is_replaced_and_touches_nothing_that_runs() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let state = scratch.join("state");
+    std::fs::create_dir(&state).expect("a folder");
+    let ini = worker(&database, "w1", &launcher)
+        .set("state_dir", state.display())
+        .target("a", 3);
+    let jobd = Jobd::start(&scratch, &ini).await;
+    database
+        .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', 1, 5)")
+        .await;
+    running(&jobd, &notes, 1).await;
+    let guard = || children(jobd.process.id(), "--guard").pop();
+    let first = guard().expect("a guard");
+    kill(first);
+    // The next launch wants a guard beside it.
+    database.insert(1, "a", "waiting").await;
+    running(&jobd, &notes, 2).await;
+    until("another guard with the lock", PATIENCE, async || {
+        let lock = std::fs::File::open(state.join("w1.lock")).expect("the lock's file");
+        let held = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err();
+        (held && guard().is_some_and(|pid| pid != first)).then_some(())
+    })
+    .await;
+    database.insert(1, "a", "waiting").await;
+    running(&jobd, &notes, 3).await;
+    let rows = database.rows().await;
+    let open = rows.iter().filter(|row| row.status == "running");
+    assert_eq!(open.count(), 3, "{}", jobd.process.log());
+}
+
+#[tokio::test]
 async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     let scratch = Scratch::new();
     let database = full_table().await;
@@ -149,11 +184,7 @@ async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_s
     let guards = children(first.process.id(), "--guard");
     assert_eq!(guards.len(), 1);
     for guard in guards {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(guard).expect("a pid"),
-            Signal::KILL,
-        )
-        .expect("kill");
+        kill(guard);
     }
     first.process.kill();
     let killed = Instant::now();
@@ -172,6 +203,11 @@ async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_s
             rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
+}
+
+fn kill(pid: i32) {
+    let pid = Pid::from_raw(pid).expect("a pid");
+    kill_process(pid, Signal::KILL).expect("kill");
 }
 
 /// Children of a process whose command line holds a word.

@@ -6,6 +6,7 @@ use jobd_proto::daemon::notify;
 use tokio::time::Instant as Deadline;
 
 use super::{Dispatcher, Held};
+use crate::faults::planted;
 
 /// How long writing may take once no process is left: a database that is away that long is not
 /// waited for.
@@ -43,7 +44,10 @@ impl Dispatcher {
     pub(super) fn begin_drain(&mut self) {
         self.drain = DrainState::Until(Deadline::now() + self.settings.drain_timeout);
         self.next_poll = None;
-        let unstarted = self.targets.drain();
+        let mut unstarted = self.targets.drain();
+        if planted!("drain-forgets-accepted-rows") {
+            unstarted.clear();
+        }
         let running = self.processes();
         tracing::info!(running, given_back = unstarted.len(), "draining");
         notify::stopping(&format!("waiting for {running} jobs to end"));

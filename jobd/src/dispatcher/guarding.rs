@@ -12,7 +12,8 @@ impl Dispatcher {
             return;
         }
         let sender = self.sender.clone();
-        let told = Box::new(move |predecessor| drop(sender.send(Event::Predecessor(predecessor))));
+        let told =
+            Box::new(move |predecessors| drop(sender.send(Event::Predecessors(predecessors))));
         match self
             .host
             .guard(self.tokens.worker(), self.settings.lock.as_deref(), told)
@@ -76,12 +77,27 @@ impl Dispatcher {
         }
     }
 
-    /// Resolves what the predecessor left, once there is a table to resolve it in.
+    /// Resolves what the predecessors left, once there is a table to resolve it in.
     pub(super) fn inherit(&mut self) {
-        if let Table::Ready(_) = self.table
-            && let Some(predecessor) = self.predecessor.take()
+        if !matches!(self.table, Table::Ready(_)) || self.predecessors.is_empty() {
+            return;
+        }
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        let predecessors = std::mem::take(&mut self.predecessors);
+        tokio::spawn(async move {
+            for predecessor in predecessors {
+                rescuer::inherit(&*store, predecessor).await;
+            }
+            drop(sender.send(Event::Inherited));
+        });
+    }
+
+    /// Nobody needs to look after them again.
+    pub(super) fn inherited(&mut self) {
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.resolved()
         {
-            tokio::spawn(rescuer::inherit(self.store.clone(), predecessor));
+            tracing::warn!(%error, "the guard does not listen");
         }
     }
 }

@@ -34,6 +34,7 @@ use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
 use self::tenure::{Keeper, Renewal};
 use crate::clock;
+use crate::faults::planted;
 use crate::host::{Guard, Host};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
@@ -82,8 +83,10 @@ enum Event {
     Exited(Job, Outcome),
     /// Time to look after the leases.
     LeaseTick,
-    /// The guard has the lock; the worker that held it before, if one did, is gone with all its jobs.
-    Predecessor(Option<String>),
+    /// The guard has the lock: the former runs of this worker are gone with all their jobs.
+    Predecessors(Vec<String>),
+    /// What they left is resolved.
+    Inherited,
     /// Our leases were renewed, or not.
     Renewed(Renewal),
     /// Time to look at the table.
@@ -147,7 +150,7 @@ pub struct Dispatcher {
     guard: Option<Box<dyn Guard>>,
     guard_deadline: Option<Duration>,
     /// Whose rows to resolve, once the table is there.
-    predecessor: Option<String>,
+    predecessors: Vec<String>,
     /// Manual runs that came before the first look at the table had ended.
     early: Vec<(Vec<JobId>, ManualReply)>,
     /// Since when claims have been failing.
@@ -243,7 +246,7 @@ impl Dispatcher {
             keeper: None,
             guard: None,
             guard_deadline: None,
-            predecessor: None,
+            predecessors: Vec::new(),
             early: Vec::new(),
             outage: None,
             looking: false,
@@ -331,10 +334,11 @@ impl Dispatcher {
             } => self.manual_claimed(ticket, &ids, claimed),
             Event::Written(note) => self.written(note),
             Event::Exited(job, outcome) => self.exited(job, outcome),
-            Event::Predecessor(worker) => {
-                self.predecessor = worker;
+            Event::Predecessors(workers) => {
+                self.predecessors = workers;
                 self.inherit();
             }
+            Event::Inherited => self.inherited(),
             Event::LeaseTick => self.lease_tick(),
             Event::Renewed(renewal) => self.renewed(renewal),
             Event::PollTick => self.look(),
@@ -435,6 +439,9 @@ impl Dispatcher {
                     // Cut short by us, not by itself: it may run again, as no attempt counts.
                     self.back_out(job, "its attempt was cut short");
                 } else {
+                    if planted!("slot-freed-before-the-write") {
+                        self.free_slot(&job);
+                    }
                     self.ledger.write(Entry::Finish(job, end));
                 }
             }

@@ -19,6 +19,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::capture::{Capture, Captured};
 use super::{End, Executor, Launcher, Outcome};
+use crate::faults::crash_point;
 use crate::job::Job;
 
 /// Bytes that a pipe holds by default (pipe(7)).
@@ -77,8 +78,12 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
         Ok(command) => command,
         Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
     };
+    crash_point!("spawn-before");
     match command.spawn() {
-        Ok(child) => Outcome::Ended(Process::new(launcher, child, orders).run().await),
+        Ok(child) => {
+            crash_point!("spawn-after");
+            Outcome::Ended(Process::new(launcher, child, orders).run().await)
+        }
         Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound {

@@ -10,6 +10,7 @@ use super::connection::{Connection, Value, attempt, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
 use super::{Batch, Claimed, Finish, Recorded, back_to, manual};
+use crate::faults::{batch_point, crash_point};
 use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
 
@@ -63,6 +64,7 @@ pub(super) async fn claim<C: Connection>(
     };
     let mut jobs: Vec<Job> = rows.into_iter().map(job).collect();
     let ids = ids_of(&jobs);
+    crash_point!("claim-selected", ids.len());
     let changed = mark(connection, &statements.accept, token, &ids).await?;
     if changed < ids.len() as u64 {
         // Without SKIP LOCKED others may have been faster: what carries the token is ours.
@@ -74,7 +76,9 @@ pub(super) async fn claim<C: Connection>(
         ..Claimed::default()
     };
     let _ = committing.set(claimed.clone());
+    crash_point!("claim-before-commit", claimed.jobs.len());
     connection.control("COMMIT").await?;
+    crash_point!("claim-after-commit", claimed.jobs.len());
     Ok(claimed)
 }
 
@@ -94,6 +98,7 @@ pub(super) async fn claim_manual<C: Connection>(
         found.extend(connection.rows(&sql, &ids).await?);
     }
     let claimed = manual::sort(wanted, found, served, statements.target_ignores_case, token);
+    crash_point!("claim-selected", claimed.jobs.len());
     mark(
         connection,
         &statements.accept_manual,
@@ -102,7 +107,9 @@ pub(super) async fn claim_manual<C: Connection>(
     )
     .await?;
     let _ = committing.set(claimed.clone());
+    crash_point!("claim-before-commit", claimed.jobs.len());
     connection.control("COMMIT").await?;
+    crash_point!("claim-after-commit", claimed.jobs.len());
     Ok(claimed)
 }
 
@@ -136,7 +143,9 @@ pub(super) async fn record<C: Connection>(
         .concat();
         connection.change(&sql, &values).await?;
     }
+    batch_point!("before-commit", batch);
     connection.control("COMMIT").await?;
+    batch_point!("after-commit", batch);
     Ok(recorded)
 }
 

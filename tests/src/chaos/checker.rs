@@ -175,7 +175,7 @@ fn twice(id: u64, runs: &[&Run], breaches: &mut Vec<Breach>) {
 fn rescued_alive(id: u64, runs: &[&Run], lost: &BTreeSet<u32>, breaches: &mut Vec<Breach>) {
     let earlier = runs.split_last().map_or(&[][..], |(_, earlier)| earlier);
     for run in earlier {
-        if run.ended && !lost.contains(&run.parent) {
+        if run.ended && !is_lost(run, lost) {
             let text = format!(
                 "was run again although process {} of {} (process {}) came to its end",
                 run.pid, run.worker, run.parent
@@ -183,6 +183,11 @@ fn rescued_alive(id: u64, runs: &[&Run], lost: &BTreeSet<u32>, breaches: &mut Ve
             breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
         }
     }
+}
+
+/// Whether the worker that ran it may have been unable to say so.
+fn is_lost(run: &Run, lost: &BTreeSet<u32>) -> bool {
+    run.parent == 0 || lost.contains(&run.parent)
 }
 
 /// Whether a row that is done says what its runs did.
@@ -214,7 +219,7 @@ fn verdict(
     }
     // Where nobody could say how it ended, the row may say that, but nothing better.
     if row.err().starts_with(ORPHANED) {
-        let of_lost = latest.map_or(!lost.is_empty(), |run| lost.contains(&run.parent));
+        let of_lost = latest.map_or(!lost.is_empty(), |run| is_lost(run, lost));
         return match row.result.as_deref() {
             Some("fail") if of_lost => Ok(()),
             Some("fail") => Err(format!("is orphaned, and its worker was there: {latest:?}")),

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::options::{Options, Table};
 use super::random::Random;
-use super::record::{Answer, SharedLedger};
+use super::record::SharedLedger;
 use super::stage::Stage;
 use crate::wire::Wire;
 
@@ -248,26 +248,8 @@ async fn run_manual(shared: &Shared, ids: &[u64], target: &str, random: &mut Ran
             .collect();
         request(shared.master, "run-manual", json!({"jobs": jobs})).await
     };
-    let Some(jobs) = answer
-        .as_ref()
-        .and_then(|answer| answer["data"]["jobs"].as_object())
-    else {
-        return 0;
-    };
     let mut ledger = shared.ledger.lock().expect("the ledger");
-    for (id, job) in jobs {
-        let text = |key: &str| job[key].as_str().map(str::to_owned);
-        let answer = Answer {
-            result: text("result").unwrap_or_default(),
-            code: job["code"].as_i64(),
-            signal: text("signal"),
-            stdout: text("stdout").unwrap_or_default(),
-            stderr: text("stderr").unwrap_or_default(),
-        };
-        let id = id.parse().expect("ids are numbers");
-        ledger.answers.push((id, answer));
-    }
-    jobs.len()
+    answer.map_or(0, |answer| ledger.note_answers(&answer))
 }
 
 /// Those of `ids` that are not done, as far as the database can say.

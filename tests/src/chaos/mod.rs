@@ -10,7 +10,8 @@
 //! - [`stage`] the server, the daemons and the [`line`](mod@line)s between them; [`load`] the applications;
 //! - [`faults`] what is done to them;
 //! - [`record`] what was seen, [`checker`] (pure) what of it must not be;
-//! - [`suite`] one run from start to verdict, [`report`] its table.
+//! - [`suite`] one run from start to verdict, [`report`] its table;
+//! - [`scene`] the same judges for a scripted test of one fault, [`table`] its rows.
 //!
 //! It must not ask jobd what happened: it believes the witness, the kernel and the table.
 
@@ -24,5 +25,7 @@ pub mod options;
 pub mod random;
 pub mod record;
 pub mod report;
+pub mod scene;
 pub mod stage;
 pub mod suite;
+pub mod table;

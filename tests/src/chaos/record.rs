@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::witness::{self, boot_ns};
@@ -44,6 +45,28 @@ pub struct Ledger {
     pub unacknowledged: u64,
 }
 
+impl Ledger {
+    /// Takes in the answer to a `run-manual`; returns how many jobs it speaks of.
+    pub fn note_answers(&mut self, answer: &Value) -> usize {
+        let Some(jobs) = answer["data"]["jobs"].as_object() else {
+            return 0;
+        };
+        for (id, job) in jobs {
+            let text = |key: &str| job[key].as_str().map(str::to_owned);
+            let answer = Answer {
+                result: text("result").unwrap_or_default(),
+                code: job["code"].as_i64(),
+                signal: text("signal"),
+                stdout: text("stdout").unwrap_or_default(),
+                stderr: text("stderr").unwrap_or_default(),
+            };
+            let id = id.parse().expect("ids are numbers");
+            self.answers.push((id, answer));
+        }
+        jobs.len()
+    }
+}
+
 /// The ledger, shared by the inserters.
 pub type SharedLedger = Arc<Mutex<Ledger>>;
 
@@ -56,7 +79,7 @@ pub struct Run {
     pub attempt: u32,
     /// The worker's name.
     pub worker: String,
-    /// The process that started it.
+    /// The worker's process that started it; 0 where that one had died before the job said a word.
     pub parent: u32,
     /// The job's target.
     pub target: String,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync;
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ impl Stage {
         let scratch = Scratch::new();
         let (server, clock) = server(&scratch).await;
         let database = server.database().await;
-        database.run(&table(options.table)).await;
+        database.run(table(options.table)).await;
         for statement in [
             format!("CREATE USER '{ACCOUNT}'@'%' IDENTIFIED BY 'x'"),
             format!(
@@ -243,14 +243,11 @@ async fn server(scratch: &Scratch) -> (Server, Option<Clock>) {
     (server, Some(clock))
 }
 
-fn table(table: Table) -> String {
+/// The DDL of a table.
+pub fn table(table: Table) -> &'static str {
     match table {
-        Table::Minimal => crate::database::MINIMAL.to_owned(),
-        Table::Full => {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql/mysql/jobs.sql");
-            std::fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("the full table, {}: {error}", path.display()))
-        }
+        Table::Minimal => crate::database::MINIMAL,
+        Table::Full => crate::database::FULL,
     }
 }
 

@@ -1,0 +1,217 @@
+//! A scripted scene: one table, a few workers that can be made to fail at a named point, and the same
+//! witness and checker as a run of the suite has. What happens, and when, is the script's business.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::checker::{self, Breach, Evidence};
+use super::line::Line;
+use super::load::request;
+use super::options::Table;
+use super::record::{Ledger, Observer, Run};
+use super::table::{Jobs, state_dir};
+use crate::programs::{self, Daemon};
+use crate::{Ini, Scratch, Server, WitnessLog};
+
+/// Every point at which jobd can be made to die. A test looks whether the code has these and no others.
+pub const CRASH_POINTS: [&str; 13] = [
+    "claim-selected",
+    "claim-before-commit",
+    "claim-after-commit",
+    "start-before-commit",
+    "start-after-commit",
+    "spawn-before",
+    "spawn-after",
+    "finish-before-commit",
+    "finish-after-commit",
+    "release-before-commit",
+    "release-after-commit",
+    "rescue-before",
+    "rescue-after",
+];
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Scene {
+    /// Which table it is.
+    pub table: Table,
+    /// Where it stands.
+    pub jobs: Jobs,
+    /// What the applications know.
+    pub ledger: Ledger,
+    observer: Observer,
+    witness: WitnessLog,
+    targets: &'static [(&'static str, u32)],
+    lost: BTreeSet<u32>,
+    /// Configs, logs and state. Last, so that it goes after those who write into it.
+    pub scratch: Scratch,
+}
+
+impl Scene {
+    /// A new table on a server. Workers have these targets, with so many slots each.
+    pub async fn on_server(
+        server: &Server,
+        table: Table,
+        targets: &'static [(&'static str, u32)],
+    ) -> Self {
+        let jobs = Jobs::on_server(server.database().await, table).await;
+        Self::new(Scratch::new(), jobs, table, targets)
+    }
+
+    /// A new table in an SQLite file.
+    pub async fn in_file(table: Table, targets: &'static [(&'static str, u32)]) -> Self {
+        let scratch = Scratch::new();
+        let jobs = Jobs::in_file(&scratch, table).await;
+        Self::new(scratch, jobs, table, targets)
+    }
+
+    fn new(
+        scratch: Scratch,
+        jobs: Jobs,
+        table: Table,
+        targets: &'static [(&'static str, u32)],
+    ) -> Self {
+        let witness = WitnessLog::new(&scratch);
+        Self {
+            table,
+            jobs,
+            ledger: Ledger::default(),
+            observer: Observer::start(witness.path().to_owned()),
+            witness,
+            targets,
+            lost: BTreeSet::new(),
+            scratch,
+        }
+    }
+
+    /// The config of a worker of this name, with a state folder.
+    pub fn worker(&self, name: &str) -> Ini {
+        let launcher = format!(
+            "{} {} {name} {{id}} {{target}}",
+            programs::path("chaos-job").display(),
+            self.witness.path().display()
+        );
+        let mut ini = self.jobs.ini();
+        ini = ini
+            .set("name", name)
+            .set("poll_interval", "0.1")
+            .set("launcher", launcher)
+            .set("state_dir", state_dir(&self.scratch, name).display());
+        for (target, slots) in self.targets {
+            ini = ini.target(target, *slots);
+        }
+        ini
+    }
+
+    /// A line to the server, and `ini` with its worker at the other end.
+    pub async fn over_a_line(&self, ini: Ini) -> (Line, Ini) {
+        let port = self.jobs.database().port;
+        let line = Line::start((Ipv4Addr::LOCALHOST, port).into()).await;
+        // It reads what passes.
+        let ini = ini.set("mysql_port", line.port).set("mysql_tls", "off");
+        (line, ini)
+    }
+
+    /// Starts a worker with variables in its environment, and waits until it listens.
+    pub async fn start(&self, ini: &Ini, variables: &[(&str, &str)]) -> Daemon {
+        let mut daemon = self.launch(ini, variables);
+        daemon.listening().await;
+        daemon
+    }
+
+    /// The same without waiting, for a worker that is going to die at once.
+    pub fn launch(&self, ini: &Ini, variables: &[(&str, &str)]) -> Daemon {
+        Daemon::launch_under(&programs::faulty_path(), &self.scratch, ini, variables)
+    }
+
+    /// Inserts jobs that may be run so many times, where the table can say that.
+    pub async fn insert(
+        &mut self,
+        count: usize,
+        target: &'static str,
+        status: &str,
+        most: u32,
+    ) -> Vec<u64> {
+        let most = match self.table {
+            Table::Minimal => ("", String::new()),
+            Table::Full => (", max_attempts", format!(", {most}")),
+        };
+        let ids = self
+            .jobs
+            .insert(count, target, status, (most.0, &most.1))
+            .await;
+        let named = ids.iter().map(|id| (*id, target));
+        self.ledger.acknowledged.extend(named);
+        ids
+    }
+
+    /// A client that asks a worker to run manual jobs; its answer, or `None` where none came.
+    pub fn ask_for(&self, worker: SocketAddr, ids: &[u64]) -> JoinHandle<Option<Value>> {
+        let ids = json!({ "ids": ids });
+        tokio::spawn(async move { request(worker, "run-manual", ids).await })
+    }
+
+    /// What `worker` holds now may be run again: it is going to be killed or frozen.
+    pub fn lose(&mut self, worker: &Daemon) {
+        self.lost.insert(worker.process.id());
+    }
+
+    /// All runs so far.
+    pub fn runs(&self) -> Vec<Run> {
+        self.observer.runs()
+    }
+
+    /// How many jobs run now.
+    pub fn running(&self) -> usize {
+        self.observer.running()
+    }
+
+    /// Waits until every job has ended, or for `limit`. Clients ask `worker` again for manual jobs that were
+    /// given back.
+    pub async fn settle(&mut self, worker: &Daemon, limit: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            let open = self
+                .jobs
+                .ids("status IN ('waiting', 'accepted', 'running')")
+                .await;
+            let manual = self.jobs.ids("status = 'manual'").await;
+            if open.is_empty() && manual.is_empty() && self.running() == 0 {
+                return;
+            }
+            if !manual.is_empty() {
+                let answer = self.ask_for(worker.addr, &manual).await.expect("a task");
+                self.note(answer);
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Takes in an answer to a client.
+    pub fn note(&mut self, answer: Option<Value>) {
+        if let Some(answer) = answer {
+            self.ledger.note_answers(&answer);
+        }
+    }
+
+    /// What the checker says of everything that was seen so far.
+    pub async fn breaches(&self) -> Vec<Breach> {
+        let rows = self.jobs.rows().await;
+        let ownership = self.jobs.ownership(self.table).await;
+        checker::check(&Evidence {
+            ledger: &self.ledger,
+            rows: &rows,
+            ownership: &ownership,
+            runs: &self.observer.runs(),
+            limits: self.targets,
+            lost: &self.lost,
+        })
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jobd_proto::settings::{
     self, Findings, IniFile, Key, LISTEN_KEYS, LOG_KEYS, Listen, LogSettings, ReadError, Reader,
+    Reading,
 };
 
 /// The rows of the master's own keys in the config reference.
@@ -49,12 +50,23 @@ pub struct Config {
     pub poke_throttle_interval: Duration,
 }
 
-/// Reads the file; the config is fit for use where the findings hold no error.
+/// Reads the file.
 ///
 /// # Errors
 /// There is no such file, or it cannot be read.
-pub fn read(path: &Path) -> Result<(Config, Findings), ReadError> {
-    Ok(from_ini(&IniFile::read(path)?))
+pub fn read(path: &Path) -> Result<Reading<Config>, ReadError> {
+    let file = IniFile::read(path)?;
+    let (config, findings) = from_ini(&file);
+    Ok(Reading {
+        config: Some(config).filter(|_| !findings.has_errors()),
+        findings,
+        file,
+    })
+}
+
+/// Whether a master that runs cannot change this key.
+pub fn needs_restart(key: &str) -> bool {
+    ["host", "port"].contains(&key)
 }
 
 fn from_ini(file: &IniFile) -> (Config, Findings) {
@@ -99,7 +111,8 @@ mod tests {
 
     #[test]
     fn the_example_config_is_sound() {
-        let (_, findings) = read(&project().join("examples/jobd-master.conf.example")).unwrap();
+        let Reading { findings, .. } =
+            read(&project().join("examples/jobd-master.conf.example")).unwrap();
         assert!(findings.is_empty(), "{findings}");
     }
 

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use jobd_proto::codec::MAX_FRAME_WORKER;
 use jobd_proto::connection::Peer;
@@ -33,7 +32,6 @@ const MAX_MANUAL_RUNS: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct Control {
     hub: Hub,
-    ping_interval: Duration,
     /// Fires when manual runs are to be answered with what is known.
     stopping: CancellationToken,
     shared: Arc<Shared>,
@@ -53,11 +51,10 @@ impl From<Stopped> for RequestError {
 }
 
 impl Control {
-    /// Serves with this hub; registered workers are pinged every `ping_interval`.
-    pub fn new(hub: Hub, ping_interval: Duration, stopping: CancellationToken) -> Self {
+    /// Serves with this hub.
+    pub fn new(hub: Hub, stopping: CancellationToken) -> Self {
         Self {
             hub,
-            ping_interval,
             stopping,
             shared: Arc::new(Shared {
                 sessions: AtomicU64::new(0),
@@ -107,7 +104,6 @@ impl Control {
         let connection = session.connection.clone();
         connection.pin();
         connection.set_max_frame(MAX_FRAME_WORKER);
-        connection.set_ping(Some(self.ping_interval));
         // A hub that has stopped drops the request, which answers it with an error.
         let _ = self
             .hub

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jobd_proto::daemon::limits;
+use jobd_proto::daemon::logs::LogGuard;
 use jobd_proto::daemon::notify::{self, Heartbeat};
-use jobd_proto::daemon::signals::Shutdown;
+use jobd_proto::daemon::reload::ConfigFile;
+use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use jobd_proto::listener::{self, ListenerOptions};
+use jobd_proto::settings::Listen;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control::Control;
-use crate::hub;
 use crate::member::DEADLINE;
+use crate::{hub, reload};
 
 /// How long requests that wait for workers may go on after a signal: those with a deadline end
 /// by themselves within it. Then manual runs are answered with what is known.
@@ -25,9 +29,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The address cannot be bound, or a part of ours has failed.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, file: ConfigFile<Config>, logs: &LogGuard) -> anyhow::Result<()> {
     let open_files = limits::raise_open_files();
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    let upkeep = UpkeepSignals::new().context("cannot handle signals")?;
     let listen = &config.listen;
     let address = format!("{}:{}", listen.host, listen.port);
     let listener = listener::bind(&listen.host, listen.port)
@@ -37,13 +42,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let heartbeat = Heartbeat::default();
     notify::watchdog(heartbeat.clone());
     let (owner, hub) = hub::new(
-        config.poke_throttle_interval,
+        hub::Intervals::of(&config),
         heartbeat,
         shutdown.drain.clone(),
     );
     let mut owner = tokio::spawn(owner.run());
     let stopping = CancellationToken::new();
-    let control = Control::new(hub.clone(), config.ping_interval, stopping.clone());
+    let control = Control::new(hub.clone(), stopping.clone());
 
     let address = listener.local_addr().context("cannot tell the address")?;
     tracing::info!(
@@ -56,21 +61,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "jobd-master {} listens",
         env!("CARGO_PKG_VERSION"),
     );
-    let options = ListenerOptions {
-        access: config.listen.access,
-        max_connections: config.listen.max_connections,
-        ..ListenerOptions::default()
-    };
+    let (door, admitted) = watch::channel(listener_options(config.listen));
     let serving = tokio::spawn(listener::run(
         listener,
-        options,
+        admitted,
         shutdown.drain.clone(),
         move |session| control.clone().serve(session),
     ));
     notify::ready(&hub::summary(0, 0));
+    let keeper = reload::Keeper {
+        file,
+        logs,
+        hub: hub.clone(),
+        door,
+    };
 
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
+        never = keeper.run(upkeep) => match never {},
         ended = &mut owner => anyhow::bail!("the registry has stopped: {ended:?}"),
     }
     notify::stopping("answering what is pending");
@@ -81,6 +89,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Until here, so that the hub ends before the sessions only by a bug of ours.
     drop(hub);
     Ok(())
+}
+
+/// How clients are treated.
+pub fn listener_options(listen: Listen) -> ListenerOptions {
+    ListenerOptions {
+        access: listen.access,
+        max_connections: listen.max_connections,
+        ..ListenerOptions::default()
+    }
 }
 
 async fn drain(mut serving: tokio::task::JoinHandle<()>, stopping: &CancellationToken) {

@@ -19,6 +19,7 @@ use jobd_proto::{Connection, JobId, TargetName, Targets};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
 use crate::member::{Member, Trouble};
 use crate::polls::Polls;
 use crate::registry::{Registry, Split, WorkerId};
@@ -50,6 +51,7 @@ enum Event {
         connection: Connection,
         request: IncomingRequest,
     },
+    SetIntervals(Intervals),
     Leave(WorkerId),
     Retire(WorkerId),
     Poke(Targets),
@@ -66,6 +68,25 @@ enum Event {
     SplitTargets(Targets, oneshot::Sender<Vec<Part<Targets>>>),
     SplitManual(Vec<ManualJob>, oneshot::Sender<Shares<ManualJob>>),
     SplitSignals(Vec<SignalJob>, oneshot::Sender<Shares<(JobId, i32)>>),
+}
+
+/// What may change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// `ping_interval`.
+    pub ping: Duration,
+    /// `poke_throttle_interval`.
+    pub poke_throttle: Duration,
+}
+
+impl Intervals {
+    /// Those of a config.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            ping: config.ping_interval,
+            poke_throttle: config.poke_throttle_interval,
+        }
+    }
 }
 
 /// A request about several jobs, split by worker.
@@ -107,6 +128,11 @@ impl Hub {
             request,
         })
         .await
+    }
+
+    /// Goes on with other intervals.
+    pub async fn set_intervals(&self, intervals: Intervals) -> Result<(), Stopped> {
+        self.tell(Event::SetIntervals(intervals)).await
     }
 
     /// The worker's connection has ended.
@@ -168,6 +194,7 @@ impl Hub {
 pub struct Owner {
     registry: Registry<Link>,
     throttle: Throttle,
+    ping_interval: Duration,
     heartbeat: Heartbeat,
     events: mpsc::Receiver<Event>,
     /// For the poll tasks; weak, so that the hub ends with the last other handle.
@@ -180,14 +207,15 @@ pub struct Owner {
 
 /// A hub and the handle to it.
 pub fn new(
-    poke_throttle_interval: Duration,
+    intervals: Intervals,
     heartbeat: Heartbeat,
     stopping: CancellationToken,
 ) -> (Owner, Hub) {
     let (sender, events) = mpsc::channel(EVENTS);
     let owner = Owner {
         registry: Registry::default(),
-        throttle: Throttle::new(poke_throttle_interval),
+        throttle: Throttle::new(intervals.poke_throttle),
+        ping_interval: intervals.ping,
         heartbeat,
         events,
         handle: sender.downgrade(),
@@ -234,6 +262,7 @@ impl Owner {
                 self.register(member, targets, now);
                 request.respond(Ok("ok".into()));
             }
+            Event::SetIntervals(intervals) => self.set_intervals(intervals, now),
             Event::Leave(id) => self.leave(id, now),
             Event::Retire(id) => self.registry.retire(id),
             Event::Poke(targets) => self.poke(targets, now),
@@ -269,6 +298,7 @@ impl Owner {
 
     fn register(&mut self, member: Member, targets: Vec<TargetName>, now: Instant) {
         let id = member.id;
+        member.connection.set_ping(Some(self.ping_interval));
         tracing::info!(targets = targets.len(), "{member} registered");
         self.throttle.recall(&targets, now);
         let link = Link {
@@ -282,6 +312,17 @@ impl Owner {
             worker.link.member = member;
         }
         self.show_status();
+    }
+
+    fn set_intervals(&mut self, intervals: Intervals, now: Instant) {
+        self.throttle.set_interval(intervals.poke_throttle, now);
+        // Set again, it would begin to count anew.
+        if self.ping_interval != intervals.ping {
+            self.ping_interval = intervals.ping;
+            for (_, worker) in self.registry.iter() {
+                worker.link.member.connection.set_ping(Some(intervals.ping));
+            }
+        }
     }
 
     fn leave(&mut self, id: WorkerId, now: Instant) {

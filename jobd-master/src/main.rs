@@ -4,6 +4,7 @@
 //! - [`config`]: what it is told; [`daemon`]: bind, serve, drain;
 //! - [`control`]: one handler per request; [`manual`], [`fan_out`]: those that ask workers;
 //! - [`hub`]: the task that owns the state, which is in [`registry`], [`throttle`] and [`polls`];
+//! - [`reload`]: other settings while it runs;
 //! - [`member`]: one worker to ask; [`merge`]: what several answers mean together.
 
 mod config;
@@ -18,6 +19,7 @@ mod polls;
 #[cfg(test)]
 mod random;
 mod registry;
+mod reload;
 mod throttle;
 
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use config::Config;
 use jobd_proto::daemon::logs;
+use jobd_proto::daemon::reload::ConfigFile;
 use jobd_proto::settings::Findings;
 use tokio::runtime;
 
@@ -46,6 +49,8 @@ Examples:
   jobd-master --check-config                 report every mistake in /etc/jobd-master.conf
   jobd-master --config ./jobd-master.conf    serve until SIGTERM or SIGINT
 
+SIGHUP: read the config again. SIGUSR1: open the log file anew.
+
 Exit codes: 0 stopped as asked, 1 failed, 2 usage, 78 config not usable."
 )]
 struct Arguments {
@@ -59,7 +64,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (config, findings) = match config::read(&arguments.config) {
+    let reading = match config::read(&arguments.config) {
         Ok(read) => read,
         Err(error) => {
             eprintln!("jobd-master: {error}");
@@ -67,13 +72,19 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        return report(&findings);
+        return report(&reading.findings);
     }
-    if findings.has_errors() {
-        eprintln!("{findings}");
+    let Some(config) = reading.config else {
+        eprintln!("{}", reading.findings);
         return ExitCode::from(EX_CONFIG);
-    }
-    serve(config, &findings)
+    };
+    let file = ConfigFile::new(
+        &arguments.config,
+        reading.file,
+        config::read,
+        config::needs_restart,
+    );
+    serve(config, &reading.findings, file)
 }
 
 /// `--check-config`: warnings count as mistakes here.
@@ -85,9 +96,9 @@ fn report(findings: &Findings) -> ExitCode {
     ExitCode::from(EX_CONFIG)
 }
 
-fn serve(config: Config, findings: &Findings) -> ExitCode {
+fn serve(config: Config, findings: &Findings, file: ConfigFile<Config>) -> ExitCode {
     // Dropped last: it writes the last lines.
-    let _logs = match logs::start(&config.logs) {
+    let logs = match logs::start(&config.logs) {
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("jobd-master: {error}");
@@ -103,7 +114,7 @@ fn serve(config: Config, findings: &Findings) -> ExitCode {
         .build();
     let ended = match runtime {
         Ok(runtime) => {
-            let ended = runtime.block_on(daemon::run(config));
+            let ended = runtime.block_on(daemon::run(config, file, &logs));
             // Nothing that is left may hold up the end, a supervisor that does not read neither.
             runtime.shutdown_background();
             ended

@@ -37,6 +37,20 @@ impl Throttle {
         }
     }
 
+    /// Changes the interval. No target rests longer from `now` on than it says, and none that rests already
+    /// rests longer than it would have.
+    pub fn set_interval(&mut self, interval: Duration, now: Instant) {
+        self.interval = interval;
+        for (end, _) in &mut self.ends {
+            *end = (*end).min(now + interval);
+        }
+        if interval.is_zero() {
+            let poked = self.resting.drain().filter(|(_, poked)| *poked);
+            self.ready.extend(poked.map(|(target, _)| target));
+            self.ends.clear();
+        }
+    }
+
     /// Notes a poke; [`Throttle::due`] says when it becomes a poll.
     pub fn poke(&mut self, target: &TargetName, now: Instant) {
         if let Some(poked) = self.resting.get_mut(target) {

@@ -49,6 +49,31 @@ fn no_interval_throttles_nothing() {
 }
 
 #[test]
+fn a_changed_interval_loses_no_poke_and_lets_none_wait_longer() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let (a, b) = (target(0), target(1));
+    let mut throttle = Throttle::new(Duration::from_mins(1));
+    throttle.poke(&a, at(0));
+    throttle.due(at(0));
+    throttle.poke(&a, at(10));
+    throttle.set_interval(Duration::from_millis(100), at(20));
+    throttle.poke(&b, at(30));
+    assert_eq!(throttle.due(at(30)), [b]);
+    assert_eq!(throttle.next_end(), Some(at(120)));
+    assert_eq!(throttle.due(at(120)), std::slice::from_ref(&a));
+    throttle.poke(&a, at(130));
+    throttle.set_interval(Duration::ZERO, at(140));
+    assert_eq!(throttle.due(at(140)), std::slice::from_ref(&a));
+    throttle.poke(&a, at(141));
+    assert_eq!(throttle.due(at(141)), std::slice::from_ref(&a));
+    throttle.set_interval(Duration::from_secs(1), at(150));
+    throttle.poke(&a, at(151));
+    assert_eq!(throttle.due(at(151)), [a]);
+    assert_eq!(throttle.next_end(), Some(at(1151)));
+}
+
+#[test]
 fn remembered_pokes_are_bounded_and_recalled_once() {
     let mut throttle = Throttle::new(Duration::from_millis(500));
     let now = Instant::now();

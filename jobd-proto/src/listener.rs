@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -109,12 +110,12 @@ impl Session {
     }
 }
 
-/// Serves until `shutdown` fires; `serve` runs in a task per connection and should take requests
+/// Serves until `shutdown` fires, new connections by the options of the moment; `serve` runs in a task per connection and should take requests
 /// until there is none. Then every connection answers what it has taken and closes; returns when
 /// all have. Dropped, it ends all of them.
 pub async fn run<F, Fut>(
     listener: TcpListener,
-    options: ListenerOptions,
+    options: watch::Receiver<ListenerOptions>,
     shutdown: CancellationToken,
     serve: F,
 ) where
@@ -153,7 +154,7 @@ pub async fn run<F, Fut>(
 }
 
 struct Door<F> {
-    options: ListenerOptions,
+    options: watch::Receiver<ListenerOptions>,
     serve: Arc<F>,
     open: HashMap<Id, Connection>,
     tasks: JoinSet<()>,
@@ -165,8 +166,13 @@ where
     Fut: Future<Output = ()> + Send + 'static,
 {
     fn welcome(&mut self, stream: TcpStream, peer: Peer) {
-        if self.open.len() >= self.options.max_connections && !self.make_room() {
-            tracing::warn!(%peer, limit = self.options.max_connections, "connection refused: too many");
+        let ListenerOptions {
+            access,
+            max_connections,
+            mut connection,
+        } = self.options.borrow().clone();
+        if self.open.len() >= max_connections && !self.make_room() {
+            tracing::warn!(%peer, limit = max_connections, "connection refused: too many");
             refuse(stream);
             return;
         }
@@ -174,9 +180,8 @@ where
             tracing::debug!(%peer, %error, "connection is gone already");
             return;
         }
-        let mut options = self.options.connection.clone();
-        options.gate = self.options.access.gate_for(&peer);
-        let (connection, incoming) = Connection::open(stream, peer, options);
+        connection.gate = access.gate_for(&peer);
+        let (connection, incoming) = Connection::open(stream, peer, connection);
         let session = Session {
             connection: connection.clone(),
             incoming,

@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn role() {
     match env::var(ROLE).as_deref() {
         Ok("events") => log_events(),
+        Ok("change") => change_logs(),
         Ok("flood") => flood(),
         Ok("shutdown") => wait_for_signals(),
         Ok("beat") => beat_twice_then_hang(),
@@ -62,6 +63,39 @@ fn log_events() {
         Err(LogError::Started(_))
     ));
     assert_eq!(guard.lost_lines(), 0);
+}
+
+/// Another level, another file, no file, a forbidden one, and one that was moved away.
+fn change_logs() {
+    let folder = env::var_os(LOG_FILE).unwrap();
+    let folder = Path::new(&folder).parent().unwrap();
+    let with = |name: &str, level| LogSettings {
+        file: Some(folder.join(name)),
+        ..settings(level)
+    };
+    let guard = logs::start(&settings(LogLevel::Warn)).unwrap();
+    let say = |number| {
+        tracing::warn!(target: "jobd", number, "warned");
+        tracing::debug!(target: "jobd", number, "detail");
+    };
+    say(1);
+    guard.change(&settings(LogLevel::Debug)).unwrap();
+    say(2);
+    guard.change(&with("other.log", LogLevel::Warn)).unwrap();
+    say(3);
+    guard
+        .change(&with("no/such/folder", LogLevel::Debug))
+        .unwrap_err();
+    say(4);
+    let none = LogSettings {
+        file: None,
+        ..settings(LogLevel::Debug)
+    };
+    guard.change(&none).unwrap();
+    say(5);
+    guard.change(&settings(LogLevel::Warn)).unwrap();
+    say(6);
+    drop(guard);
 }
 
 /// Far more lines than the queue takes, into a pipe that nobody reads.
@@ -219,6 +253,34 @@ fn console_and_file_have_their_own_levels_and_one_line_an_event() {
         5,
         "nothing of trace level and nothing of the libraries"
     );
+}
+
+#[test]
+fn logs_change_while_they_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobd.log");
+    let printed = start("change", &[(LOG_FILE, path.to_str().unwrap())]).printed();
+    assert_eq!(
+        printed.len(),
+        6,
+        "the console sees every warning: {printed:?}"
+    );
+    let lines = |path: &Path| -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(without_time);
+        lines.map(|line| line.replace(" number=", "")).collect()
+    };
+    assert_eq!(
+        lines(&path),
+        [
+            "WARN  warned1",
+            "WARN  warned2",
+            "DEBUG detail2",
+            "WARN  warned6"
+        ]
+    );
+    let other = folder.path().join("other.log");
+    assert_eq!(lines(&other), ["WARN  warned3", "WARN  warned4"]);
 }
 
 /// Checks the time at the beginning of a line and returns the rest.

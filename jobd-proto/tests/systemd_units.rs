@@ -84,6 +84,7 @@ fn every_unit_notifies_and_gives_up_on_a_wrong_config() {
             assert_eq!(settings[key], value, "{key} of {unit}");
         }
         assert!(settings.contains_key("WatchdogSec"), "{unit}");
+        assert_eq!(settings["ExecReload"], "/bin/kill -HUP $MAINPID", "{unit}");
     }
 }
 

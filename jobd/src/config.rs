@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jobd_proto::TargetName;
 use jobd_proto::settings::{
-    self, Findings, IniFile, Key, Listen, LogSettings, ReadError, Reader, Value,
+    self, IniFile, Key, Listen, LogSettings, ReadError, Reader, Reading, Value,
 };
 use jobd_proto::table::{self, DatabaseSettings};
 
@@ -145,7 +145,13 @@ const KEYS: &[Key] = &[
         name: "master_reconnect_timeout",
         kind: "time",
         default: "`10`",
-        doc: "Between two tries to reach the master.",
+        doc: "Between two tries to reach the master, on average: each pause is drawn at random, so that many workers do not return at once.",
+    },
+    Key {
+        name: "master_ping_interval",
+        kind: "time",
+        default: "`30`",
+        doc: "How often the master is pinged. One that says nothing for three intervals is taken for gone, and registered with again.",
     },
     Key {
         name: "[targets] NAME",
@@ -165,13 +171,24 @@ pub fn tables() -> [&'static [Key]; 4] {
     ]
 }
 
-/// Reads a config file. `None` where a mistake stops a start; the findings say which.
-pub fn read(path: &Path) -> Result<(Option<Config>, Findings), ReadError> {
+/// Reads a config file.
+pub fn read(path: &Path) -> Result<Reading<Config>, ReadError> {
     let file = IniFile::read(path)?;
     let mut reader = Reader::new(&file);
     let config = typed(&mut reader);
     let findings = reader.finish(&tables());
-    Ok((config.filter(|_| !findings.has_errors()), findings))
+    Ok(Reading {
+        config: config.filter(|_| !findings.has_errors()),
+        findings,
+        file,
+    })
+}
+
+/// Whether a worker that runs cannot change this key: its address, its name and what stands in rows under
+/// it, and the database.
+pub fn needs_restart(key: &str) -> bool {
+    ["host", "port", "name", "lease", "state_dir"].contains(&key)
+        || table::settings::KEYS.iter().any(|known| known.name == key)
 }
 
 fn typed(reader: &mut Reader<'_>) -> Option<Config> {
@@ -275,6 +292,11 @@ fn master(reader: &mut Reader<'_>, name: &str, listen: &Listen) -> Option<Master
         Duration::from_millis(10)..=DAY,
         Duration::from_secs(10),
     );
+    let ping = reader.seconds(
+        "master_ping_interval",
+        Duration::from_secs(1)..=Duration::from_hours(1),
+        Duration::from_secs(30),
+    );
     match (host, port) {
         (Some(host), Some(port)) => {
             let password = listen.access.password.clone();
@@ -282,6 +304,7 @@ fn master(reader: &mut Reader<'_>, name: &str, listen: &Listen) -> Option<Master
                 host,
                 port,
                 reconnect,
+                ping,
                 password,
                 name: name.to_owned(),
             })
@@ -341,7 +364,9 @@ mod tests {
     fn read_text(text: &str) -> (Option<Config>, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let (config, findings) = read(file.path()).unwrap();
+        let Reading {
+            config, findings, ..
+        } = read(file.path()).unwrap();
         (
             config,
             findings
@@ -370,7 +395,9 @@ mod tests {
 
     #[test]
     fn the_example_config_is_sound() {
-        let (config, findings) = read(&project().join("examples/jobd.conf.example")).unwrap();
+        let Reading {
+            config, findings, ..
+        } = read(&project().join("examples/jobd.conf.example")).unwrap();
         assert!(findings.is_empty(), "{findings}");
         assert_eq!(config.unwrap().targets.len(), 2);
     }

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jobd_proto::connection::ConnectionOptions;
+use jobd_proto::daemon::limits;
+use jobd_proto::daemon::logs::{self, LogGuard};
 use jobd_proto::daemon::notify::{self, Heartbeat};
-use jobd_proto::daemon::signals::Shutdown;
-use jobd_proto::daemon::{limits, logs};
+use jobd_proto::daemon::reload::ConfigFile;
+use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use jobd_proto::listener::{self, ListenerOptions};
 use jobd_proto::settings::{Findings, Listen};
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -23,7 +26,7 @@ use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
 use crate::store::{Inspection, Store, StoreError};
-use crate::{EX_CONFIG, control, job, master_link, rescuer, store};
+use crate::{EX_CONFIG, control, job, master_link, reload, rescuer, store};
 
 /// Threads for everything: the work is waiting for processes and the database, and each thread
 /// costs memory.
@@ -36,9 +39,9 @@ const TABLE_PAUSE: Duration = Duration::from_secs(1);
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 
 /// Runs the worker until a signal has drained it.
-pub fn run(config: &Config, findings: &Findings) -> ExitCode {
+pub fn run(config: &Config, findings: &Findings, file: ConfigFile<Config>) -> ExitCode {
     // Kept to the end: the log's last lines are written when it is dropped.
-    let _logs = match logs::start(&config.logs) {
+    let logs = match logs::start(&config.logs) {
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("jobd: {error}");
@@ -53,7 +56,7 @@ pub fn run(config: &Config, findings: &Findings) -> ExitCode {
         .enable_all()
         .build()
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(serve(config)));
+        .and_then(|runtime| runtime.block_on(serve(config, file, &logs)));
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::TableUnusable) => ExitCode::from(EX_CONFIG),
@@ -70,9 +73,14 @@ enum Ended {
     TableUnusable,
 }
 
-async fn serve(config: &Config) -> anyhow::Result<Ended> {
+async fn serve(
+    config: &Config,
+    file: ConfigFile<Config>,
+    logs: &LogGuard,
+) -> anyhow::Result<Ended> {
     let open_files = limits::raise_open_files();
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
+    let upkeep = UpkeepSignals::new().context("cannot handle signals")?;
     let (host, port) = (&config.listen.host, config.listen.port);
     let port = listener::bind(host, port)
         .await
@@ -93,27 +101,38 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
         settings(config),
         table.clone(),
         machine.clone(),
-        Arc::new(launcher),
+        Arc::new(launcher.clone()),
         tokens,
         heartbeat,
         shutdown.clone(),
     );
 
     let closing = CancellationToken::new();
+    let (door, admitted) = watch::channel(listener_options(&config.listen));
     let clients = tokio::spawn(serve_clients(
         port,
-        config.listen.clone(),
+        admitted,
         handle.clone(),
         closing.clone(),
     ));
+    let (master, wanted) = watch::channel(config.master.clone());
     // A draining worker takes nothing new from its master either.
-    let link = config.master.clone().map(|master| {
-        tokio::spawn(master_link::run(
-            master,
-            handle.clone(),
-            shutdown.drain.clone(),
-        ))
-    });
+    let link = tokio::spawn(master_link::run(
+        wanted,
+        machine.clone(),
+        handle.clone(),
+        shutdown.drain.clone(),
+    ));
+    let keeper = reload::Keeper {
+        file,
+        logs,
+        name: config.name.clone(),
+        targets: config.targets.clone(),
+        launcher,
+        dispatcher: handle.clone(),
+        door,
+        master,
+    };
     tracing::info!(%address, worker, targets = config.targets.len(), open_files, "listening");
     notify::ready(&format!(
         "listening on {address}, {} targets",
@@ -137,13 +156,16 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
             }
         }
     });
-    let drained = dispatcher.run().await;
+    let mut work = tokio::spawn(dispatcher.run());
+    let drained = tokio::select! {
+        drained = &mut work => drained,
+        never = keeper.run(upkeep) => match never {},
+    };
+    let drained = drained.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     closing.cancel();
     let last_answers = async {
         let _ = clients.await;
-        if let Some(link) = link {
-            let _ = link.await;
-        }
+        let _ = link.await;
     };
     if tokio::time::timeout(CLOSING_TIME, last_answers)
         .await
@@ -163,34 +185,35 @@ async fn serve(config: &Config) -> anyhow::Result<Ended> {
 
 fn settings(config: &Config) -> Settings {
     Settings {
-        fetch_limit: config.fetch_limit,
+        limits: reload::limits(config),
         targets: config.targets.clone(),
-        poll_interval: config.poll_interval,
         lease: config.lease,
         lock: config
             .state_dir
             .as_ref()
             .map(|folder| folder.join(format!("{}.lock", job::ascii(&config.name)))),
-        drain_timeout: config.drain_timeout,
-        kill_grace: config.launcher.kill_grace,
         name: config.name.clone(),
     }
 }
 
-async fn serve_clients(
-    port: TcpListener,
-    listen: Listen,
-    handle: Handle,
-    closing: CancellationToken,
-) {
-    let options = ListenerOptions {
-        access: listen.access,
+/// How clients are treated.
+pub fn listener_options(listen: &Listen) -> ListenerOptions {
+    ListenerOptions {
+        access: listen.access.clone(),
         max_connections: listen.max_connections,
         connection: ConnectionOptions {
             half_close: true,
             ..ConnectionOptions::default()
         },
-    };
+    }
+}
+
+async fn serve_clients(
+    port: TcpListener,
+    options: watch::Receiver<ListenerOptions>,
+    handle: Handle,
+    closing: CancellationToken,
+) {
     listener::run(port, options, closing, move |mut session| {
         let handle = handle.clone();
         async move {

@@ -10,11 +10,13 @@ mod dispatcher;
 mod faults;
 mod guard;
 mod host;
+mod jitter;
 mod job;
 mod launcher;
 mod leases;
 mod ledger;
 mod master_link;
+mod reload;
 mod rescuer;
 mod store;
 mod targets;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use jobd_proto::daemon::reload::ConfigFile;
 
 /// The exit code for a config that cannot be used (EX_CONFIG of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -40,6 +43,7 @@ Examples:
 
 SIGTERM or SIGINT: claim nothing more, let running jobs end, write everything, exit 0.
 A second one stops the jobs at once.
+SIGHUP: read the config again; running jobs are not touched. SIGUSR1: open the log file anew.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 usage, 78 config or table not usable."
 )]
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
     if let Some(worker) = &arguments.guard {
         return guard::run(worker, arguments.guard_lock.as_deref());
     }
-    let (config, findings) = match config::read(&arguments.config) {
+    let reading = match config::read(&arguments.config) {
         Ok(read) => read,
         Err(error) => {
             eprintln!("jobd: {error}");
@@ -71,11 +75,17 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        return check::run(config.as_ref(), &findings);
+        return check::run(reading.config.as_ref(), &reading.findings);
     }
-    let Some(config) = config else {
-        eprintln!("{findings}");
+    let Some(config) = reading.config else {
+        eprintln!("{}", reading.findings);
         return ExitCode::from(EX_CONFIG);
     };
-    daemon::run(&config, &findings)
+    let file = ConfigFile::new(
+        &arguments.config,
+        reading.file,
+        config::read,
+        config::needs_restart,
+    );
+    daemon::run(&config, &reading.findings, file)
 }

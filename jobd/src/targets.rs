@@ -3,20 +3,20 @@
 //!
 //! It decides what to claim and what to start; the dispatcher does it and tells what came of it.
 
+mod pace;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use jobd_proto::worker::TargetStatus;
 use jobd_proto::{JobId, TargetName, Targets as Selection};
 
+use self::pace::Pace;
 use crate::job::Job;
 
 /// A claimed row that waited this long for a slot goes back to the table, where another worker may
 /// have one free. A look-ahead is meant to cover a claim's round trip, not a long job.
 const LOOK_AHEAD_TIME: Duration = Duration::from_secs(5);
-
-/// Look-ahead follows what a target finished within this time.
-const PACE_WINDOW: Duration = Duration::from_secs(1);
 
 /// The most rows of one claim where `mysql_fetch_limit` sets no limit: one claim must not lock and
 /// carry more than a moment's work.
@@ -31,6 +31,10 @@ pub struct Targets {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any may go with any other"
+)]
 struct Target {
     concurrency: usize,
     paused: bool,
@@ -46,6 +50,8 @@ struct Target {
     wanted: bool,
     /// No claim and no start before this moment.
     rest_until: Option<Instant>,
+    /// Not served any more: it goes when the last of its jobs has ended.
+    leaving: bool,
     pace: Pace,
 }
 
@@ -69,31 +75,58 @@ pub enum TargetError {
 impl Targets {
     /// None yet. `fetch_limit` bounds one claim; 0 leaves it to a constant.
     pub fn new(fetch_limit: u32) -> Self {
-        let fetch_limit = match fetch_limit {
+        let mut targets = Self {
+            by_name: BTreeMap::new(),
+            fetch_limit: 0,
+            draining: false,
+        };
+        targets.set_fetch_limit(fetch_limit);
+        targets
+    }
+
+    /// Bounds one claim; 0 leaves it to a constant.
+    pub fn set_fetch_limit(&mut self, fetch_limit: u32) {
+        self.fetch_limit = match fetch_limit {
             0 => MAX_CLAIM,
             limit => MAX_CLAIM.min(limit as usize),
         };
-        Self {
-            by_name: BTreeMap::new(),
-            fetch_limit,
-            draining: false,
-        }
     }
 
     /// Serves one more target, from its first rows on.
     pub fn add(&mut self, name: TargetName, concurrency: u32) -> Result<(), TargetError> {
-        if self.by_name.contains_key(&name) {
-            return Err(TargetError::Exists(name));
+        match self.by_name.get_mut(&name) {
+            Some(target) if target.leaving => {
+                target.concurrency = concurrency as usize;
+                (target.leaving, target.paused, target.wanted) = (false, false, true);
+            }
+            Some(_) => return Err(TargetError::Exists(name)),
+            None => {
+                self.by_name.insert(name, Target::new(concurrency as usize));
+            }
         }
-        self.by_name.insert(name, Target::new(concurrency as usize));
         Ok(())
+    }
+
+    /// How many jobs of a target may run at a time, where it is served.
+    pub fn concurrency(&self, name: &TargetName) -> Option<usize> {
+        self.served(name).map(|target| target.concurrency)
+    }
+
+    /// Stops serving a target that need not be idle: hands back what it had claimed ahead, and says how many
+    /// jobs are left to end. Manual jobs that wait for a slot still get one. `None` where it is not served.
+    pub fn retire(&mut self, name: &TargetName) -> Option<(Vec<Job>, usize)> {
+        let target = self.by_name.get_mut(name).filter(|t| !t.leaving)?;
+        target.leaving = true;
+        let back = target.queue.drain(..).map(|(_, job)| job).collect();
+        let left = target.length();
+        self.part(name);
+        Some((back, left))
     }
 
     /// Stops serving a target that is idle.
     pub fn remove(&mut self, name: &TargetName) -> Result<(), TargetError> {
         let target = self
-            .by_name
-            .get(name)
+            .served(name)
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
         if target.claiming || target.length() > 0 {
             return Err(TargetError::Busy);
@@ -111,6 +144,7 @@ impl Targets {
         let target = self
             .by_name
             .get_mut(name)
+            .filter(|target| !target.leaving)
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
         // A raised limit has room for rows that nobody pokes about again.
         target.wanted |= concurrency as usize > target.concurrency;
@@ -125,8 +159,8 @@ impl Targets {
             Selection::Named(names) => names
                 .iter()
                 .map(|name| match self.by_name.get_key_value(name.as_str()) {
-                    Some((name, _)) => Ok(name.clone()),
-                    None => Err(TargetError::Invalid(name.clone())),
+                    Some((name, target)) if !target.leaving => Ok(name.clone()),
+                    _ => Err(TargetError::Invalid(name.clone())),
                 })
                 .collect(),
         }
@@ -134,7 +168,8 @@ impl Targets {
 
     /// Every served target.
     pub fn names(&self) -> Vec<TargetName> {
-        self.by_name.keys().cloned().collect()
+        let served = self.by_name.iter().filter(|(_, target)| !target.leaving);
+        served.map(|(name, _)| name.clone()).collect()
     }
 
     /// Targets that a periodic look at the table should ask about.
@@ -205,7 +240,8 @@ impl Targets {
         };
         target.claiming = false;
         target.wanted |= jobs.len() >= asked as usize;
-        if target.paused || self.draining {
+        if target.paused || target.leaving || self.draining {
+            self.part(name);
             return jobs;
         }
         target.queue.extend(jobs.into_iter().map(|job| (now, job)));
@@ -219,12 +255,13 @@ impl Targets {
             target.wanted = true;
             target.rest_until = Some(rest_until);
         }
+        self.part(name);
     }
 
     /// Queues a manual job; gives it back where the target is gone or the worker drains.
     pub fn push_manual(&mut self, job: Job) -> Result<(), Job> {
         match self.by_name.get_mut(&job.target) {
-            Some(target) if !self.draining => {
+            Some(target) if !target.leaving && !self.draining => {
                 target.manual.push_back(job);
                 Ok(())
             }
@@ -262,6 +299,7 @@ impl Targets {
                 .expect("a slot is freed once per start");
             target.pace.note(now);
         }
+        self.part(name);
     }
 
     /// The system has no room for a process: no claim and no start for a moment.
@@ -334,6 +372,9 @@ impl Targets {
                 gone.extend(target.manual.remove(at));
             }
         }
+        for job in &gone {
+            self.part(&job.target);
+        }
         gone
     }
 
@@ -375,6 +416,18 @@ impl Targets {
             .collect()
     }
 
+    fn served(&self, name: &TargetName) -> Option<&Target> {
+        self.by_name.get(name).filter(|target| !target.leaving)
+    }
+
+    /// Forgets a target that is leaving and has nothing left.
+    fn part(&mut self, name: &TargetName) {
+        let gone = |target: &Target| target.leaving && !target.claiming && target.length() == 0;
+        if self.by_name.get(name).is_some_and(gone) {
+            self.by_name.remove(name);
+        }
+    }
+
     fn each(&mut self, names: &[TargetName], mut change: impl FnMut(&mut Target)) {
         for name in names {
             if let Some(target) = self.by_name.get_mut(name) {
@@ -395,6 +448,7 @@ impl Target {
             claiming: false,
             wanted: true,
             rest_until: None,
+            leaving: false,
             pace: Pace::default(),
         }
     }
@@ -417,7 +471,7 @@ impl Target {
     /// last second, at most the concurrency again. So a busy queue of short jobs never waits for
     /// the table, and no row waits here behind a long job while another worker is idle.
     fn room(&self, now: Instant) -> usize {
-        if self.paused || self.resting(now) {
+        if self.paused || self.leaving || self.resting(now) {
             return 0;
         }
         let ahead = self.pace.recent(now).min(self.concurrency);
@@ -435,42 +489,14 @@ impl Target {
     }
 
     fn status(&self) -> TargetStatus {
+        let leaving = self.leaving.then(|| ("leaving".to_owned(), true.into()));
         TargetStatus {
             paused: self.paused,
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
             length: self.length(),
             running: Some(self.running),
             queued: Some(self.queue.len() + self.manual.len()),
-            ..TargetStatus::default()
-        }
-    }
-}
-
-/// Ends within about the last [`PACE_WINDOW`]: this window's and the one before.
-#[derive(Debug, Default)]
-struct Pace {
-    began: Option<Instant>,
-    before: usize,
-    now: usize,
-}
-
-impl Pace {
-    fn note(&mut self, at: Instant) {
-        let began = *self.began.get_or_insert(at);
-        let windows = at.duration_since(began).as_millis() / PACE_WINDOW.as_millis();
-        if windows > 0 {
-            self.before = if windows == 1 { self.now } else { 0 };
-            self.now = 0;
-            self.began = Some(at);
-        }
-        self.now += 1;
-    }
-
-    fn recent(&self, at: Instant) -> usize {
-        match self.began.map(|began| at.duration_since(began)) {
-            Some(since) if since < PACE_WINDOW => self.now.max(self.before),
-            Some(since) if since < PACE_WINDOW * 2 => self.now,
-            _ => 0,
+            extra: leaving.into_iter().collect(),
         }
     }
 }

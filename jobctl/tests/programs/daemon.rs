@@ -66,7 +66,7 @@ impl Daemon {
         };
         tokio::spawn(listener::run(
             socket,
-            options,
+            tokio::sync::watch::channel(options).1,
             CancellationToken::new(),
             serve,
         ));

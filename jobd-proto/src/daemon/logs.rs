@@ -14,9 +14,9 @@ use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -26,9 +26,11 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::fmt::{FmtContext, Layer};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::rotate::RotatingFile;
@@ -60,41 +62,109 @@ pub enum LogError {
     Started(#[from] TryInitError),
 }
 
-/// Keeps the logs going; dropping it waits a moment (at most two seconds) for the last lines.
-#[derive(Debug)]
+/// Keeps the logs going, and changes them while they run. Dropping it waits a moment (at most two
+/// seconds) for the last lines.
 pub struct LogGuard {
-    threads: Vec<WorkerGuard>,
-    lost: Vec<ErrorCounter>,
-    reopen: Option<Arc<AtomicBool>>,
+    console: Sink,
+    file: Mutex<Option<FileSink>>,
+    /// Where lines for the file go; nowhere without one.
+    file_queue: FileQueue,
+    /// Lines that files lost which are not written to any more.
+    lost_before: AtomicUsize,
+    set_file_level: SetLevel,
+    set_console_level: SetLevel,
+}
+
+type FileQueue = Arc<RwLock<Option<NonBlocking>>>;
+type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+/// A queue of lines and the thread that writes them.
+struct Sink {
+    thread: Option<WorkerGuard>,
+    lost: ErrorCounter,
+}
+
+struct FileSink {
+    sink: Sink,
+    reopen: Arc<AtomicBool>,
+    /// What it was opened with.
+    settings: LogSettings,
 }
 
 impl LogGuard {
     /// Opens the log file anew before its next line, for a rotation by somebody else.
     pub fn reopen(&self) {
-        if let Some(flag) = &self.reopen {
-            flag.store(true, Ordering::Relaxed);
+        if let Some(file) = &*self.file() {
+            file.reopen.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Goes on with other settings; another file is opened before the former one is left.
+    ///
+    /// # Errors
+    /// The new file's path is wrong or forbidden; then everything stays as it was.
+    pub fn change(&self, settings: &LogSettings) -> Result<(), LogError> {
+        let mut file = self.file();
+        let same = |former: &FileSink| {
+            let former = &former.settings;
+            (&former.file, former.max_size, former.keep)
+                == (&settings.file, settings.max_size, settings.keep)
+        };
+        if file.is_some() != settings.file.is_some() || !file.as_ref().is_none_or(same) {
+            let opened = open(settings)?;
+            let (new, queue) = opened.unzip();
+            *self
+                .file_queue
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = queue;
+            if let Some(former) = std::mem::replace(&mut *file, new) {
+                let lost = former.sink.lost.dropped_lines();
+                self.lost_before.fetch_add(lost, Ordering::Relaxed);
+                end(former.sink.thread.into_iter().collect(), None);
+            }
+        }
+        (self.set_file_level)(file_level(settings));
+        (self.set_console_level)(settings.console_level);
+        Ok(())
     }
 
     /// How many lines were dropped because a disk or terminal did not keep up.
     pub fn lost_lines(&self) -> usize {
-        self.lost.iter().map(ErrorCounter::dropped_lines).sum()
+        let of_file = |file: &FileSink| file.sink.lost.dropped_lines();
+        self.lost_before.load(Ordering::Relaxed)
+            + self.console.lost.dropped_lines()
+            + self.file().as_ref().map_or(0, of_file)
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<FileSink>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for LogGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogGuard")
     }
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // In a thread, since ending a writer that hangs can hang as well.
-        let threads = std::mem::take(&mut self.threads);
-        let (ended, wait) = mpsc::channel();
-        let ending = thread::Builder::new().spawn(move || {
-            drop(threads);
-            // Nobody listens any more once the wait is over.
-            let _ = ended.send(());
-        });
-        if ending.is_ok() {
-            let _ = wait.recv_timeout(LAST_LINES);
-        }
+        let file = self.file().take().and_then(|file| file.sink.thread);
+        let threads = [file, self.console.thread.take()];
+        end(threads.into_iter().flatten().collect(), Some(LAST_LINES));
+    }
+}
+
+/// Ends writers, and waits for that if told to. In a thread, since ending a writer that hangs can hang as well.
+fn end(threads: Vec<WorkerGuard>, wait: Option<Duration>) {
+    let (ended, end) = mpsc::channel();
+    let ending = thread::Builder::new().spawn(move || {
+        drop(threads);
+        // Nobody listens any more once the wait is over.
+        let _ = ended.send(());
+    });
+    if let (Ok(_), Some(wait)) = (ending, wait) {
+        let _ = end.recv_timeout(wait);
     }
 }
 
@@ -103,60 +173,94 @@ impl Drop for LogGuard {
 /// # Errors
 /// The file's path is wrong or forbidden, or logs were started before.
 pub fn start(settings: &LogSettings) -> Result<LogGuard, LogError> {
-    let mut guard = LogGuard {
-        threads: Vec::new(),
-        lost: Vec::new(),
-        reopen: None,
+    let (file, queue) = open(settings)?.unzip();
+    let file_queue = Arc::new(RwLock::new(queue));
+    let of_layer = Arc::clone(&file_queue);
+    let file_writer = move || match &*of_layer.read().unwrap_or_else(PoisonError::into_inner) {
+        Some(queue) => OptionalWriter::some(queue.clone()),
+        None => OptionalWriter::none(),
     };
-    let file = match &settings.file {
-        Some(path) => {
-            let opened = RotatingFile::open(path, settings.max_size, settings.keep);
-            let file = opened.map_err(|source| LogError::File {
-                path: path.display().to_string(),
-                source,
-            })?;
-            guard.reopen = Some(file.reopen_flag());
-            let writer = guard.queue("log-file", file);
-            let format = OperatorFormat {
-                time: true,
-                priority: false,
-            };
-            let layer = Layer::new().with_ansi(false).with_writer(writer);
-            Some(
-                layer
-                    .event_format(format)
-                    .with_filter(filter(settings.file_level)),
-            )
-        }
-        None => None,
-    };
+    let (file_filter, file_handle) = reload::Layer::new(filter(file_level(settings)));
+    let file_layer = Layer::new()
+        .with_ansi(false)
+        .with_writer(file_writer)
+        .event_format(OperatorFormat {
+            time: true,
+            priority: false,
+        })
+        .with_filter(file_filter);
     let journal = is_journal();
-    let format = OperatorFormat {
-        time: !journal,
-        priority: journal,
-    };
-    let console = Layer::new()
+    let (console, console_writer) = Sink::new("log-console", Console);
+    let (console_filter, console_handle) = reload::Layer::new(filter(settings.console_level));
+    let console_layer = Layer::new()
         .with_ansi(!journal && wants_colour())
-        .with_writer(guard.queue("log-console", Console))
-        .event_format(format)
-        .with_filter(filter(settings.console_level));
+        .with_writer(console_writer)
+        .event_format(OperatorFormat {
+            time: !journal,
+            priority: journal,
+        })
+        .with_filter(console_filter);
     tracing_subscriber::registry()
-        .with(file)
-        .with(console)
+        .with(file_layer)
+        .with(console_layer)
         .try_init()?;
-    Ok(guard)
+    Ok(LogGuard {
+        console,
+        file: Mutex::new(file),
+        file_queue,
+        lost_before: AtomicUsize::new(0),
+        set_file_level: set_level(file_handle),
+        set_console_level: set_level(console_handle),
+    })
 }
 
-impl LogGuard {
-    fn queue(&mut self, thread: &str, writer: impl Write + Send + 'static) -> NonBlocking {
-        let (writer, guard) = NonBlockingBuilder::default()
+fn set_level<S: 'static>(handle: reload::Handle<Targets, S>) -> SetLevel {
+    Box::new(move |level| {
+        // The subscriber lives as long as the process.
+        let _ = handle.reload(filter(level));
+    })
+}
+
+/// Without a file nothing is to be formatted for it.
+fn file_level(settings: &LogSettings) -> LogLevel {
+    match settings.file {
+        Some(_) => settings.file_level,
+        None => LogLevel::Off,
+    }
+}
+
+/// Opens the log file, if there is to be one, and starts its thread.
+fn open(settings: &LogSettings) -> Result<Option<(FileSink, NonBlocking)>, LogError> {
+    let Some(path) = &settings.file else {
+        return Ok(None);
+    };
+    let opened = RotatingFile::open(path, settings.max_size, settings.keep);
+    let file = opened.map_err(|source| LogError::File {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let reopen = file.reopen_flag();
+    let (sink, queue) = Sink::new("log-file", file);
+    let file = FileSink {
+        sink,
+        reopen,
+        settings: settings.clone(),
+    };
+    Ok(Some((file, queue)))
+}
+
+impl Sink {
+    fn new(thread: &str, writer: impl Write + Send + 'static) -> (Self, NonBlocking) {
+        let (queue, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(QUEUED_LINES)
             .thread_name(thread)
             .finish(writer);
-        self.threads.push(guard);
-        self.lost.push(writer.error_counter());
-        writer
+        let sink = Self {
+            thread: Some(guard),
+            lost: queue.error_counter(),
+        };
+        (sink, queue)
     }
 }
 

@@ -1,9 +1,11 @@
-//! What both daemons do alike on their host: logs, signals, the service manager, limits.
+//! What both daemons do alike on their host: logs, signals, the service manager, limits,
+//! reading a config again.
 //!
 //! Nothing here knows jobs, targets or requests.
 
 pub mod limits;
 pub mod logs;
 pub mod notify;
+pub mod reload;
 mod rotate;
 pub mod signals;

@@ -51,6 +51,20 @@ pub fn stopping(status: &str) {
     ]);
 }
 
+/// Says that the config is being read again; [`reloaded`] has to follow.
+pub fn reloading() {
+    // Both in one message: newer service managers hold the time against that of their request.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "cannot tell the time of a reload"),
+    }
+}
+
+/// Says that the settings are as they are to be from now on.
+pub fn reloaded() {
+    send(&[NotifyState::Ready]);
+}
+
 /// How often a loop must beat, even when it has nothing to do, so that the watchdog is content.
 pub fn beat_interval() -> Duration {
     sd_notify::watchdog_enabled().map_or(LONGEST_BEAT, |limit| (limit / 4).min(LONGEST_BEAT))

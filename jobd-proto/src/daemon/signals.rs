@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT as two steps of a shutdown. What the steps mean is the daemon's business.
+//! What signals ask of a daemon: SIGTERM and SIGINT are two steps of a shutdown, SIGHUP and SIGUSR1 are
+//! [`Upkeep`]. What each means is the daemon's business.
 
 use std::io;
 
@@ -40,6 +41,43 @@ impl Shutdown {
             };
             tracing::info!("received {name}: {next}");
             step.cancel();
+        }
+    }
+}
+
+/// What an operator asks of a daemon that goes on running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// SIGHUP: read the config file again.
+    Reload,
+    /// SIGUSR1: open the log file anew, because somebody has moved it away.
+    ReopenLogs,
+}
+
+/// Hears SIGHUP and SIGUSR1. Several of a kind that come at once count as one.
+#[derive(Debug)]
+pub struct UpkeepSignals {
+    hangup: Signal,
+    user1: Signal,
+}
+
+impl UpkeepSignals {
+    /// Takes over both signals for the rest of the process. Needs a running runtime.
+    ///
+    /// # Errors
+    /// The system refuses the handlers.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// The next one. Cancel-safe.
+    pub async fn next(&mut self) -> Upkeep {
+        tokio::select! {
+            _ = self.hangup.recv() => Upkeep::Reload,
+            _ = self.user1.recv() => Upkeep::ReopenLogs,
         }
     }
 }

@@ -3,12 +3,14 @@
 //! - [`IniFile`] reads the dialect that the installed base was written for, and remembers lines;
 //! - [`Reader`] hands out typed values and collects what is wrong with them;
 //! - [`Findings`] is what it collected: `path:line: text`, one a line;
+//! - [`Reading`] is what a program made of its file, [`changes()`] how two files differ;
 //! - [`Key`] describes a key once, for people and for the search of misspelt ones;
 //! - [`listen()`] and [`logs()`] are the groups that several programs share.
 //!
 //! Nothing here opens sockets, databases or log files, and no message carries the value of a
 //! password. The rules are those of docs/PROTOCOL.md, the keys those of docs/CONFIG.md.
 
+mod changes;
 mod findings;
 mod ini;
 mod keys;
@@ -17,9 +19,21 @@ mod logs;
 mod reader;
 mod units;
 
+pub use changes::{Change, changes};
 pub use findings::{Finding, Findings, Severity};
 pub use ini::{Entry, IniFile, MAX_CONFIG_BYTES, ReadError, Section, Value};
 pub use keys::{Key, reference, with_reference};
 pub use listen::{LISTEN_KEYS, Listen, listen};
 pub use logs::{LOG_KEYS, LogLevel, LogSettings, logs};
 pub use reader::Reader;
+
+/// What a program made of a config file.
+#[derive(Clone, Debug)]
+pub struct Reading<C> {
+    /// The file as it stood there.
+    pub file: IniFile,
+    /// Its meaning; `None` where a mistake stops a start.
+    pub config: Option<C>,
+    /// Everything that is wrong with it.
+    pub findings: Findings,
+}

@@ -10,7 +10,7 @@ use jobd_proto::worker::WorkerRequest;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,12 @@ impl Server {
                 }
             }
         };
-        let task = tokio::spawn(listener::run(listener, options, stop.clone(), serve));
+        let task = tokio::spawn(listener::run(
+            listener,
+            watch::channel(options).1,
+            stop.clone(),
+            serve,
+        ));
         Self {
             port,
             role: Role::Worker,

@@ -100,7 +100,7 @@ impl Dispatcher {
 
     /// Plans the next look, a little off the interval so that many workers do not ask in step.
     pub(super) fn schedule_poll(&mut self) {
-        let interval = self.settings.poll_interval;
+        let interval = self.settings.limits.poll_interval;
         if !interval.is_zero() && self.drain == DrainState::Working {
             self.next_poll =
                 Some(Deadline::now() + interval.mul_f64(0.9 + 0.2 * self.host.random()));

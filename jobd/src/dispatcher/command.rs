@@ -8,7 +8,7 @@ use jobd_proto::worker::{RunManualReply, WorkerRequest, WorkerStatus};
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Dispatcher, DrainState, Event, Table};
+use super::{Dispatcher, DrainState, Event, Reload, Table};
 use crate::job::Origin;
 use crate::launcher::Order;
 use crate::store::Inspection;
@@ -25,6 +25,8 @@ pub enum Command {
     RunManual(Vec<JobId>, ManualReply),
     /// `send-signal`.
     SendSignal(Vec<(JobId, i32)>, oneshot::Sender<BTreeMap<JobId, bool>>),
+    /// A config that was read again; answered with what has changed about targets.
+    Reload(Box<Reload>, oneshot::Sender<Vec<String>>),
 }
 
 /// Answers a `run-manual`. A client that went away misses its answer; its jobs run on.
@@ -92,6 +94,12 @@ impl Handle {
         self.ask(|answer| Command::SendSignal(jobs, answer)).await
     }
 
+    /// Goes on with other settings; says what has changed about targets. Running jobs are not touched.
+    pub async fn reload(&self, reload: Reload) -> Result<Vec<String>, RequestError> {
+        self.ask(|answer| Command::Reload(Box::new(reload), answer))
+            .await
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -112,6 +120,7 @@ impl Dispatcher {
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::RunManual(ids, reply) => self.run_manual(ids, reply),
             Command::SendSignal(jobs, answer) => self.send_signal(jobs, answer),
+            Command::Reload(reload, answer) => drop(answer.send(self.reload(*reload))),
         }
     }
 

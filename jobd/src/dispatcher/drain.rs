@@ -42,7 +42,7 @@ pub struct Unwritten {
 
 impl Dispatcher {
     pub(super) fn begin_drain(&mut self) {
-        self.drain = DrainState::Until(Deadline::now() + self.settings.drain_timeout);
+        self.drain = DrainState::Until(Deadline::now() + self.settings.limits.drain_timeout);
         self.next_poll = None;
         let mut unstarted = self.targets.drain();
         if planted!("drain-forgets-accepted-rows") {
@@ -64,7 +64,7 @@ impl Dispatcher {
     }
 
     pub(super) fn stop_jobs(&mut self) {
-        let grace = self.settings.kill_grace;
+        let grace = self.settings.limits.kill_grace;
         self.drain = DrainState::Writing(Deadline::now() + grace + WRITING_TIME);
         let told = self
             .holding

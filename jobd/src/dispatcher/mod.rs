@@ -15,6 +15,7 @@ mod claiming;
 mod command;
 mod drain;
 mod guarding;
+mod reload;
 mod tenure;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ use crate::waiters::{Answer, Ticket, Waiters};
 
 pub use command::{Command, Handle};
 pub use drain::Unwritten;
+pub use reload::Reload;
 
 /// How long a target rests after a failed claim, or when the system has no room for a process.
 const REST: Duration = Duration::from_secs(1);
@@ -103,22 +105,29 @@ enum Event {
 
 /// What the loop is made of.
 pub struct Settings {
-    /// `mysql_fetch_limit`; 0 for none.
-    pub fetch_limit: u32,
+    /// What may change while it runs.
+    pub limits: Limits,
     /// `[targets]`.
     pub targets: Vec<(TargetName, u32)>,
-    /// `poll_interval`; zero turns periodic looks off.
-    pub poll_interval: Duration,
     /// `lease`.
     pub lease: Duration,
     /// The lock of this worker's name in `state_dir`.
     pub lock: Option<PathBuf>,
+    /// The worker's name, for `status`.
+    pub name: String,
+}
+
+/// Settings of the loop that may change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `mysql_fetch_limit`; 0 for none.
+    pub fetch_limit: u32,
+    /// `poll_interval`; zero turns periodic looks off.
+    pub poll_interval: Duration,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
     /// `kill_grace`.
     pub kill_grace: Duration,
-    /// The worker's name, for `status`.
-    pub name: String,
 }
 
 /// The loop and everything that it alone may change.
@@ -216,7 +225,7 @@ impl Dispatcher {
         shutdown: Shutdown,
     ) -> (Self, Handle) {
         let (sender, events) = mpsc::unbounded_channel();
-        let mut targets = Targets::new(settings.fetch_limit);
+        let mut targets = Targets::new(settings.limits.fetch_limit);
         for (name, concurrency) in &settings.targets {
             targets
                 .add(name.clone(), *concurrency)

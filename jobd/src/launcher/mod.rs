@@ -101,14 +101,28 @@ impl Launcher {
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
     ) -> Self {
-        let environment = Environment::new(inherited, &settings.env);
-        let leaks = Arc::new(Semaphore::new(MAX_LEAKS));
         Self {
             inner: Arc::new(Inner {
+                environment: Environment::new(inherited, &settings.env),
                 settings,
-                environment,
                 worker: worker.to_owned(),
-                leaks,
+                leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
+            }),
+        }
+    }
+
+    /// The launcher of other settings in the same process.
+    pub fn with(
+        &self,
+        settings: LauncherSettings,
+        inherited: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                environment: Environment::new(inherited, &settings.env),
+                settings,
+                worker: self.inner.worker.clone(),
+                leaks: self.inner.leaks.clone(),
             }),
         }
     }

@@ -55,10 +55,13 @@ impl World {
             0 => self.targets.want(&[target]),
             1 => self.back += self.targets.pause(&[target]).len(),
             2 => self.targets.resume(&[target]),
-            3 => self
-                .targets
-                .set_concurrency(&target, u32::from(pick % 5) + 1)
-                .unwrap(),
+            3 => {
+                let served = self.targets.names().contains(&target);
+                let set = self
+                    .targets
+                    .set_concurrency(&target, u32::from(pick % 5) + 1);
+                assert_eq!(set.is_ok(), served, "what is not served is not found");
+            }
             4 => self.now += Duration::from_millis(u64::from(pick) * 20),
             5 => {
                 self.made += 1;
@@ -76,6 +79,15 @@ impl World {
             10 => {
                 self.targets.wake(self.now);
                 self.back += self.targets.stale(self.now).len();
+            }
+            11 if pick > 200 => {
+                if let Some((back, _)) = self.targets.retire(&target) {
+                    self.back += back.len();
+                }
+            }
+            12 => {
+                // Served again, or served already.
+                let _ = self.targets.add(target, u32::from(pick % 5) + 1);
             }
             _ if pick > 250 => {
                 self.back += self.targets.drain().len();
@@ -107,12 +119,16 @@ impl World {
         self.back += self.targets.claimed(&target, asked, jobs, self.now).len();
     }
 
-    fn check(&self, limits: &[usize]) {
+    fn check(&self, limits: &BTreeMap<TargetName, usize>) {
         let mut held = 0;
-        for (target, most) in self.targets.by_name.values().zip(limits) {
+        for (name, target) in &self.targets.by_name {
             assert!(
-                target.running <= *most,
+                target.running <= limits[name],
                 "no more jobs than a limit that was in force since they started"
+            );
+            assert!(
+                !target.leaving || target.claiming || target.length() > 0,
+                "a target that leaves with nothing left is gone"
             );
             held += target.length();
         }
@@ -141,17 +157,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_order_of_events_keeps_the_limits(events in prop::collection::vec((0_u8..12, any::<u8>()), 1..120)) {
+    fn any_order_of_events_keeps_the_limits(events in prop::collection::vec((0_u8..13, any::<u8>()), 1..120)) {
         let mut world = World::new();
-        let mut limits: Vec<usize> = world.targets.by_name.values().map(|target| target.concurrency).collect();
+        let mut limits = BTreeMap::new();
         for (action, pick) in events {
             let running: usize = world.targets.by_name.values().map(|target| target.running).sum();
             world.act(action, pick);
             prop_assert!(world.running.len() == world.targets.by_name.values().map(|target| target.running).sum::<usize>());
             prop_assert!(running <= world.running.len() + 1);
-            for (limit, target) in limits.iter_mut().zip(world.targets.by_name.values()) {
+            let former = std::mem::take(&mut limits);
+            for (name, target) in &world.targets.by_name {
                 // A lowered limit holds once the jobs above it have ended.
-                *limit = target.concurrency.max(target.running.min(*limit));
+                let before = former.get(name).copied().unwrap_or(usize::MAX);
+                limits.insert(name.clone(), target.concurrency.max(target.running.min(before)));
             }
             world.check(&limits);
         }
@@ -192,6 +210,51 @@ fn look_ahead_follows_the_pace() {
         10,
         "they do not wait behind long jobs"
     );
+}
+
+#[test]
+fn a_target_that_leaves_keeps_its_jobs_and_takes_no_more() {
+    let mut targets = Targets::new(0);
+    let now = Instant::now();
+    let (a, b) = (name(0), name(1));
+    targets.add(a.clone(), 1).unwrap();
+    targets.add(b.clone(), 1).unwrap();
+    assert_eq!(targets.claims(now).len(), 2);
+    let rows =
+        |ids: std::ops::Range<u64>| ids.map(|id| job(id, name(0), Origin::Background)).collect();
+    assert!(targets.claimed(&a, 2, rows(0..2), now).is_empty());
+    targets
+        .push_manual(job(7, a.clone(), Origin::Manual))
+        .unwrap();
+    assert_eq!(targets.startable(now).len(), 1, "one slot");
+    let (back, left) = targets.retire(&a).unwrap();
+    assert_eq!((back.len(), left), (2, 1), "the manual job has the slot");
+    assert!(targets.retire(&a).is_none());
+    // Nobody is told of it any more, but for `status`.
+    assert_eq!(targets.names(), std::slice::from_ref(&b));
+    assert!(targets.status().contains_key("t0"));
+    let selected = Selection::Named(vec!["t0".into()]);
+    assert_eq!(
+        targets.select(&selected),
+        Err(TargetError::Invalid("t0".into()))
+    );
+    assert_eq!(targets.remove(&a), Err(TargetError::NotFound(a.clone())));
+    targets
+        .push_manual(job(8, a.clone(), Origin::Manual))
+        .unwrap_err();
+    targets.want(std::slice::from_ref(&a));
+    assert!(targets.claims(now).is_empty());
+    targets.ended(&a, now);
+    assert!(!targets.status().contains_key("t0"), "it is gone");
+    // With a claim under way it stays until that has ended, and its rows go back.
+    assert_eq!(
+        targets.retire(&b).map(|(back, left)| (back.len(), left)),
+        Some((0, 0))
+    );
+    assert!(targets.status().contains_key("t1"));
+    let late = vec![job(9, b.clone(), Origin::Background)];
+    assert_eq!(targets.claimed(&b, 1, late, now).len(), 1);
+    assert!(targets.status().is_empty());
 }
 
 #[test]

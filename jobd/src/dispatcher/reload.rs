@@ -1,0 +1,100 @@
+//! Other settings for a worker that runs. Running jobs keep what they were started with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jobd_proto::TargetName;
+
+use super::{Dispatcher, Limits, Table};
+use crate::launcher::Executor;
+
+/// What a config that was read again changes about the loop.
+pub struct Reload {
+    /// In force from now on.
+    pub limits: Limits,
+    /// For jobs that start from now on.
+    pub launcher: Arc<dyn Executor>,
+    /// Targets that the file names anew or with another concurrency than before.
+    pub set: Vec<(TargetName, u32)>,
+    /// Targets that the file named before and names no longer.
+    pub removed: Vec<TargetName>,
+    /// All that it names, to compare with what clients have made of them.
+    pub targets: Vec<(TargetName, u32)>,
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reload({:?}, {:?})", self.limits, self.targets)
+    }
+}
+
+impl Dispatcher {
+    /// What the file says anew counts; where it says what it said before, a client's change stays.
+    pub(super) fn reload(&mut self, reload: Reload) -> Vec<String> {
+        let mut said = Vec::new();
+        for (name, concurrency) in reload.set {
+            let text = match self.targets.concurrency(&name) {
+                Some(former) if former == concurrency as usize => continue,
+                Some(former) => format!("target {name} (from {former} to {concurrency} at a time)"),
+                None => format!("target {name} (new, {concurrency} at a time)"),
+            };
+            let set = if self.targets.concurrency(&name).is_some() {
+                self.targets.set_concurrency(&name, concurrency)
+            } else {
+                self.targets.add(name, concurrency)
+            };
+            set.expect("a target is served or it is not");
+            said.push(text);
+        }
+        for name in reload.removed {
+            let Some((unstarted, running)) = self.targets.retire(&name) else {
+                continue;
+            };
+            said.push(match running {
+                0 => format!("target {name} (removed)"),
+                _ => format!("target {name} (removed, {running} of its jobs go on)"),
+            });
+            for job in unstarted {
+                self.release(job);
+            }
+        }
+        self.targets.set_fetch_limit(reload.limits.fetch_limit);
+        self.launcher = reload.launcher;
+        let former = std::mem::replace(&mut self.settings.limits, reload.limits);
+        if former.poll_interval != reload.limits.poll_interval {
+            self.next_poll = None;
+            // Before the table is known there is nothing to look at, and then the first look is planned.
+            if let Table::Ready(_) = self.table {
+                self.schedule_poll();
+            }
+        }
+        if !said.is_empty() {
+            self.served.send_replace(self.targets.names());
+        }
+        self.compare(&reload.targets);
+        said
+    }
+
+    /// Says where clients have made something else of the targets than the file says.
+    fn compare(&self, file: &[(TargetName, u32)]) {
+        let mut differing = Vec::new();
+        for (name, concurrency) in file {
+            match self.targets.concurrency(name) {
+                Some(served) if served == *concurrency as usize => {}
+                Some(served) => differing.push(format!("{name} {served} (file: {concurrency})")),
+                None => differing.push(format!("{name} removed (file: {concurrency})")),
+            }
+        }
+        for name in self.targets.names() {
+            if !file.iter().any(|(known, _)| *known == name) {
+                differing.push(format!("{name} (not in the file)"));
+            }
+        }
+        if !differing.is_empty() {
+            tracing::info!(
+                "targets stay as clients have set them: {}",
+                differing.join(", ")
+            );
+        }
+    }
+}

@@ -54,8 +54,12 @@ async fn check_config_tells_every_mistake_with_its_line() {
     let (code, _, said_at_start) = run(&["--config", bad]).await;
     assert_eq!((code, said_at_start), (Some(78), said));
     let master = Master::with(&Ini::listen().set("ping_intervall", 5)).await;
-    let log = master.daemon.process.log();
-    assert!(log.contains("unknown key ping_intervall"), "{log}");
+    // Lines are written by a thread of their own.
+    until("the warning", PATIENCE, async || {
+        let log = master.daemon.process.log();
+        log.contains("unknown key ping_intervall").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

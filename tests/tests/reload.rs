@@ -202,6 +202,8 @@ async fn what_clients_have_set_stays_until_the_file_says_something_new() {
     assert_eq!(jobd.ask("set-target-concurrency", set).await, "ok");
     let add = json!({"target": "c", "concurrency": 3});
     assert_eq!(jobd.ask("add-target", add).await, "ok");
+    // Until its first claim is over it is busy.
+    says(&jobd, "claimed target=b rows=0").await;
     assert_eq!(
         jobd.ask("remove-target", json!({"target": "b"})).await,
         "ok"

@@ -130,9 +130,15 @@ async fn a_second_signal_ends_it_at_once() {
     world.database.insert(5, "a", "waiting").await;
     let mut jobd = world.busy(&world.ini(100_000)).await;
     jobd.process.signal(Signal::TERM);
-    // The first one was heard when the rows that did not start are back.
+    // Two that come at once would be one.
     until(
         "the first signal to be heard",
+        Duration::from_secs(20),
+        async || jobd.process.log().contains("draining").then_some(()),
+    )
+    .await;
+    until(
+        "the rows that did not start to be back",
         Duration::from_secs(20),
         async || (world.database.counts().await.get("waiting") == Some(&3)).then_some(()),
     )

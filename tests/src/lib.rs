@@ -5,7 +5,7 @@
 //! - [`watchdog`] ends what a test started, also when the test itself is killed;
 //! - [`process`] one started program, its log, its memory, its end;
 //! - [`server`], [`template`] a private MariaDB or MySQL, [`proxy`] a bad line to it;
-//!   [`database`] one database per test;
+//!   [`database`] one database per test; [`galera`] a cluster;
 //! - [`programs`] jobd, jobd-master and jobctl from the build, [`ini`] their configs;
 //! - [`wire`] bytes over TCP, [`golden`] the answers they must get;
 //! - [`witness`] who ran when, as the jobs themselves tell it;
@@ -24,6 +24,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod database;
+pub mod galera;
 pub mod golden;
 pub mod ini;
 pub mod ports;

@@ -102,6 +102,16 @@ impl Server {
         server
     }
 
+    /// A server that somebody else started and ends, on TCP alone.
+    pub fn at(port: u16, flavour: Flavour) -> Self {
+        Self {
+            port,
+            socket: PathBuf::new(),
+            flavour,
+            own: None,
+        }
+    }
+
     /// Its TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -234,7 +244,7 @@ impl Drop for Own {
     }
 }
 
-fn copy(template: &Path, data: &Path) {
+pub(crate) fn copy(template: &Path, data: &Path) {
     let status = Command::new("cp")
         .args(["-a", "--reflink=auto"])
         .args([template, data])
@@ -292,7 +302,7 @@ fn command(
 
 /// What the server does at each start. Each statement stands on a line of its own; both hosts are
 /// named because an anonymous local user would win over `%`.
-fn accounts() -> String {
+pub(crate) fn accounts() -> String {
     let of_host = |host| {
         format!(
             "CREATE USER IF NOT EXISTS '{USER}'@'{host}' IDENTIFIED BY '{PASSWORD}';\n\

@@ -1,9 +1,9 @@
-//! A TCP line that can be cut, slowed, stalled, and cut at exactly one moment: after the server
-//! has got a COMMIT and answered it, before the client has read the answer.
+//! A TCP line that can be cut, slowed, stalled, led to another server, and cut at exactly one moment: when a
+//! COMMIT is under way.
 //!
 //! For that last one it reads just enough of the MySQL protocol: a client's packets begin with
 //! three bytes of length, one number and the command; 3 is a query in plain text. Lines to anything
-//! else never use these two modes.
+//! else never use these modes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -33,12 +33,15 @@ pub enum Mode {
     LosesCommitAnswers,
     /// Closes both sides instead of handing a COMMIT to the server.
     LosesCommits,
+    /// Closes the client's side and hands the COMMIT to the server after this time.
+    LateCommits(Duration),
 }
 
 /// What a relay must know at every moment.
 #[derive(Clone, Copy, Debug)]
 struct State {
     mode: Mode,
+    server: SocketAddr,
     /// How often all connections were cut: a connection of an earlier time ends.
     cuts: u64,
 }
@@ -61,6 +64,7 @@ impl Line {
         let port = listener.local_addr().expect("its address").port();
         let state = watch::Sender::new(State {
             mode: Mode::Open,
+            server,
             cuts: 0,
         });
         let lost = Arc::new(AtomicU32::new(0));
@@ -70,7 +74,7 @@ impl Line {
             let mut open = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.expect("accept");
-                open.spawn(relay(client, server, states.clone(), count.clone()));
+                open.spawn(relay(client, states.clone(), count.clone()));
                 while open.try_join_next().is_some() {}
             }
         });
@@ -95,30 +99,61 @@ impl Line {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
+    /// Leads to another server from now on: connections to the former one are closed.
+    pub fn lead_to(&self, server: SocketAddr) {
+        self.state.send_if_modified(|state| {
+            let moves = state.server != server;
+            state.server = server;
+            state.cuts += u64::from(moves);
+            moves
+        });
+    }
+
+    /// Leads new connections to another server.
+    pub fn lead_new_to(&self, server: SocketAddr) {
+        self.state.send_modify(|state| state.server = server);
+    }
+
     /// How many COMMITs, or answers to one, have been lost so far.
     pub fn lost(&self) -> u32 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-async fn relay(
-    mut client: TcpStream,
-    server: SocketAddr,
-    mut states: watch::Receiver<State>,
-    lost: Arc<AtomicU32>,
-) {
+/// Several lines of the same kind, to be treated alike.
+#[derive(Debug)]
+pub struct Lines(pub Vec<Arc<Line>>);
+
+impl Lines {
+    /// Of all; see [`Line::set`].
+    pub fn set(&self, mode: Mode) {
+        self.0.iter().for_each(|line| line.set(mode));
+    }
+
+    /// Of all; see [`Line::cut_once`].
+    pub fn cut_once(&self) {
+        self.0.iter().for_each(|line| line.cut_once());
+    }
+
+    /// On all together; see [`Line::lost`].
+    pub fn lost(&self) -> u32 {
+        self.0.iter().map(|line| line.lost()).sum()
+    }
+}
+
+async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: Arc<AtomicU32>) {
     let born = *states.borrow_and_update();
     if born.mode == Mode::Cut {
         return;
     }
-    let Ok(mut server) = TcpStream::connect(server).await else {
+    let Ok(mut server) = TcpStream::connect(born.server).await else {
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut packets = Packets::default();
     loop {
-        let State { mode, cuts } = *states.borrow_and_update();
+        let State { mode, cuts, .. } = *states.borrow_and_update();
         if cuts != born.cuts {
             return;
         }
@@ -131,6 +166,15 @@ async fn relay(
                 let commits = packets.commits(&asked[..count]);
                 if commits && mode == Mode::LosesCommits {
                     lost.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                if commits && let Mode::LateCommits(delay) = mode {
+                    drop(client);
+                    lost.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(delay).await;
+                    let _ = hand_on(&asked[..count], &mut server, mode).await;
+                    // A server that finds its client gone before it has read on would not commit.
+                    let _ = tokio::time::timeout(COMMIT_LIMIT, server.read(&mut answered)).await;
                     return;
                 }
                 let passed = hand_on(&asked[..count], &mut server, mode).await;

@@ -19,6 +19,7 @@ use super::options::{Options, Table};
 use super::random::Random;
 use super::record::SharedLedger;
 use super::stage::Stage;
+use crate::galera;
 use crate::wire::Wire;
 
 const INSERTERS: u64 = 3;
@@ -43,7 +44,8 @@ pub struct Load {
 #[derive(Debug)]
 struct Shared {
     ledger: SharedLedger,
-    pool: MySqlPool,
+    /// What lies between two ids of one INSERT.
+    id_step: u64,
     table: Table,
     master: SocketAddr,
     workers: Vec<SocketAddr>,
@@ -65,7 +67,11 @@ impl Load {
     ) -> Self {
         let shared = Arc::new(Shared {
             ledger: ledger.clone(),
-            pool: stage.database.pool.clone(),
+            id_step: if stage.cluster.is_some() {
+                galera::ID_STEP
+            } else {
+                1
+            },
             table: stage.table,
             master: stage.master_addr(),
             workers: stage.worker_addrs.clone(),
@@ -76,13 +82,15 @@ impl Load {
             open: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
+        let mut pools = stage.pools.iter().cycle().cloned();
+        let mut pool = || pools.next().expect("there is one");
         for _ in 0..INSERTERS {
-            tasks.spawn(insert(shared.clone(), random.fork()));
+            tasks.spawn(insert(shared.clone(), pool(), random.fork()));
         }
         for _ in 0..WAITERS {
-            tasks.spawn(wait_for_manual_jobs(shared.clone(), random.fork()));
+            tasks.spawn(wait_for_manual_jobs(shared.clone(), pool(), random.fork()));
         }
-        tasks.spawn(count_open(shared.clone()));
+        tasks.spawn(count_open(shared.clone(), stage.database.pool.clone()));
         Self { shared, tasks }
     }
 
@@ -136,6 +144,7 @@ impl Shared {
     /// Inserts jobs; their ids once the database has acknowledged them all.
     async fn add(
         &self,
+        pool: &MySqlPool,
         count: usize,
         target: &'static str,
         status: &str,
@@ -148,11 +157,12 @@ impl Shared {
         let row = format!("('{target}', '{status}', UNIX_TIMESTAMP(){values})");
         let rows = vec![row; count].join(", ");
         let sql = format!("INSERT INTO jobs (target, status, time_created{columns}) VALUES {rows}");
-        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
         let mut ledger = self.ledger.lock().expect("the ledger");
         if let Ok(done) = done {
             let first = done.last_insert_id();
-            let ids: Vec<u64> = (first..first + count as u64).collect();
+            let ids = (0..count as u64).map(|number| first + number * self.id_step);
+            let ids: Vec<u64> = ids.collect();
             ledger
                 .acknowledged
                 .extend(ids.iter().map(|id| (*id, target)));
@@ -195,13 +205,13 @@ impl Shared {
     }
 }
 
-async fn insert(shared: Arc<Shared>, mut random: Random) {
+async fn insert(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
     loop {
         let busy = shared.begin().await;
         let count = random.between(1, 12);
         let target = shared.target(&mut random);
         let few = usize::try_from(count).expect("few");
-        let added = shared.add(few, target, "waiting", &mut random).await;
+        let added = shared.add(&pool, few, target, "waiting", &mut random).await;
         // Some applications never poke; then the worker looks for itself.
         if added.is_some() && !random.one_in(4) {
             let _ = request(shared.master, "poke", json!({"targets": [target]})).await;
@@ -216,19 +226,22 @@ async fn insert(shared: Arc<Shared>, mut random: Random) {
     }
 }
 
-async fn wait_for_manual_jobs(shared: Arc<Shared>, mut random: Random) {
+async fn wait_for_manual_jobs(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
     loop {
         let busy = shared.begin().await;
         let count = random.index(4) + 1;
         let target = shared.target(&mut random);
-        if let Some(mut ids) = shared.add(count, target, "manual", &mut random).await {
+        if let Some(mut ids) = shared
+            .add(&pool, count, target, "manual", &mut random)
+            .await
+        {
             while !ids.is_empty() {
                 let answered = run_manual(&shared, &ids, target, &mut random).await;
                 if answered < ids.len() {
                     sleep(PAUSE).await;
                     shared.ledger.lock().expect("the ledger").asked_again += 1;
                 }
-                ids = not_done(&shared.pool, ids).await;
+                ids = not_done(&pool, ids).await;
             }
         }
         drop(busy);
@@ -269,9 +282,9 @@ async fn not_done(pool: &MySqlPool, ids: Vec<u64>) -> Vec<u64> {
     }
 }
 
-async fn count_open(shared: Arc<Shared>) {
+async fn count_open(shared: Arc<Shared>, pool: MySqlPool) {
     loop {
-        if let Some(open) = open_jobs(&shared.pool).await {
+        if let Some(open) = open_jobs(&pool).await {
             shared.open.store(open.len(), Ordering::Relaxed);
         }
         sleep(PAUSE).await;

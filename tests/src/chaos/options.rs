@@ -29,6 +29,9 @@ pub struct Options {
     /// The table
     #[arg(long, value_enum, default_value = "minimal")]
     pub table: Table,
+    /// On a Galera cluster of three nodes, with faults of its own
+    #[arg(long)]
+    pub galera: bool,
     /// Adds jobs that outlive a lease: what is left of them when a worker dies must end in time
     #[arg(long)]
     pub long_jobs: bool,

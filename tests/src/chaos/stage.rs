@@ -6,15 +6,19 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync;
+use std::sync::{self, Arc};
 use std::time::Duration;
 
+use sqlx::mysql::MySqlPool;
 use tokio::sync::Mutex;
 
-use super::line::Line;
+use super::balancer::Balancer;
+use super::line::{Line, Lines};
 use super::options::{Options, Table};
+use crate::galera::Cluster;
 use crate::programs::{self, Daemon};
 use crate::server::Durability;
+use crate::template::Flavour;
 use crate::{Database, Ini, Master, Scratch, Server, WitnessLog};
 
 /// The workers.
@@ -96,17 +100,25 @@ impl Clock {
 /// Everything that runs.
 #[derive(Debug)]
 pub struct Stage {
-    /// The database server.
+    /// The database server; of a cluster, whatever node the applications are led to.
     pub server: Mutex<Server>,
+    /// The cluster, where there is one.
+    pub cluster: Option<Mutex<Cluster>>,
+    /// Leads to its nodes: the workers' lines first, as in [`WORKERS`].
+    pub balancer: Option<Balancer>,
     /// Its clock, where libfaketime is installed.
     pub clock: Option<Clock>,
     /// The database, reached without a line.
     pub database: Database,
     /// Which table it holds.
     pub table: Table,
-    /// From the workers to the server.
-    pub database_line: Line,
-    /// From each worker to that line, as in [`WORKERS`].
+    /// Connections of applications to it; in a cluster, to each node.
+    pub pools: Vec<MySqlPool>,
+    /// From the workers to the server; in a cluster, one for each of them.
+    pub database_line: Lines,
+    /// From the applications, and from the suite itself, to the cluster.
+    _application_lines: Vec<Arc<Line>>,
+    /// From each worker to its line, as in [`WORKERS`].
     pub worker_lines: Vec<Line>,
     /// The master.
     pub master: Mutex<Daemon>,
@@ -133,8 +145,23 @@ impl Stage {
     /// Starts everything.
     pub async fn start(options: &Options) -> Self {
         let scratch = Scratch::new();
-        let (server, clock) = server(&scratch).await;
+        let Ground {
+            server,
+            clock,
+            cluster,
+            balancer,
+            database_line,
+            application_lines,
+        } = ground(options, &scratch).await;
         let database = server.database().await;
+        let pool_through = |line: &Arc<Line>| {
+            let server = Server::at(line.port, server.flavour());
+            Database::open(&server, &database.name).pool
+        };
+        let pools = match &application_lines[..] {
+            [] => vec![database.pool.clone()],
+            lines => lines.iter().map(pool_through).collect(),
+        };
         database.run(table(options.table)).await;
         for statement in [
             format!("CREATE USER '{ACCOUNT}'@'%' IDENTIFIED BY 'x'"),
@@ -145,7 +172,6 @@ impl Stage {
         ] {
             database.run(&statement).await;
         }
-        let database_line = Line::start((Ipv4Addr::LOCALHOST, database.port).into()).await;
         let level = log_level(options);
         let master_ini = Ini::listen()
             .set("ping_interval", 1)
@@ -155,8 +181,8 @@ impl Stage {
         let master_line = Line::start(master.addr).await;
         let witness = WitnessLog::new(&scratch);
         let (mut workers, mut worker_lines) = (Vec::new(), Vec::new());
-        for name in WORKERS {
-            let line = Line::start((Ipv4Addr::LOCALHOST, database_line.port).into()).await;
+        for (name, behind) in WORKERS.into_iter().zip(database_line.0.iter().cycle()) {
+            let line = Line::start((Ipv4Addr::LOCALHOST, behind.port).into()).await;
             let mut ini = Ini::worker(&database)
                 .set("name", name)
                 .set("mysql_port", line.port)
@@ -196,9 +222,13 @@ impl Stage {
         Self {
             server: Mutex::new(server),
             clock,
+            cluster: cluster.map(Mutex::new),
+            balancer,
             database,
+            pools,
             table: options.table,
             database_line,
+            _application_lines: application_lines,
             worker_lines,
             master: Mutex::new(master),
             master_ini,
@@ -221,6 +251,50 @@ impl Stage {
     /// Where the master listens.
     pub fn master_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.master_ini.port()).into()
+    }
+}
+
+/// What the daemons stand on.
+struct Ground {
+    server: Server,
+    clock: Option<Clock>,
+    cluster: Option<Cluster>,
+    balancer: Option<Balancer>,
+    database_line: Lines,
+    /// The suite's own eye comes last: it is led to a node that is well, whatever happens.
+    application_lines: Vec<Arc<Line>>,
+}
+
+async fn ground(options: &Options, scratch: &Scratch) -> Ground {
+    if !options.galera {
+        let (server, clock) = server(scratch).await;
+        let line = Line::start((Ipv4Addr::LOCALHOST, server.port()).into()).await;
+        return Ground {
+            server,
+            clock,
+            cluster: None,
+            balancer: None,
+            database_line: Lines(vec![Arc::new(line)]),
+            application_lines: Vec::new(),
+        };
+    }
+    let cluster = Cluster::start().await;
+    let nodes = cluster.ports();
+    let mut lines = Vec::new();
+    for port in nodes.iter().cycle().take(WORKERS.len() + nodes.len() + 1) {
+        let line = Line::start((Ipv4Addr::LOCALHOST, *port).into()).await;
+        lines.push(Arc::new(line));
+    }
+    let balancer = Balancer::start(nodes, lines.clone());
+    let application_lines = lines.split_off(WORKERS.len());
+    let eye = application_lines.last().expect("it was just made").port;
+    Ground {
+        server: Server::at(eye, Flavour::MariaDb),
+        clock: None,
+        cluster: Some(cluster),
+        balancer: Some(balancer),
+        database_line: Lines(lines),
+        application_lines,
     }
 }
 

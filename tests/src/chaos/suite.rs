@@ -19,6 +19,7 @@ use super::random::Random;
 use super::record::{Ledger, Observer, Run, SharedLedger};
 use super::report::{Recovery, Report};
 use super::stage::{Stage, WORKERS};
+use super::taken_back::TakenBack;
 use crate::database::Row;
 use crate::programs;
 use crate::witness::boot_ns;
@@ -54,12 +55,14 @@ pub struct Verdict {
 pub async fn run(options: &Options) -> Verdict {
     let seed = options.seed.unwrap_or_else(new_seed);
     println!(
-        "chaos: {} min, seed {seed}, {:?} table",
-        options.minutes, options.table
+        "chaos: {} min, seed {seed}, {:?} table{}",
+        options.minutes,
+        options.table,
+        if options.galera { ", Galera" } else { "" }
     );
     let mut random = Random::new(seed);
     let stage = Stage::start(options).await;
-    for fault in Fault::ALL {
+    for fault in Fault::ALL.into_iter().filter(|fault| fault.fits(&stage)) {
         if let Some(why) = fault.impossible(&stage) {
             println!("left out: {}: {why}", fault.name());
         }
@@ -119,8 +122,13 @@ pub async fn run(options: &Options) -> Verdict {
         lost: &lost,
     }));
 
+    let taken_back = TakenBack::of(&stage, &mut breaches).await;
+
     println!("\n{}", report.table());
     println!("{}", summary(&report, &ledger, &rows, &runs, &breaches));
+    if options.galera {
+        taken_back.print(seed, |job| ledger.acknowledged.contains_key(&job));
+    }
     let evidence =
         (!breaches.is_empty()).then(|| keep_evidence(&stage, seed, &breaches, &rows, &runs));
     print_breaches(&breaches, seed, options);
@@ -216,12 +224,18 @@ async fn come_to_rest(stage: &Stage, load: &Load, observer: &Observer, breaches:
             return;
         }
         if begun.elapsed() > LAST_JOBS_LIMIT {
-            let text = format!(
-                "after {LAST_JOBS_LIMIT:?} of rest these jobs are open: {open:?}, {} run, clients still wait: {}",
-                observer.running(),
-                !load.is_idle()
-            );
-            breaches.push(Breach::of_all(Promise::NothingLost, text));
+            let open = open.unwrap_or_default();
+            if open.is_empty() {
+                let text = format!(
+                    "after {LAST_JOBS_LIMIT:?} of rest {} jobs run, clients still wait: {}",
+                    observer.running(),
+                    !load.is_idle()
+                );
+                breaches.push(Breach::of_all(Promise::NothingLost, text));
+            }
+            let text = format!("is open after {LAST_JOBS_LIMIT:?} of rest");
+            let of_job = |id: &u64| Breach::of_job(Promise::NothingLost, *id, text.clone());
+            breaches.extend(open.iter().map(of_job));
             return;
         }
         sleep(BETWEEN_LOOKS).await;
@@ -356,7 +370,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     }
     let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}",
         breaches.len(),
         options.minutes,
         format!("{:?}", options.table).to_lowercase(),
@@ -367,6 +381,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
         } else {
             ""
         },
+        if options.galera { " --galera" } else { "" },
     );
 }
 

@@ -3,6 +3,7 @@
 
 mod daemons;
 mod database;
+mod galera;
 mod machine;
 
 use std::time::Duration;
@@ -79,6 +80,28 @@ pub enum Fault {
     WorkerFrozen,
     /// A worker, its guard and its jobs are gone at once.
     PowerLost,
+    /// kill -9 of a node, and its return.
+    NodeKilled,
+    /// kill -9 of the majority.
+    TwoNodesKilled,
+    /// kill -9 of the whole cluster.
+    AllNodesKilled,
+    /// SIGSTOP of a node.
+    NodeFrozen,
+    /// A node is reached by its clients and not by the other nodes.
+    NodeCutOff,
+    /// No node is reached by another one.
+    AllNodesCutOff,
+    /// A node applies nothing, as during a backup.
+    NodeInBackup,
+    /// A node applies nothing, and all others wait for it.
+    NodeTooSlow,
+    /// A worker's connections lead to another node.
+    WorkerMoved,
+    /// A COMMIT is acted on after its worker has asked another node about it.
+    CommitLate,
+    /// The operator lets the cluster go on from a node that lacks what the others committed.
+    BootstrappedBehind,
 }
 
 /// What a fault did, once it is over.
@@ -96,7 +119,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 36] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -122,6 +145,17 @@ impl Fault {
         Self::WorkerKilled,
         Self::WorkerFrozen,
         Self::PowerLost,
+        Self::NodeKilled,
+        Self::TwoNodesKilled,
+        Self::AllNodesKilled,
+        Self::NodeFrozen,
+        Self::NodeCutOff,
+        Self::AllNodesCutOff,
+        Self::NodeInBackup,
+        Self::NodeTooSlow,
+        Self::WorkerMoved,
+        Self::CommitLate,
+        Self::BootstrappedBehind,
     ];
 
     /// What the table of a run calls it; `--only` looks here.
@@ -152,6 +186,17 @@ impl Fault {
             Self::WorkerKilled => "worker: kill -9, restart",
             Self::WorkerFrozen => "worker: SIGSTOP beyond the lease",
             Self::PowerLost => "host: power lost",
+            Self::NodeKilled => "galera: node kill -9, restart",
+            Self::TwoNodesKilled => "galera: two nodes kill -9, restart",
+            Self::AllNodesKilled => "galera: all nodes kill -9, restart",
+            Self::NodeFrozen => "galera: node SIGSTOP",
+            Self::NodeCutOff => "galera: node cut off from the others",
+            Self::AllNodesCutOff => "galera: all nodes cut off from each other",
+            Self::NodeInBackup => "galera: node locked, desynced",
+            Self::NodeTooSlow => "galera: node locked, flow control",
+            Self::WorkerMoved => "galera: worker led to another node",
+            Self::CommitLate => "galera: COMMIT late, worker elsewhere",
+            Self::BootstrappedBehind => "galera: bootstrapped from a node behind",
         }
     }
 
@@ -165,13 +210,24 @@ impl Fault {
             | Self::StatementsKilled
             | Self::RowsLocked
             | Self::Deadlocks
-            | Self::ClockMoved => Piece::Server,
+            | Self::ClockMoved
+            | Self::NodeKilled
+            | Self::TwoNodesKilled
+            | Self::AllNodesKilled
+            | Self::NodeFrozen
+            | Self::NodeCutOff
+            | Self::AllNodesCutOff
+            | Self::NodeInBackup
+            | Self::NodeTooSlow
+            | Self::BootstrappedBehind => Piece::Server,
             Self::LineCut
             | Self::LineClosed
             | Self::LineSlow
             | Self::LineStalled
             | Self::CommitAnswersLost
-            | Self::CommitsLost => Piece::DatabaseLine,
+            | Self::CommitsLost
+            | Self::WorkerMoved
+            | Self::CommitLate => Piece::DatabaseLine,
             Self::MasterKilled | Self::MasterFrozen => Piece::Master,
             Self::LinksCut | Self::LinksStalled => Piece::MasterLine,
             Self::WorkerDrained
@@ -181,6 +237,27 @@ impl Fault {
             | Self::WorkerKilled
             | Self::WorkerFrozen
             | Self::PowerLost => Piece::Worker,
+        }
+    }
+
+    /// Whether it is about the kind of database that this run has: one server, or a cluster of them.
+    pub fn fits(self, stage: &Stage) -> bool {
+        match self {
+            Self::DatabaseKilled | Self::DatabaseFrozen | Self::ReadOnly | Self::ClockMoved => {
+                stage.cluster.is_none()
+            }
+            Self::NodeKilled
+            | Self::TwoNodesKilled
+            | Self::AllNodesKilled
+            | Self::NodeFrozen
+            | Self::NodeCutOff
+            | Self::AllNodesCutOff
+            | Self::NodeInBackup
+            | Self::NodeTooSlow
+            | Self::WorkerMoved
+            | Self::CommitLate
+            | Self::BootstrappedBehind => stage.cluster.is_some(),
+            _ => true,
         }
     }
 
@@ -237,6 +314,17 @@ impl Fault {
             Self::WorkerKilled => daemons::worker_killed(stage, random).await,
             Self::WorkerFrozen => daemons::worker_frozen(stage, random).await,
             Self::PowerLost => daemons::power_lost(stage, random).await,
+            Self::NodeKilled => galera::node_killed(stage, random).await,
+            Self::TwoNodesKilled => galera::two_killed(stage, random).await,
+            Self::AllNodesKilled => galera::all_killed(stage, random).await,
+            Self::NodeFrozen => galera::node_frozen(stage, random).await,
+            Self::NodeCutOff => galera::node_cut_off(stage, random).await,
+            Self::AllNodesCutOff => galera::all_cut_off(stage, random).await,
+            Self::NodeInBackup => galera::node_locked(stage, random, true).await,
+            Self::NodeTooSlow => galera::node_locked(stage, random, false).await,
+            Self::WorkerMoved => galera::worker_moved(stage, random).await,
+            Self::CommitLate => galera::commit_late(stage, random).await,
+            Self::BootstrappedBehind => galera::bootstrapped_behind(stage, random).await,
         }
     }
 }
@@ -263,9 +351,11 @@ impl Deck {
     pub fn new(stage: &Stage, options: &Options) -> Self {
         let wanted = |fault: &Fault| match &options.only {
             Some(only) => fault.name().contains(only.as_str()),
-            None => true,
+            // An operator's mistake, which costs commits: only where it is asked for.
+            None => *fault != Fault::BootstrappedBehind,
         };
-        let possible = |fault: &Fault| fault.impossible(stage).is_none() && wanted(fault);
+        let possible =
+            |fault: &Fault| fault.fits(stage) && fault.impossible(stage).is_none() && wanted(fault);
         let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(possible).collect();
         assert!(!kinds.is_empty(), "no fault is left to inflict");
         Self {

@@ -25,8 +25,9 @@ use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
+use crate::rescuer::Rescuer;
 use crate::store::{Inspection, Store, StoreError};
-use crate::{EX_CONFIG, control, job, master_link, reload, rescuer, store};
+use crate::{EX_CONFIG, control, job, master_link, reload, store};
 
 /// Threads for everything: the work is waiting for processes and the database, and each thread
 /// costs memory.
@@ -225,7 +226,7 @@ async fn serve_clients(
     .await;
 }
 
-/// What the rescuer needs, once the table is seen to have ownership.
+/// What the rescuer needs, once the table is seen.
 pub(crate) struct Rescue {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) lease: Duration,
@@ -241,14 +242,22 @@ pub(crate) async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: R
             Ok(inspection) => {
                 let ownership = inspection.abilities.ownership;
                 let fit = report(inspection, &handle);
-                if fit && ownership {
+                if fit {
                     let Rescue {
                         host,
                         lease,
                         own,
                         until,
                     } = rescue;
-                    tokio::spawn(rescuer::run(table, host, lease, own, until));
+                    let rescuer = Rescuer {
+                        store: table,
+                        host,
+                        lease,
+                        ownership,
+                        own,
+                        worker: handle,
+                    };
+                    tokio::spawn(rescuer.run(until));
                 }
                 return fit;
             }

@@ -1,5 +1,6 @@
 //! Rescues rows whose worker has died: looks at every claimed row of the table, and acts on those that
-//! have not been renewed for a full lease while it watched.
+//! have not been renewed for a full lease while it watched. On a table without ownership it sees the claims of
+//! this very worker only.
 //!
 //! It must not hurry: a worker that is only slow, or cut off for less than a lease, keeps its rows.
 
@@ -8,55 +9,88 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatcher::Handle;
 use crate::faults::crash_point;
 use crate::host::Host;
 use crate::leases::{Lease, Observer};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The longest pause between two looks: what a rescue may be late at most, beyond the lease.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
-/// Watches until `shutdown` fires. `own` begins the tokens of this very run, which are not
-/// rescued by itself: it renews them, or knows that it does not hold them.
-pub async fn run(
-    store: Arc<dyn Store>,
-    host: Arc<dyn Host>,
-    lease: Duration,
-    own: String,
-    shutdown: CancellationToken,
-) {
-    let mut observer = Observer::new(lease);
-    let pause = LOOK_PAUSE.min(lease / 3);
-    let mut away = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        let began = host.since_boot();
-        match store.leases().await {
-            Ok(leases) => {
-                let others = leases
-                    .into_iter()
-                    .filter(|lease| !lease.worker.starts_with(&own))
-                    .collect();
-                let orphans = observer.look(began, host.since_boot(), others);
-                rescue(
-                    &*store,
-                    orphans,
-                    "its worker was not seen alive for a full lease",
-                )
-                .await;
-                away = false;
+/// Watches the claimed rows of a table.
+pub struct Rescuer {
+    /// The table.
+    pub store: Arc<dyn Store>,
+    /// Its clock counts.
+    pub host: Arc<dyn Host>,
+    /// `lease`.
+    pub lease: Duration,
+    /// Whether the table says whose a row is.
+    pub ownership: bool,
+    /// What the tokens of this very run begin with, `name@host/instance`.
+    pub own: String,
+    /// Knows what this run holds.
+    pub worker: Handle,
+}
+
+impl Rescuer {
+    /// Watches until `shutdown` fires.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut observer = Observer::new(self.lease);
+        let pause = LOOK_PAUSE.min(self.lease / 3);
+        let mut away = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
             }
-            Err(error) => {
-                observer.forget();
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(%error, "cannot look for orphaned rows, trying again until it works");
+            let began = self.host.since_boot();
+            match self.claims().await {
+                Ok(claims) => {
+                    let orphans = observer.look(began, self.host.since_boot(), claims);
+                    self.judge(orphans).await;
+                    away = false;
+                }
+                Err(error) => {
+                    observer.forget();
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(%error, "cannot look for orphaned rows, trying again until it works");
+                    }
                 }
             }
         }
+    }
+
+    async fn claims(&self) -> Result<Vec<Lease>, StoreError> {
+        if self.ownership {
+            self.store.leases().await
+        } else {
+            self.store.leftovers(self.own.clone()).await
+        }
+    }
+
+    /// Rescues what nobody has renewed for a lease. A claim of our own may stand there because our renewals
+    /// fail, or because it was never renewed: then only what this worker knows nothing of is an orphan. A
+    /// database that took back a commit which it had acknowledged leaves such rows.
+    async fn judge(&self, orphans: Vec<Lease>) {
+        let of_us = |lease: &Lease| {
+            let rest = lease.worker.strip_prefix(&self.own);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let (mut ours, others): (Vec<Lease>, Vec<Lease>) = orphans.into_iter().partition(of_us);
+        let reason = "its worker was not seen alive for a full lease";
+        rescue(&*self.store, others, reason).await;
+        if ours.is_empty() {
+            return;
+        }
+        let ids = ours.iter().map(|lease| lease.id).collect();
+        // A worker that is ending answers nothing, and leaves them to its successor.
+        let unknown = self.worker.unknown(ids).await.unwrap_or_default();
+        ours.retain(|lease| unknown.contains(&lease.id));
+        let reason = "it names a claim of this very worker, which knows nothing of it";
+        rescue(&*self.store, ours, reason).await;
     }
 }
 

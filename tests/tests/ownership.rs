@@ -225,3 +225,45 @@ fn children(parent: u32, word: &str) -> Vec<i32> {
     })
     .collect()
 }
+
+/// Puts a row under a claim that the worker never made, as a database does that takes a commit back.
+async fn gives_back_what_it_knows_nothing_of(database: Database, token_column: &str) {
+    let scratch = Scratch::new();
+    let (launcher, notes) = noting(&scratch, 60);
+    let daemon = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    let known = database.insert_one("a", "waiting").await;
+    running(&daemon, &notes, 1).await;
+    let stray = database.insert_one("a", "manual").await;
+    let token = format!("SUBSTRING_INDEX({token_column}, '/', 2)");
+    database
+        .run(&format!(
+            "UPDATE jobs, (SELECT {token} AS own FROM jobs WHERE id = {known}) AS known \
+             SET status = 'accepted', {token_column} = CONCAT(own, '/99') WHERE id = {stray}"
+        ))
+        .await;
+    if token_column == "worker" {
+        database
+            .run(&format!(
+                "UPDATE jobs SET lease_until = 5 WHERE id = {stray}"
+            ))
+            .await;
+    }
+    // The other one runs for longer than a lease too.
+    running(&daemon, &notes, 2).await;
+    for id in [known, stray] {
+        assert_eq!(database.row(id).await.status, "running");
+    }
+    assert_eq!(daemon.process.log().matches("rescued a row").count(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_of_its_own_that_a_worker_knows_nothing_of_goes_back() {
+    gives_back_what_it_knows_nothing_of(full_table().await, "worker").await;
+}
+
+#[tokio::test]
+async fn a_claim_of_its_own_that_a_worker_knows_nothing_of_goes_back_on_the_minimal_table() {
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    gives_back_what_it_knows_nothing_of(database, "stderr").await;
+}

@@ -23,6 +23,8 @@ pub enum Command {
     Status(oneshot::Sender<WorkerStatus>),
     /// `run-manual`.
     RunManual(Vec<JobId>, ManualReply),
+    /// Which of these rows nothing is known of.
+    Unknown(Vec<JobId>, oneshot::Sender<Vec<JobId>>),
     /// `send-signal`.
     SendSignal(Vec<(JobId, i32)>, oneshot::Sender<BTreeMap<JobId, bool>>),
     /// A config that was read again; answered with what has changed about targets.
@@ -100,6 +102,11 @@ impl Handle {
             .await
     }
 
+    /// Those of `ids` that the worker neither runs nor is about to.
+    pub async fn unknown(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
+        self.ask(|answer| Command::Unknown(ids, answer)).await
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -119,6 +126,11 @@ impl Dispatcher {
             Command::Change(request, answer) => drop(answer.send(self.change(request))),
             Command::Status(answer) => drop(answer.send(self.status())),
             Command::RunManual(ids, reply) => self.run_manual(ids, reply),
+            Command::Unknown(mut ids, answer) => {
+                let held = self.held_rows();
+                ids.retain(|id| !held.contains(id));
+                drop(answer.send(ids));
+            }
             Command::SendSignal(jobs, answer) => self.send_signal(jobs, answer),
             Command::Reload(reload, answer) => drop(answer.send(self.reload(*reload))),
         }

@@ -129,7 +129,7 @@ impl Dispatcher {
     }
 
     /// Every row that carries a token of ours, as far as we know.
-    fn held_rows(&self) -> Vec<JobId> {
+    pub(super) fn held_rows(&self) -> Vec<JobId> {
         let mut ids: Vec<JobId> = self.holding.keys().map(|(id, _)| *id).collect();
         ids.extend(self.targets.queued());
         ids.sort_unstable();

@@ -1,5 +1,6 @@
 //! What every store must do, run against each of them on its real database.
 
+mod galera;
 mod ownership;
 
 use std::sync::Arc;

@@ -19,6 +19,10 @@ use crate::leases::Lease;
 /// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
 
+/// How often a claim that was undone at its COMMIT is tried before its target rests: on a cluster that several
+/// nodes write to, the first of two claims of a row wins there.
+const CLAIM_TRIES: u32 = 4;
+
 /// A database unit: a few statements, in a transaction if it begins one.
 pub(super) type Unit<C, T> =
     Box<dyn for<'c> FnOnce(&'c mut C) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send>;
@@ -120,6 +124,9 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Runs a claim. It leaves in the cell what it is about to commit.
+    ///
+    /// A COMMIT that ended in an error of any kind is asked about, also where the server calls it a
+    /// conflict: a cluster's node that loses the others in the middle of it does not know either.
     async fn claimed(
         &self,
         lane: Lane,
@@ -133,46 +140,46 @@ impl<B: Backend> SqlStore<B> {
         + Send
         + 'static,
     ) -> Result<Claimed, StoreError> {
-        let committing = Arc::new(Mutex::new(Arc::<OnceLock<Claimed>>::default()));
-        let cells = committing.clone();
-        let sent = || {
-            let cell: Arc<OnceLock<Claimed>> = committing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            cell.get().is_some()
-        };
-        let outcome = self
-            .unit(lane, sent, move |connection, statements| {
-                // A repeated unit begins with a new cell: the try before it was rolled back.
-                let cell = Arc::new(OnceLock::new());
-                *cells.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
-                work(connection, statements, cell)
-            })
-            .await;
-        let error = match outcome {
-            Ok(claimed) => return Ok(claimed),
-            Err(error) => error,
-        };
-        let cell: Arc<OnceLock<Claimed>> = committing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(mut claimed) = cell.get().cloned() else {
-            return Err(error);
-        };
-        let held = self
-            .resolve(lane, token, claimed.jobs.iter().map(|job| job.id).collect())
-            .await;
-        if held.is_empty() {
-            return Err(error);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let cell = Arc::new(Mutex::new(Arc::<OnceLock<Claimed>>::default()));
+            let committing = || {
+                let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+                cell.get().cloned()
+            };
+            let (cells, work) = (cell.clone(), work.clone());
+            let outcome = self.unit(
+                lane,
+                || committing().is_some(),
+                move |connection, statements| {
+                    // A repeated unit begins with a new cell: the try before it was rolled back.
+                    let cell = Arc::new(OnceLock::new());
+                    *cells.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
+                    work(connection, statements, cell)
+                },
+            );
+            let error = match outcome.await {
+                Ok(claimed) => return Ok(claimed),
+                Err(error) => error,
+            };
+            let Some(mut claimed) = committing().filter(|claimed| !claimed.jobs.is_empty()) else {
+                return Err(error);
+            };
+            let ids = claimed.jobs.iter().map(|job| job.id).collect();
+            let held = self.resolve(lane, token, ids).await;
+            if !held.is_empty() {
+                claimed.jobs.retain(|job| held.contains(&job.id));
+                return Ok(claimed);
+            }
+            if tries == CLAIM_TRIES {
+                return Err(error);
+            }
+            tracing::debug!(%error, tries, "a claim was undone at its commit, repeating");
         }
-        claimed.jobs.retain(|job| held.contains(&job.id));
-        Ok(claimed)
     }
 
-    /// Which of `ids` carry `token`, once the server answers. The locking read waits for a
-    /// transaction that still holds the rows.
+    /// Which of `ids` carry `token`, for good, once the server answers.
     async fn resolve(&self, lane: Lane, token: &ClaimToken, ids: Vec<JobId>) -> Vec<JobId> {
         let mut told = false;
         loop {
@@ -182,9 +189,7 @@ impl<B: Backend> SqlStore<B> {
                 || false,
                 move |connection, statements| {
                     let (token, ids) = (token.clone(), ids.clone());
-                    async move {
-                            units::holding(connection, &statements.accepted, &token, &ids).await
-                        }
+                    async move { units::settle(connection, &statements, &token, &ids).await }
                         .boxed()
                 },
             );

@@ -57,6 +57,8 @@ pub(super) struct Statements {
     pub(super) accept: ListStatement,
     /// Which of the ids carry the token, waiting for whoever is changing them.
     pub(super) accepted: ListStatement,
+    /// One after the other: write rows, and leave them as they were.
+    pub(super) touches: [ListStatement; 2],
     /// Manual rows, locked plainly: SKIP LOCKED would call a locked row missing.
     pub(super) manual_select: ListStatement,
     /// `manual` → `accepted`.
@@ -145,6 +147,10 @@ impl Statements {
             claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
             accept: list(update(&accept, "`status` = 'waiting'")),
             accepted: locked_list(select(id, &format!("{} AND", ours("accepted")))),
+            touches: ["+ 1", "- 1"].map(|step| {
+                let set = format!("`time_started` = `time_started` {step}");
+                ListStatement::new(&format!("UPDATE {t} {id_index} SET {set} WHERE"), "")
+            }),
             manual_select: locked_list(select(
                 &format!("{id}, CAST(`status` AS CHAR), CAST(`target` AS CHAR), {attempt}"),
                 "",

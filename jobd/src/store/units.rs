@@ -164,6 +164,35 @@ pub(super) async fn holding<C: Connection>(
     Ok(held)
 }
 
+/// Which of `ids` carry `token`, so that it stays so whatever becomes of the transaction that was to give it to
+/// them.
+///
+/// On the server that has that transaction, the locking read waits for it. Another node of a cluster knows
+/// nothing of it: there the rows that do not carry the token are written, without being changed in the end,
+/// so that the cluster refuses the other write of them if it comes after all.
+pub(super) async fn settle<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    token: &ClaimToken,
+    ids: &[JobId],
+) -> Outcome<Vec<JobId>> {
+    connection.control(statements.begin).await?;
+    let held = holding(connection, &statements.accepted, token, ids).await?;
+    let others: Vec<JobId> = ids
+        .iter()
+        .filter(|id| !held.contains(id))
+        .copied()
+        .collect();
+    for touch in &statements.touches {
+        for ids in others.chunks(MAX_LIST) {
+            let (sql, ids) = touch.for_ids(ids);
+            connection.change(&sql, &ids).await?;
+        }
+    }
+    connection.control("COMMIT").await?;
+    Ok(held)
+}
+
 /// Runs an update of rows by token and ids; returns how many it changed.
 async fn mark<C: Connection>(
     connection: &mut C,

@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Runs a unit to its end. `make` builds it anew for each try: after a conflict, and once where a
-    /// connection turns out to be stale, unless `committing` says that its COMMIT was under way.
+    /// connection turns out to be stale, in both cases unless `committing` says that its COMMIT was under way.
     /// After an error the transaction is rolled back, unless its COMMIT was already under way.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
@@ -91,7 +91,7 @@ impl Session {
             match self.once(make()).await {
                 Ok(value) => return Ok(value),
                 Err(Fault::Stale(_)) if !stale && !committing() => stale = true,
-                Err(Fault::Conflict(error)) if conflicts < REPEATS => {
+                Err(Fault::Conflict(error)) if conflicts < REPEATS && !committing() => {
                     conflicts += 1;
                     tracing::debug!(conflicts, error, "database conflict, repeating");
                     sleep(Duration::from_millis(u64::from(conflicts) * 3)).await;
@@ -269,8 +269,8 @@ impl Fault {
             }
             // Gone away, lost, shutdown, killed, closed for inactivity, network errors.
             2006 | 2013 | 1053 | 1927 | 4031 | 1152 | 1154..=1161 | 1184
-            // Read-only after a failover; a Galera node that is not ready.
-            | 1290 | 1836 | 1792 | 1047 | 3032 | 3100
+            // Read-only after a failover; a Galera node that is not ready, or that lost the others during a COMMIT.
+            | 1290 | 1836 | 1792 | 1047 | 1180 | 3032 | 3100
             // Too many connections, host blocked; disk or table full, out of memory: it may pass.
             | 1040 | 1129 | 1203 | 1226 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::Lost(text),
             _ => Self::Refused(text),

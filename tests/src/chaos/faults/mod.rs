@@ -196,7 +196,7 @@ impl Fault {
             Self::NodeTooSlow => "galera: node locked, flow control",
             Self::WorkerMoved => "galera: worker led to another node",
             Self::CommitLate => "galera: COMMIT late, worker elsewhere",
-            Self::BootstrappedBehind => "galera: bootstrapped from a node behind",
+            Self::BootstrappedBehind => "operator: bootstrapped from a node behind",
         }
     }
 

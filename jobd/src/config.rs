@@ -8,6 +8,7 @@ use jobd_proto::settings::{
     self, IniFile, Key, Listen, LogSettings, ReadError, Reader, Reading, Value,
 };
 use jobd_proto::table::{self, DatabaseSettings};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::launcher::{LauncherSettings, Template};
 use crate::master_link::MasterSettings;
@@ -115,7 +116,7 @@ const KEYS: &[Key] = &[
         name: "state_dir",
         kind: "path",
         default: "unset",
-        doc: "A directory for a lock with this worker's name. With it, a restarted worker gives back or ends what its predecessor on this host left, within a second or two; without it, leases decide.",
+        doc: "A directory on a local disk for a lock and a journal with this worker's name. With it, a restarted worker gives back or ends what its predecessor on this host left, within a second or two, and results that the database did not take outlive the worker and a power failure. Without it, leases decide. Needs room for the output of as many jobs as there are slots, twice.",
     },
     Key {
         name: "drain_timeout",
@@ -240,6 +241,13 @@ fn state_dir(reader: &mut Reader<'_>) -> Option<PathBuf> {
             format!("state_dir: {} is no directory: create it, or let StateDirectory= of the service do so", path.display()),
         );
         return None;
+    }
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    if let Err(error) = accessat(CWD, &path, access, AtFlags::EACCESS) {
+        reader.warn(
+            "state_dir",
+            format!("state_dir: cannot write to {} ({error}): if this worker dies, ends that the database did not take are lost; give it to the user that jobd runs as", path.display()),
+        );
     }
     Some(path)
 }

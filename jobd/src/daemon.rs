@@ -1,6 +1,7 @@
 //! Builds the worker's parts from a config, starts them, waits, and takes them down in order:
 //! the dispatcher drains first, then the links and the port close.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,12 +190,16 @@ fn settings(config: &Config) -> Settings {
         limits: reload::limits(config),
         targets: config.targets.clone(),
         lease: config.lease,
-        lock: config
-            .state_dir
-            .as_ref()
-            .map(|folder| folder.join(format!("{}.lock", job::ascii(&config.name)))),
+        lock: state_file(config, "lock"),
+        journal: state_file(config, "journal"),
         name: config.name.clone(),
     }
+}
+
+/// A file of this worker's name in `state_dir`.
+fn state_file(config: &Config, kind: &str) -> Option<PathBuf> {
+    let folder = config.state_dir.as_ref()?;
+    Some(folder.join(format!("{}.{kind}", job::ascii(&config.name))))
 }
 
 /// How clients are treated.

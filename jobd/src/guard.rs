@@ -56,6 +56,9 @@ const MAX_RUNS: usize = 1_000;
 /// is set by jobd and shells keep it near the front.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
 
+/// Begins the mark of a run's processes.
+const VARIABLE: &str = "JOBD_WORKER=";
+
 /// jobd's side of the guard.
 #[derive(Debug)]
 pub struct Process {
@@ -135,11 +138,16 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
     let stdin = io::stdin();
     let mut unread = Vec::new();
     let mut deadline: Option<Duration> = None;
-    let mark = format!("JOBD_WORKER={worker}");
+    let ours = [mark(worker)];
     loop {
         if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
             && let Some(predecessors) = waiting.take(worker)?
         {
+            // Their own guards have ended their jobs, unless those were killed too.
+            let theirs: Vec<Vec<u8>> = predecessors.iter().map(|run| mark(run)).collect();
+            if !theirs.is_empty() && kill_marked(&theirs) > 0 {
+                kill_until_quiet(&theirs);
+            }
             // A jobd that has died meanwhile needs no answer, but its jobs must be ended below.
             let _ = writeln!(io::stdout(), "predecessors {}", predecessors.join(" "));
         }
@@ -147,7 +155,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         let overdue = deadline.and_then(|deadline| now.checked_sub(deadline));
         let wait = if let Some(overdue) = overdue {
             // Until jobd says otherwise: what it launches meanwhile may not live either.
-            kill_marked(mark.as_bytes());
+            kill_marked(&ours);
             Some(if overdue < SWIFT { PAUSE } else { SWIFT })
         } else {
             let lock_pause = lock.as_ref().filter(|lock| !lock.held).map(|_| LOCK_PAUSE);
@@ -164,7 +172,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
             // jobd is gone.
             Ok(0) | Err(_) => {
-                kill_until_quiet(mark.as_bytes());
+                kill_until_quiet(&ours);
                 return Ok(());
             }
             Ok(read) => unread.extend_from_slice(&chunk[..read]),
@@ -175,7 +183,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
             match (line.trim_end(), &mut lock) {
                 ("bye", _) => return Ok(()),
                 ("resolved", Some(lock)) if lock.held => {
-                    lock.write(&[worker.to_owned()])?;
+                    lock.write(&[worker.to_owned()]);
                     continue;
                 }
                 _ => {}
@@ -193,39 +201,44 @@ fn timespec(wait: Duration) -> Option<Timespec> {
     Timespec::try_from(wait).ok()
 }
 
-/// Kills every process that carries the mark, until there is none.
-fn kill_until_quiet(mark: &[u8]) {
+/// What stands in the environment of every process of a run.
+fn mark(run: &str) -> Vec<u8> {
+    format!("{VARIABLE}{run}").into_bytes()
+}
+
+/// Kills every process that carries one of the marks, until there is none.
+fn kill_until_quiet(marks: &[Vec<u8>]) {
     let began = Instant::now();
     let mut quiet_since = began;
     while quiet_since.elapsed() < QUIET && began.elapsed() < PATIENCE {
-        if kill_marked(mark) > 0 {
+        if kill_marked(marks) > 0 {
             quiet_since = Instant::now();
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-fn kill_marked(mark: &[u8]) -> usize {
+fn kill_marked(marks: &[Vec<u8>]) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else {
         return 0;
     };
     let pids = processes
         .flatten()
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    pids.filter(|pid| *pid != getpid() && is_marked(*pid, mark))
-        .filter(|pid| kill(*pid, mark))
+    pids.filter(|pid| *pid != getpid() && is_marked(*pid, marks))
+        .filter(|pid| kill(*pid, marks))
         .count()
 }
 
 /// Kills by a descriptor, and looks again once it is held: the number may have gone to a stranger.
-fn kill(pid: Pid, mark: &[u8]) -> bool {
+fn kill(pid: Pid, marks: &[Vec<u8>]) -> bool {
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
         return false;
     };
-    is_marked(pid, mark) && pidfd_send_signal(&process, Signal::KILL).is_ok()
+    is_marked(pid, marks) && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }
 
-fn is_marked(pid: Pid, mark: &[u8]) -> bool {
+fn is_marked(pid: Pid, marks: &[Vec<u8>]) -> bool {
     let mut environment = Vec::new();
     let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
     let read =
@@ -233,7 +246,8 @@ fn is_marked(pid: Pid, mark: &[u8]) -> bool {
     read.is_ok()
         && environment
             .split(|byte| *byte == 0)
-            .any(|variable| variable == mark)
+            .filter(|variable| variable.starts_with(VARIABLE.as_bytes()))
+            .any(|variable| marks.iter().any(|mark| mark == variable))
 }
 
 /// The lock of one worker's name, and the names of its runs: those that may have left rows, and the one that
@@ -276,12 +290,12 @@ impl Lock {
             .map(str::to_owned)
             .collect();
         runs.push(worker.to_owned());
-        self.write(&runs)?;
+        self.write(&runs);
         runs.pop();
         Ok(Some(runs))
     }
 
-    fn write(&mut self, runs: &[String]) -> anyhow::Result<()> {
+    fn write(&mut self, runs: &[String]) {
         let text = runs.join("\n") + "\n";
         // Cut off last: at no moment is a name missing.
         let mut write = || {
@@ -290,6 +304,11 @@ impl Lock {
             self.file.set_len(text.len() as u64)?;
             self.file.sync_all()
         };
-        write().with_context(|| format!("cannot write {}", self.path.display()))
+        // The lock counts, and the jobs are guarded: without our name in it, leases decide what becomes of the
+        // rows that we may leave.
+        if let Err(error) = write() {
+            let path = self.path.display();
+            eprintln!("jobd's guard: cannot write {path}: {error}");
+        }
     }
 }

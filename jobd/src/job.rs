@@ -57,6 +57,21 @@ impl ClaimToken {
         &self.0
     }
 
+    /// A token of an earlier run, as it was kept. `None` where it cannot be one.
+    pub fn read(token: &str) -> Option<Self> {
+        let fits = token.is_ascii() && token.len() <= MAX_TOKEN && token.contains('/');
+        fits.then(|| Self(token.into()))
+    }
+
+    /// Why its claim was made.
+    pub fn origin(&self) -> Origin {
+        if Self::is_manual(&self.0) {
+            Origin::Manual
+        } else {
+            Origin::Background
+        }
+    }
+
     /// Whether a token, read from a row, belongs to a manual claim.
     pub fn is_manual(token: &str) -> bool {
         token

@@ -4,6 +4,7 @@
 //!
 //! It must not hurry: a worker that is only slow, or cut off for less than a lease, keeps its rows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::dispatcher::Handle;
 use crate::faults::crash_point;
 use crate::host::Host;
 use crate::leases::{Lease, Observer};
+use crate::ledger::Claim;
 use crate::store::{Store, StoreError};
 
 /// The longest pause between two looks: what a rescue may be late at most, beyond the lease.
@@ -94,12 +96,17 @@ impl Rescuer {
     }
 }
 
-/// Resolves what a predecessor on this host left, once its guard says that its jobs are over; ends when
-/// nothing of it is left.
-pub async fn inherit(store: &dyn Store, predecessor: String) {
+/// Resolves what a predecessor on this host left, once its guard says that its jobs are over, but for the rows
+/// of the claims `except`; ends when nothing else of it is left.
+pub async fn inherit(store: &dyn Store, predecessor: String, except: &HashSet<Claim>) {
+    let excepted = |row: &Lease| {
+        let mut claims = except.iter();
+        claims.any(|(id, token)| *id == row.id && token.as_str() == row.worker)
+    };
     loop {
         match store.leftovers(predecessor.clone()).await {
-            Ok(leftovers) => {
+            Ok(mut leftovers) => {
+                leftovers.retain(|row| !excepted(row));
                 let reason = "its worker ended on this host without writing it";
                 if rescue(store, leftovers, reason).await {
                     return;

@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use jobd_tests::programs::{Daemon, output, path};
+use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Scratch, Server, until};
 
 async fn check(program: &str, scratch: &Scratch, text: &str) -> (Option<i32>, String) {
@@ -183,20 +184,17 @@ async fn a_start_stops_for_errors_and_goes_on_with_warnings() {
     let good = Ini::worker(&database).target("a", 1);
     let broken = good.clone().set("poll_interval", "soon");
     let mut daemon = Daemon::launch(&path("jobd"), &scratch, &broken);
-    assert_eq!(
-        daemon.process.wait(jobd_tests::wait::PATIENCE).await.code(),
-        Some(78)
-    );
+    assert_eq!(daemon.process.wait(PATIENCE).await.code(), Some(78));
     assert!(daemon.process.log().contains("poll_interval"));
 
     let misspelt = good.clone().set("drain_timeoutt", 5);
     let mut daemon = Daemon::launch(&path("jobd"), &scratch, &misspelt);
     daemon.listening().await;
-    assert!(
-        daemon.process.log().contains("drain_timeout"),
-        "{}",
-        daemon.process.log()
-    );
+    // A thread writes the log.
+    until("a word about the key", PATIENCE, async || {
+        daemon.process.log().contains("drain_timeout").then_some(())
+    })
+    .await;
 
     drop(daemon);
 
@@ -210,4 +208,35 @@ async fn a_start_stops_for_errors_and_goes_on_with_warnings() {
     .await;
     assert_eq!(code.code(), Some(78), "{}", daemon.process.log());
     assert!(daemon.process.log().contains("return_code"));
+}
+
+#[tokio::test]
+async fn a_state_dir_that_cannot_be_written_to_is_told() {
+    let scratch = Scratch::new();
+    let database = database().await;
+    let state = scratch.join("state");
+    std::fs::create_dir(&state).expect("a folder");
+    let ini = Ini::worker(&database).target("a", 1);
+    let text = ini.set("state_dir", state.display()).text();
+    let (code, said) = check("jobd", &scratch, &text).await;
+    assert_eq!(code, Some(0), "{said}");
+    // Root may write to every folder, but not to a disk that nobody may write to.
+    let file = scratch.write("checked.conf", &text);
+    let (shell, script): (&[&str], _) = if rustix::process::geteuid().is_root() {
+        (
+            &["unshare", "-m", "sh"],
+            r#"mount -t tmpfs -o ro tmpfs "$0""#,
+        )
+    } else {
+        (&["sh"], r#"chmod 500 "$0""#)
+    };
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg("-c");
+    command.arg(format!("{script} && exec \"$@\""));
+    command.arg(&state).arg(path("jobd"));
+    let all = output(command.arg("--config").arg(file).arg("--check-config")).await;
+    let said = String::from_utf8_lossy(&all.stdout);
+    assert_eq!(all.status.code(), Some(78), "{said}");
+    let told = format!("state_dir: cannot write to {}", state.display());
+    assert!(said.contains(&told), "{said}");
 }

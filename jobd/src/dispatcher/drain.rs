@@ -31,10 +31,11 @@ pub(super) enum DrainState {
 /// A shutdown had to leave rows as they were; each is in the log.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "could not write to the table in time: {ends} ends, {starts} starts, {releases} rows to give back, {claims} claims are left as they are"
+    "could not write to the table in time: {ends} ends ({journaled} of them are in the journal, and written by the next start), {starts} starts, {releases} rows to give back, {claims} claims are left as they are"
 )]
 pub struct Unwritten {
     ends: usize,
+    journaled: usize,
     starts: usize,
     releases: usize,
     claims: usize,
@@ -97,6 +98,7 @@ impl Dispatcher {
         }
         Unwritten {
             ends: ended.len(),
+            journaled: self.ledger.journaled(),
             starts: unstarted.len(),
             releases: self.releasing,
             claims: self.targets.claiming() + self.manual_claims,

@@ -1,8 +1,11 @@
 //! Keeps the guard standing and told until when our jobs may live without us.
 
+use std::collections::HashSet;
+
 use jobd_proto::daemon::notify;
 
 use super::{Dispatcher, Event, Table};
+use crate::ledger::Claim;
 use crate::rescuer;
 
 impl Dispatcher {
@@ -77,18 +80,39 @@ impl Dispatcher {
         }
     }
 
-    /// Resolves what the predecessors left, once there is a table to resolve it in.
+    /// The guard has the lock; it says whose rows are not resolved yet.
+    pub(super) fn lock_had(&mut self, predecessors: Vec<String>) {
+        self.locked = true;
+        self.predecessors = predecessors;
+        self.inherit();
+    }
+
+    /// Takes over from the predecessors, once there is a table: their journal first.
     pub(super) fn inherit(&mut self) {
-        if !matches!(self.table, Table::Ready(_)) || self.predecessors.is_empty() {
+        if self.locked && matches!(self.table, Table::Ready(_)) {
+            self.ledger.use_journal();
+        }
+    }
+
+    /// Resolves what the predecessors left, but for the rows whose ends still wait to be written: those are
+    /// true. Comes again when none waits any more.
+    pub(super) fn resolve(&mut self, waiting: HashSet<Claim>) {
+        if self.predecessors.is_empty() {
             return;
         }
         let (store, sender) = (self.store.clone(), self.sender.clone());
-        let predecessors = std::mem::take(&mut self.predecessors);
+        let predecessors = if waiting.is_empty() {
+            std::mem::take(&mut self.predecessors)
+        } else {
+            self.predecessors.clone()
+        };
         tokio::spawn(async move {
             for predecessor in predecessors {
-                rescuer::inherit(&*store, predecessor).await;
+                rescuer::inherit(&*store, predecessor, &waiting).await;
             }
-            drop(sender.send(Event::Inherited));
+            if waiting.is_empty() {
+                drop(sender.send(Event::Inherited));
+            }
         });
     }
 

@@ -113,6 +113,8 @@ pub struct Settings {
     pub lease: Duration,
     /// The lock of this worker's name in `state_dir`.
     pub lock: Option<PathBuf>,
+    /// The journal of this worker's name in `state_dir`.
+    pub journal: Option<PathBuf>,
     /// The worker's name, for `status`.
     pub name: String,
 }
@@ -158,7 +160,9 @@ pub struct Dispatcher {
     /// Ends our jobs when we cannot; `None` while it could not be started.
     guard: Option<Box<dyn Guard>>,
     guard_deadline: Option<Duration>,
-    /// Whose rows to resolve, once the table is there.
+    /// The guard has the lock of our name.
+    locked: bool,
+    /// Whose rows to resolve, once the table is there and the journal was read.
     predecessors: Vec<String>,
     /// Manual runs that came before the first look at the table had ended.
     early: Vec<(Vec<JobId>, ManualReply)>,
@@ -233,7 +237,7 @@ impl Dispatcher {
         }
         let (served, served_by) = watch::channel(targets.names());
         let notes = sender.clone();
-        let ledger = Ledger::start(store.clone(), move |note| {
+        let ledger = Ledger::start(store.clone(), settings.journal.clone(), move |note| {
             drop(notes.send(Event::Written(note)));
         });
         let handle = Handle::new(sender.clone(), served_by);
@@ -255,6 +259,7 @@ impl Dispatcher {
             keeper: None,
             guard: None,
             guard_deadline: None,
+            locked: false,
             predecessors: Vec::new(),
             early: Vec::new(),
             outage: None,
@@ -278,6 +283,7 @@ impl Dispatcher {
             self.advance();
             self.end_wait();
             if self.drain != DrainState::Working && self.is_done() {
+                self.ledger.close().await;
                 if let Some(guard) = self.guard.take() {
                     guard.dismiss();
                 }
@@ -343,10 +349,7 @@ impl Dispatcher {
             } => self.manual_claimed(ticket, &ids, claimed),
             Event::Written(note) => self.written(note),
             Event::Exited(job, outcome) => self.exited(job, outcome),
-            Event::Predecessors(workers) => {
-                self.predecessors = workers;
-                self.inherit();
-            }
+            Event::Predecessors(workers) => self.lock_had(workers),
             Event::Inherited => self.inherited(),
             Event::LeaseTick => self.lease_tick(),
             Event::Renewed(renewal) => self.renewed(renewal),
@@ -415,6 +418,7 @@ impl Dispatcher {
                     self.targets.want(&[job.target]);
                 }
             }
+            Note::Inherited(waiting) => self.resolve(waiting),
         }
     }
 
@@ -530,6 +534,10 @@ impl Dispatcher {
             "databaseAway".to_owned(),
             (!matches!(self.table, Table::Ready(_)) || self.outage.is_some()).into(),
         );
+        if self.settings.journal.is_some() {
+            let ends = self.ledger.journaled();
+            status.extra.insert("journaledEnds".to_owned(), ends.into());
+        }
         status
     }
 }

@@ -73,9 +73,11 @@ pub struct Backlog {
 }
 
 /// A batch that more may be added to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathering {
     batch: Batch,
+    /// When the first entry came.
+    since: Instant,
     /// The rows of the batch: each stands in it once.
     ids: Vec<JobId>,
     /// Bytes of output.
@@ -86,6 +88,7 @@ struct Gathering {
 #[derive(Debug)]
 struct Turn {
     batch: Arc<Batch>,
+    since: Instant,
     manner: Manner,
 }
 
@@ -115,31 +118,50 @@ struct Aside {
     until: Instant,
 }
 
+/// Ends that wait to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    /// Since when, the first of them.
+    pub since: Instant,
+    /// Whether a write of them has failed.
+    pub failed: bool,
+    /// They themselves.
+    pub finishes: &'a [Finish],
+}
+
 impl Backlog {
     /// Takes in an entry, whose output is made fit for the row by `text`.
-    pub fn push(&mut self, entry: Entry, text: &OutputText) {
-        let (Entry::Start(Job { id, .. })
-        | Entry::Finish(Job { id, .. }, _)
-        | Entry::Release(Job { id, .. })) = entry;
-        let takes = |last: &Gathering| {
-            last.ids.len() < MAX_BATCH && last.bytes <= MAX_BATCH_BYTES && !last.ids.contains(&id)
-        };
-        if !self.gathering.back().is_some_and(takes) {
-            self.gathering.push_back(Gathering::default());
-        }
-        let Some(last) = self.gathering.back_mut() else {
-            return;
-        };
-        last.ids.push(id);
+    pub fn push(&mut self, now: Instant, entry: Entry, text: &OutputText) {
         match entry {
-            Entry::Start(job) => last.batch.starts.push(job),
-            Entry::Release(job) => last.batch.releases.push(job),
-            Entry::Finish(job, end) => {
-                let finish = as_row(job, &end, text);
-                last.bytes += finish.stdout.len() + finish.stderr.len();
-                last.batch.finishes.push(finish);
-            }
+            Entry::Start(job) => self.gather(now, job.id).starts.push(job),
+            Entry::Release(job) => self.gather(now, job.id).releases.push(job),
+            Entry::Finish(job, end) => self.push_end(now, as_row(job, &end, text)),
         }
+    }
+
+    /// Takes in an end as its row will say it.
+    pub fn push_end(&mut self, now: Instant, finish: Finish) {
+        let bytes = finish.stdout.len() + finish.stderr.len();
+        self.gather(now, finish.job.id).finishes.push(finish);
+        if let Some(last) = self.gathering.back_mut() {
+            last.bytes += bytes;
+        }
+    }
+
+    /// Every end that waits to be written.
+    pub fn ends(&self) -> impl Iterator<Item = Ends<'_>> {
+        let gathering = self.gathering.iter().map(|gathering| Ends {
+            since: gathering.since,
+            failed: false,
+            finishes: &gathering.batch.finishes,
+        });
+        let aside = self.aside.iter().map(|aside| &aside.turn);
+        let turns = self.current.iter().chain(&self.turns).chain(aside);
+        gathering.chain(turns.map(|turn| Ends {
+            since: turn.since,
+            failed: !matches!(turn.manner, Manner::Together { losses: 0, .. }),
+            finishes: &turn.batch.finishes,
+        }))
     }
 
     /// What to do at `now`. `text` is asked before each write: a server that was restarted with a smaller
@@ -171,12 +193,32 @@ impl Backlog {
         }
     }
 
+    /// The batch that takes an entry of row `id`.
+    fn gather(&mut self, now: Instant, id: JobId) -> &mut Batch {
+        let takes = |last: &Gathering| {
+            last.ids.len() < MAX_BATCH && last.bytes <= MAX_BATCH_BYTES && !last.ids.contains(&id)
+        };
+        if !self.gathering.back().is_some_and(takes) {
+            self.gathering.push_back(Gathering {
+                batch: Batch::default(),
+                since: now,
+                ids: Vec::new(),
+                bytes: 0,
+            });
+        }
+        let last = self.gathering.back_mut();
+        let last = last.expect("one was just added where there was none");
+        last.ids.push(id);
+        &mut last.batch
+    }
+
     /// What has gathered, and then what was set aside long enough: neither waits for more than a round
     /// of the other.
     fn begin_round(&mut self, now: Instant) {
         self.turns
             .extend(self.gathering.pop_front().map(|gathered| Turn {
                 batch: Arc::new(gathered.batch),
+                since: gathered.since,
                 manner: Manner::Together {
                     losses: 0,
                     pause: PAUSE.0,
@@ -188,7 +230,10 @@ impl Backlog {
 
     fn failed(&mut self, now: Instant, mut turn: Turn, error: &StoreError) -> Option<Note> {
         match (&mut turn.manner, error) {
-            (Manner::Alone(trial), _) => self.failed_alone(now, turn.batch, *trial, error),
+            (Manner::Alone(trial), _) => {
+                let trial = *trial;
+                self.failed_alone(now, turn, trial, error)
+            }
             (Manner::Together { losses, pause }, StoreError::Unavailable(error))
                 if *losses < SUSPICIOUS =>
             {
@@ -206,8 +251,11 @@ impl Backlog {
                 }
                 let singles = Arc::unwrap_or_clone(turn.batch).singles();
                 let later = std::mem::take(&mut self.turns);
-                self.turns
-                    .extend(singles.map(|single| Turn::alone(Arc::new(single), Trial::default())));
+                self.turns.extend(singles.map(|single| Turn {
+                    batch: Arc::new(single),
+                    since: turn.since,
+                    manner: Manner::Alone(Trial::default()),
+                }));
                 self.turns.extend(later);
                 None
             }
@@ -219,26 +267,28 @@ impl Backlog {
     fn failed_alone(
         &mut self,
         now: Instant,
-        mut single: Arc<Batch>,
+        mut turn: Turn,
         mut trial: Trial,
         error: &StoreError,
     ) -> Option<Note> {
         let guilty = match error {
             StoreError::Unfit(_) => true,
             StoreError::Unavailable(_) => {
-                self.is_guilty(&mut trial) && single.finishes.iter().any(Finish::is_large)
+                self.is_guilty(&mut trial) && turn.batch.finishes.iter().any(Finish::is_large)
             }
             StoreError::Refused(_) => false,
         };
-        let mut finishes = Arc::make_mut(&mut single).finishes.iter_mut();
+        let mut finishes = Arc::make_mut(&mut turn.batch).finishes.iter_mut();
         if guilty && finishes.any(Finish::narrow) {
-            tracing::warn!(%error, job = %single.finishes[0].job.id, "output not taken, writing less of it");
-            self.turns.push_front(Turn::alone(single, Trial::default()));
+            tracing::warn!(%error, job = %turn.batch.finishes[0].job.id, "output not taken, writing less of it");
+            turn.manner = Manner::Alone(Trial::default());
+            self.turns.push_front(turn);
             return None;
         }
+        turn.manner = Manner::Alone(trial);
         self.note_failure(now, &error.to_string(), 1);
         if let StoreError::Refused(error) = error
-            && let Some(job) = single.starts.first()
+            && let Some(job) = turn.batch.starts.first()
         {
             return Some(Note::Unstartable(job.clone(), error.clone()));
         }
@@ -247,7 +297,7 @@ impl Backlog {
             StoreError::Refused(_) | StoreError::Unfit(_) => ASIDE,
         };
         self.aside.push(Aside {
-            turn: Turn::alone(single, trial),
+            turn,
             until: now + pause,
         });
         None
@@ -302,15 +352,6 @@ impl Backlog {
         }
         notes.extend(batch.releases.into_iter().map(Note::Released));
         notes
-    }
-}
-
-impl Turn {
-    fn alone(batch: Arc<Batch>, trial: Trial) -> Self {
-        Self {
-            batch,
-            manner: Manner::Alone(trial),
-        }
     }
 }
 

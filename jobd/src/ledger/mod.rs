@@ -1,27 +1,38 @@
 //! Writes what happens to claimed rows: starts, ends, releases.
 //!
 //! ```text
-//!  dispatcher ──Entry──> task ──Step::Write──> Store::record
-//!      ^                 │  ^                       │
-//!      └────── Note ─────┘  └──────── outcome ──────┘
+//!  dispatcher ──Entry──> task ──batch──> Store::record
+//!      ^                 │  └──ends that wait──> journal (a file, on a thread)
+//!      └────── Note ─────┘
 //! ```
 //!
-//! What is written next, and what becomes of a write that fails, the pure [`backlog`] decides; the task
-//! here carries it out. While the database is away everything is kept and tried again; nothing is dropped.
+//! What is written next, and what becomes of a write that fails, the pure [`backlog`] decides; which ends
+//! go into the [`journal`] meanwhile, the pure [`keeping`]; the [`task`] carries both out. While the database is
+//! away everything is kept and tried again; nothing is dropped.
 
 mod backlog;
+mod journal;
+mod keeping;
+mod task;
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant as Deadline, sleep_until};
+use tokio::task::JoinHandle;
 
-use crate::clock;
+use self::task::Task;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Finish, Store};
 
-use self::backlog::{Backlog, Step};
+pub use self::keeping::Claim;
+
+/// How long the journal may take to be emptied at the end: the rows say everything by then.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// Something to write.
 #[derive(Debug)]
@@ -47,63 +58,70 @@ pub enum Note {
     Finished(Finish),
     /// A row went back.
     Released(Job),
+    /// The journal was read: of the ends that an earlier run left in it, these still wait to be written. Comes
+    /// again, with none, when they are.
+    Inherited(HashSet<Claim>),
+}
+
+/// What the task is told.
+#[derive(Debug)]
+enum Order {
+    Write(Entry),
+    UseJournal,
 }
 
 /// The way to the ledger's task.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ledger {
-    entries: mpsc::UnboundedSender<Entry>,
+    orders: mpsc::UnboundedSender<Order>,
+    journaled: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
 impl Ledger {
-    /// Starts the task. It ends when the last handle is gone and everything is written.
-    pub fn start(store: Arc<dyn Store>, notes: impl Fn(Note) + Send + Sync + 'static) -> Self {
+    /// Starts the task. `journal` is its file in `state_dir`, if that is set; it is not touched before
+    /// [`Ledger::use_journal`].
+    pub fn start(
+        store: Arc<dyn Store>,
+        journal: Option<PathBuf>,
+        notes: impl Fn(Note) + Send + Sync + 'static,
+    ) -> Self {
         // Holds one entry per claimed row at most, which the dispatcher bounds by its slots.
-        let (entries, queue) = mpsc::unbounded_channel();
-        tokio::spawn(run(store, queue, notes));
-        Self { entries }
+        let (orders, queue) = mpsc::unbounded_channel();
+        let journaled = Arc::<AtomicUsize>::default();
+        let task = Task::new(store, journal, queue, journaled.clone(), notes);
+        Self {
+            orders,
+            journaled,
+            task: tokio::spawn(task.run()),
+        }
     }
 
     /// Hands over an entry; its [`Note`] follows once it is written.
     pub fn write(&self, entry: Entry) {
-        let sent = self.entries.send(entry);
-        sent.expect("the ledger's task outlives its handles");
+        self.send(Order::Write(entry));
     }
-}
 
-async fn run(
-    store: Arc<dyn Store>,
-    mut queue: mpsc::UnboundedReceiver<Entry>,
-    notes: impl Fn(Note) + Send + Sync,
-) {
-    let mut backlog = Backlog::default();
-    let mut open = true;
-    loop {
-        while let Ok(entry) = queue.try_recv() {
-            backlog.push(entry, &store.output_text());
+    /// Whoever wrote the journal is gone: it is ours, if there is one. [`Note::Inherited`] follows.
+    pub fn use_journal(&self) {
+        self.send(Order::UseJournal);
+    }
+
+    /// How many ends wait in the journal.
+    pub fn journaled(&self) -> usize {
+        self.journaled.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything that was handed over is written, and the journal is empty.
+    pub async fn close(self) {
+        drop(self.orders);
+        if tokio::time::timeout(CLOSING_TIME, self.task).await.is_err() {
+            tracing::warn!("the journal is not emptied yet: the next start finds its ends written");
         }
-        let until = match backlog.next(clock::now(), || store.output_text()) {
-            Step::Write(batch) => {
-                let outcome = store.record(batch).await;
-                backlog
-                    .written(clock::now(), outcome)
-                    .into_iter()
-                    .for_each(&notes);
-                continue;
-            }
-            Step::Wait(until) => until,
-        };
-        if until.is_none() && !open {
-            return;
-        }
-        let due = until.map_or_else(Deadline::now, Deadline::from);
-        tokio::select! {
-            biased;
-            entry = queue.recv(), if open => match entry {
-                Some(entry) => backlog.push(entry, &store.output_text()),
-                None => open = false,
-            },
-            () = sleep_until(due), if until.is_some() => {}
-        }
+    }
+
+    fn send(&self, order: Order) {
+        let sent = self.orders.send(order);
+        sent.expect("the ledger's task outlives its handle");
     }
 }

@@ -54,7 +54,7 @@ impl World {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.backlog.push(entry, &self.text);
+        self.backlog.push(self.now, entry, &self.text);
     }
 
     fn step(&mut self) -> Step {

@@ -52,6 +52,7 @@ pub struct Server {
 struct Own {
     command: Command,
     process: Option<Process>,
+    data: PathBuf,
     scratch: Scratch,
 }
 
@@ -81,12 +82,30 @@ impl Server {
         options: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let program = ServerProgram::find();
         let scratch = Scratch::new();
+        let data = scratch.join("data");
+        Self::launch(scratch, data, durability, options, variables).await
+    }
+
+    /// The same with its files in `data`, where they stay and are found by the next one.
+    pub async fn start_in(data: &Path, durability: Durability, options: &[&str]) -> Self {
+        Self::launch(Scratch::new(), data.to_owned(), durability, options, &[]).await
+    }
+
+    async fn launch(
+        scratch: Scratch,
+        data: PathBuf,
+        durability: Durability,
+        options: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let program = ServerProgram::find();
         let port = ports::free();
         let socket = scratch.join("server.sock");
-        copy(&template::folder(&program), &scratch.join("data"));
-        let mut command = command(&program, &scratch, port, durability, options);
+        if !data.exists() {
+            copy(&template::folder(&program), &data);
+        }
+        let mut command = command(&program, &scratch, &data, port, durability, options);
         command.envs(variables.iter().copied());
         let mut server = Self {
             port,
@@ -95,6 +114,7 @@ impl Server {
             own: Some(Own {
                 command,
                 process: None,
+                data,
                 scratch,
             }),
         };
@@ -129,9 +149,8 @@ impl Server {
     }
 
     /// Where its files lie; known of a server of one's own.
-    pub fn data(&self) -> PathBuf {
-        let own = self.own.as_ref().expect("a server of one's own");
-        own.scratch.join("data")
+    pub fn data(&self) -> &Path {
+        &self.own.as_ref().expect("a server of one's own").data
     }
 
     /// Its family.
@@ -202,6 +221,11 @@ impl Server {
         Database::open(self, &name)
     }
 
+    /// A database that exists already.
+    pub fn open(&self, name: &str) -> Database {
+        Database::open(self, name)
+    }
+
     /// A connection to no database in particular.
     pub async fn connection(&self) -> MySqlConnection {
         self.options()
@@ -256,6 +280,7 @@ pub(crate) fn copy(template: &Path, data: &Path) {
 fn command(
     program: &ServerProgram,
     scratch: &Scratch,
+    data: &Path,
     port: u16,
     durability: Durability,
     options: &[&str],
@@ -265,7 +290,7 @@ fn command(
     command
         .arg("--no-defaults")
         .args(ServerProgram::user_option())
-        .arg(format!("--datadir={}", scratch.join("data").display()))
+        .arg(format!("--datadir={}", data.display()))
         .arg(format!("--tmpdir={}", scratch.path().display()))
         .arg(format!(
             "--socket={}",

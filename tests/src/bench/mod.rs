@@ -3,7 +3,7 @@
 //!
 //! - [`options`] what was asked for;
 //! - [`stage`] the durable server, the tables and the workers; [`usage`] what processes cost;
-//!   [`yardsticks`] what jobd is compared with;
+//!   [`fleet`] thousands of connections; [`slow_log`] how long claims take; [`yardsticks`] what jobd is compared with;
 //! - [`scenarios`] one page per question;
 //! - [`results`] figures and ratios of a run, its JSON and its tables; [`machine`] where it ran;
 //!   [`plot`] curves; [`check`] the comparison with what is kept in the repository.
@@ -13,11 +13,13 @@
 //! changes its pace spoils neither.
 
 pub mod check;
+pub mod fleet;
 pub mod machine;
 pub mod options;
 pub mod plot;
 pub mod results;
 pub mod scenarios;
+pub mod slow_log;
 pub mod stage;
 pub mod usage;
 pub mod yardsticks;

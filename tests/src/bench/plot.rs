@@ -12,6 +12,8 @@ const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
 const RIGHT: f64 = 20.0;
 const BOTTOM: f64 = 60.0;
+/// The legend begins so far from the right edge, at the bottom: what is drawn here is high on the right.
+const LEGEND: f64 = 160.0;
 
 /// Told apart by people who see no red or no green, too.
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
@@ -63,8 +65,14 @@ fn draw(curve: &Curve, results: &Results) -> String {
         line(&mut svg, colour, points, &xs, top);
         #[expect(clippy::cast_precision_loss, reason = "a handful of lines")]
         let y = HEIGHT - BOTTOM - 14.0 - 18.0 * (curve.series.len() - 1 - number) as f64;
-        rectangle(&mut svg, LEFT + 14.0, y - 5.0, colour);
-        text(&mut svg, LEFT + 34.0, y + 4.0, "start", &series.name);
+        rectangle(&mut svg, WIDTH - LEGEND, y - 5.0, colour);
+        text(
+            &mut svg,
+            WIDTH - LEGEND + 20.0,
+            y + 4.0,
+            "start",
+            &series.name,
+        );
     }
     svg + "</svg>\n"
 }

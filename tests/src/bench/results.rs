@@ -14,6 +14,8 @@ const FORMAT: u32 = 1;
 pub enum Unit {
     /// Jobs, rows or processes a second.
     PerSecond,
+    /// How often a second something wakes up.
+    WakeUps,
     /// Microseconds.
     Micros,
     /// Milliseconds.
@@ -40,7 +42,7 @@ impl Unit {
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::PerSecond => "/s",
+            Self::PerSecond | Self::WakeUps => "/s",
             Self::Micros => "µs",
             Self::Millis => "ms",
             Self::Percent => "%",

@@ -1,5 +1,6 @@
 //! What is measured: a durable server, tables full of jobs, workers.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,7 +11,7 @@ use super::usage;
 use crate::database::MINIMAL;
 use crate::programs::Daemon;
 use crate::server::Durability;
-use crate::template::Flavour;
+use crate::template::{self, Flavour, ServerProgram};
 use crate::wait::PATIENCE;
 use crate::{Database, Ini, Jobd, Scratch, Server};
 
@@ -57,7 +58,8 @@ impl Table {
         }
     }
 
-    fn ddl(self) -> &'static str {
+    /// Its definition.
+    pub fn ddl(self) -> &'static str {
         match self {
             Self::Minimal => MINIMAL,
             Self::Full => include_str!("../../../sql/mysql/jobs.sql"),
@@ -90,12 +92,21 @@ pub struct Stage {
 impl Stage {
     /// Starts a durable server.
     pub async fn start() -> Self {
-        Self::start_with(&[]).await
+        let server = Server::start(Durability::Real, &server_options()).await;
+        Self::with(server)
     }
 
-    /// The same with more options.
-    pub async fn start_with(options: &[&str]) -> Self {
-        let server = Server::start(Durability::Real, &server_options(options)).await;
+    /// The same with its files in a folder below `keep`, where the next run finds them.
+    pub async fn start_in(keep: &Path) -> Self {
+        // Servers of two versions do not share their files.
+        let template = template::folder(&ServerProgram::find());
+        let folder = keep.join(template.file_name().expect("a template has a name"));
+        std::fs::create_dir_all(keep).expect("the folder to keep tables in");
+        let server = Server::start_in(&folder, Durability::Real, &server_options()).await;
+        Self::with(server)
+    }
+
+    fn with(server: Server) -> Self {
         Self {
             server,
             scratch: Scratch::new(),
@@ -138,7 +149,7 @@ impl Stage {
         for wire in &mut wires {
             wire.ask("poll", json!({"targets": [TARGET]})).await;
         }
-        all_done(&mut connection, count).await;
+        all_done(&mut connection, &format!("'{TARGET}'"), count).await;
         let run = before.since(self, workers, count, begun.elapsed());
         let good = format!(
             "SELECT COUNT(*) FROM jobs WHERE id >= {first} AND target = '{TARGET}' AND status = 'done' AND result = 'ok'"
@@ -201,23 +212,22 @@ impl Run {
     }
 }
 
-/// Ours, and those of the scenario. MySQL's binary log is on by default, MariaDB's is not; the test
-/// ground turns it off, the benchmark leaves each server its own way.
-fn server_options<'a>(more: &[&'a str]) -> Vec<&'a str> {
+/// MySQL's binary log is on by default, MariaDB's is not; the test ground turns it off, the benchmark
+/// leaves each server its own way.
+fn server_options() -> Vec<&'static str> {
     let mut options = SERVER_OPTIONS.to_vec();
-    match crate::template::ServerProgram::find().flavour {
+    match ServerProgram::find().flavour {
         Flavour::MariaDb => options.push("--innodb-log-file-size=256M"),
         Flavour::MySql => options.extend(["--innodb-redo-log-capacity=256M", "--log-bin=binlog"]),
     }
-    options.extend(more);
     options
 }
 
-/// Waits until no job of [`TARGET`] is left to do.
-async fn all_done(connection: &mut MySqlConnection, count: usize) {
+/// Waits until no job of these targets, a quoted list, is left to do.
+pub async fn all_done(connection: &mut MySqlConnection, targets: &str, count: usize) {
     let left = format!(
         "SELECT EXISTS(SELECT 1 FROM jobs FORCE INDEX (status_target_idx) \
-         WHERE status IN ('waiting', 'accepted', 'running') AND target = '{TARGET}')"
+         WHERE status IN ('waiting', 'accepted', 'running') AND target IN ({targets}))"
     );
     // Even GNU parallel does ten a second.
     let limit = PATIENCE + Duration::from_millis(100) * u32::try_from(count).expect("jobs");
@@ -229,6 +239,20 @@ async fn all_done(connection: &mut MySqlConnection, count: usize) {
         );
         tokio::time::sleep(PROBE).await;
     }
+}
+
+/// The value below which this share of the values lies.
+pub fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place in a list"
+    )]
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted[at.min(sorted.len() - 1)]
 }
 
 /// The one number that a query finds.

@@ -22,12 +22,23 @@ pub fn busy() -> f64 {
     [0, 1, 2, 5, 6].map(|at| ticks(times[at])).into_iter().sum()
 }
 
+/// The same to the nanosecond, of the threads that live now: for processes that hardly do anything.
+pub fn cpu_of_threads(pid: u32) -> f64 {
+    let of_thread = |schedstat: String| -> f64 {
+        let nanoseconds = schedstat
+            .split(' ')
+            .next()
+            .and_then(|number| number.parse().ok());
+        nanoseconds.expect("nanoseconds on a core")
+    };
+    let total: f64 = files_of_threads(pid, "schedstat").map(of_thread).sum();
+    total / 1e9
+}
+
 /// How often process `pid` has slept and was woken, all its threads together.
 pub fn wake_ups(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
-    tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+    let statuses = files_of_threads(pid, "status");
+    statuses
         .map(|status| number_after(&status, "voluntary_ctxt_switches:"))
         .sum()
 }
@@ -40,10 +51,7 @@ pub fn rss_kib(pid: u32) -> u64 {
 
 /// The processes that `pid` has started and not reaped.
 pub fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
-    tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+    files_of_threads(pid, "children")
         .flat_map(|list| {
             let numbers = list.split_whitespace().map(str::parse);
             numbers
@@ -51,6 +59,15 @@ pub fn children(pid: u32) -> Vec<u32> {
                 .collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// A file of `/proc` about each of a process's threads.
+fn files_of_threads(pid: u32, name: &str) -> impl Iterator<Item = String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
+    // A thread may end between the two looks.
+    threads
+        .flatten()
+        .filter_map(move |thread| fs::read_to_string(thread.path().join(name)).ok())
 }
 
 fn stat(pid: u32) -> Vec<String> {

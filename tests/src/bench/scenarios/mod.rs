@@ -12,7 +12,14 @@ use super::results::Results;
 use super::stage::Stage;
 
 mod alternatives;
+mod backlog;
+mod concurrency;
+mod hosts;
+mod idle;
+mod latency;
+mod targets;
 mod throughput;
+mod workers;
 
 /// A question and its page.
 struct Scenario {
@@ -27,6 +34,46 @@ const SCENARIOS: &[Scenario] = &[
         name: "throughput",
         about: "jobs a second of one worker with 10 slots, and the CPU time of a job, beside the kernel's \
                 spawn ceiling and raw batched updates",
+        quick: true,
+    },
+    Scenario {
+        name: "concurrency",
+        about: "jobs a second with 1 to 50 slots, beside the spawn ceiling with as many processes at a time",
+        quick: false,
+    },
+    Scenario {
+        name: "backlog",
+        about: "pace and claim time with up to 10 million rows waiting or done, and with a transaction open",
+        quick: true,
+    },
+    Scenario {
+        name: "latency",
+        about: "from poke to a job's first instruction, from its last to its client's answer, idle and busy",
+        quick: true,
+    },
+    Scenario {
+        name: "workers",
+        about: "1 to 16 workers on one target, and the deadlocks among them",
+        quick: true,
+    },
+    Scenario {
+        name: "targets",
+        about: "a worker with 1,000 targets",
+        quick: false,
+    },
+    Scenario {
+        name: "hosts",
+        about: "a master with 2,000 registered workers: fan-out of a poke, status, memory",
+        quick: true,
+    },
+    Scenario {
+        name: "clients",
+        about: "a master with 5,000 clients that poke at once",
+        quick: true,
+    },
+    Scenario {
+        name: "idle",
+        about: "CPU time, wake-ups and memory of an idle worker, and with 10,000 jobs queued",
         quick: true,
     },
     Scenario {
@@ -55,6 +102,14 @@ pub async fn run(options: &Options) -> bool {
         eprintln!("{}: {}", scenario.name, scenario.about);
         match scenario.name {
             "throughput" => throughput::measure(options, &mut results).await,
+            "backlog" => backlog::measure(options, &mut results).await,
+            "concurrency" => concurrency::measure(options, &mut results).await,
+            "latency" => latency::measure(options, &mut results).await,
+            "hosts" => hosts::measure_workers(options, &mut results).await,
+            "clients" => hosts::measure_clients(options, &mut results).await,
+            "idle" => idle::measure(options, &mut results).await,
+            "targets" => targets::measure(options, &mut results).await,
+            "workers" => workers::measure(options, &mut results).await,
             "alternatives" => alternatives::measure(options, &mut results).await,
             other => unreachable!("{other} stands in the list"),
         }
@@ -100,5 +155,5 @@ async fn machine() -> Machine {
         .await;
     let version: String = row.expect("the server's version").get("version");
     let name = format!("{:?} {version}", stage.server.flavour());
-    Machine::describe(&name, &stage.server.data())
+    Machine::describe(&name, stage.server.data())
 }

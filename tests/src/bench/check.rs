@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use super::options::Options;
 use super::results::number;
 
-/// For ratios that are new to the baseline: two cores of a virtual machine that others share have given the
-/// short form's ratios a spread of a fifth each way.
-const USUAL_TOLERANCE: f64 = 0.4;
+/// For ratios of rates that are new to the baseline; docs/PERFORMANCE.md says why.
+const RATE_TOLERANCE: f64 = 0.35;
+
+/// For those of times and sizes.
+const TIME_TOLERANCE: f64 = 1.5;
 
 /// A ratio of a result, or what is kept of it.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +117,12 @@ fn adopt(result: &Value, path: &Path) {
     let mut kept = kept(&baseline, &result["form"]);
     for (name, ratio) in entries(&result["ratios"]) {
         let median = ratio["median"].as_f64().expect("a median");
-        let tolerance = kept
-            .get(&name)
-            .map_or(USUAL_TOLERANCE, |kept| kept.tolerance);
+        let usual = if lower_is_better(&ratio) {
+            TIME_TOLERANCE
+        } else {
+            RATE_TOLERANCE
+        };
+        let tolerance = kept.get(&name).map_or(usual, |kept| kept.tolerance);
         kept.insert(name, Kept { median, tolerance });
     }
     let kept = kept.into_iter().map(|(name, kept)| {

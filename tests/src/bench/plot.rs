@@ -9,10 +9,10 @@ const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 /// Room for what stands beside the axes: left, top, right, bottom.
 const LEFT: f64 = 70.0;
-const TOP: f64 = 40.0;
+const TOP: f64 = 60.0;
 const RIGHT: f64 = 20.0;
 const BOTTOM: f64 = 60.0;
-/// The legend begins so far from the right edge, at the bottom: what is drawn here is high on the right.
+/// Entries of the legend stand in a row below the title, so far from each other.
 const LEGEND: f64 = 160.0;
 
 /// Told apart by people who see no red or no green, too.
@@ -64,15 +64,9 @@ fn draw(curve: &Curve, results: &Results) -> String {
         let colour = COLOURS[number % COLOURS.len()];
         line(&mut svg, colour, points, &xs, top);
         #[expect(clippy::cast_precision_loss, reason = "a handful of lines")]
-        let y = HEIGHT - BOTTOM - 14.0 - 18.0 * (curve.series.len() - 1 - number) as f64;
-        rectangle(&mut svg, WIDTH - LEGEND, y - 5.0, colour);
-        text(
-            &mut svg,
-            WIDTH - LEGEND + 20.0,
-            y + 4.0,
-            "start",
-            &series.name,
-        );
+        let x = LEFT + LEGEND * number as f64;
+        rectangle(&mut svg, x, TOP - 23.0, colour);
+        text(&mut svg, x + 20.0, TOP - 14.0, "start", &series.name);
     }
     svg + "</svg>\n"
 }

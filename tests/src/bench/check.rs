@@ -58,7 +58,7 @@ pub fn of_results(result: &Value, options: &Options) -> bool {
             return false;
         }
     };
-    let kept = kept(&baseline, &result["form"]);
+    let mut kept = kept(&baseline, &result["form"]);
     let mut passed = true;
     println!(
         "{:<56} {:>9} {:>9} {:>9}",
@@ -66,7 +66,7 @@ pub fn of_results(result: &Value, options: &Options) -> bool {
     );
     for (name, ratio) in entries(&result["ratios"]) {
         let measured = ratio["median"].as_f64().expect("a median");
-        let Some(kept) = kept.get(&name) else {
+        let Some(kept) = kept.remove(&name) else {
             println!(
                 "{name:<56} {:>9} {:>9} {:>9}  not kept yet",
                 number(measured),
@@ -75,7 +75,7 @@ pub fn of_results(result: &Value, options: &Options) -> bool {
             );
             continue;
         };
-        let limit = limit(*kept, lower_is_better(&ratio));
+        let limit = limit(kept, lower_is_better(&ratio));
         let worse = is_worse(measured, limit, lower_is_better(&ratio));
         passed &= !worse;
         let verdict = if worse { "WORSE" } else { "ok" };
@@ -84,6 +84,10 @@ pub fn of_results(result: &Value, options: &Options) -> bool {
             "{name:<56} {measured:>9} {:>9} {limit:>9}  {verdict}",
             number(kept.median)
         );
+    }
+    for (name, kept) in kept {
+        let kept = number(kept.median);
+        println!("{name:<56} {:>9} {kept:>9} {:>9}  not measured", "", "");
     }
     passed
 }

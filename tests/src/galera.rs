@@ -8,7 +8,7 @@
 mod node;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -268,6 +268,33 @@ impl Cluster {
                 .collect::<Vec<_>>()
         };
         self.nodes.iter().flat_map(of_node).collect()
+    }
+
+    /// Prints how often transactions of different nodes met on a row, since each node's start.
+    pub async fn print_conflicts(&self) {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let mut connection = self
+                .connection(number)
+                .await
+                .expect("a connection to a node");
+            let mut count =
+                async |name: &str| status(&mut connection, name).await.unwrap_or_default();
+            println!(
+                "{} since its start: {} write sets sent, {} refused at their commit, {} rolled back before it",
+                node.name,
+                count("wsrep_replicated").await,
+                count("wsrep_local_cert_failures").await,
+                count("wsrep_local_bf_aborts").await
+            );
+        }
+    }
+
+    /// Copies what the nodes said to `folder`.
+    pub fn keep_messages(&self, folder: &Path) {
+        for node in &self.nodes {
+            // One that was never started has said nothing.
+            let _ = std::fs::copy(node.messages(), folder.join(format!("{}.log", node.name)));
+        }
     }
 
     /// Ends the present file of a node's binary log; the path of the next one.

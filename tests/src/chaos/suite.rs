@@ -404,6 +404,9 @@ fn keep_evidence(
             let _ = std::fs::copy(entry.path(), folder.join(entry.file_name()));
         }
     }
+    if let Some(Ok(cluster)) = stage.cluster.as_ref().map(tokio::sync::Mutex::try_lock) {
+        cluster.keep_messages(&folder);
+    }
     let mut text = String::new();
     for breach in breaches {
         writeln!(text, "{breach:?}").expect("write to a string");

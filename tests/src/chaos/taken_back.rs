@@ -40,6 +40,7 @@ impl TakenBack {
         if let Some(text) = differing(&cluster, &stage.database.name).await {
             breaches.push(Breach::of_all(Promise::Suite, text));
         }
+        cluster.print_conflicts().await;
         // One more write of each row, the last, says in the log's own words where its history has led to.
         let seal = cluster.new_binary_log(0).await;
         write_every_row(&cluster, &stage.database.name).await;

@@ -89,6 +89,11 @@ impl Node {
         self.path(".sock")
     }
 
+    /// What its server prints, over all of its lives.
+    pub(super) fn messages(&self) -> PathBuf {
+        self.path(".log")
+    }
+
     fn path(&self, what: &str) -> PathBuf {
         self.folder.join(format!("{}{what}", self.name))
     }
@@ -135,7 +140,7 @@ impl Node {
         self.kept_logs();
         let mut command = self.command();
         command.args(options);
-        self.process = Some(Process::start(&command, &self.path(".log")));
+        self.process = Some(Process::start(&command, &self.messages()));
     }
 
     /// Where its own data end: the cluster's id and the number of the last write set. `None` where they do

@@ -200,7 +200,10 @@ impl Stage {
                 ini = ini.target(target, *slots);
             }
             if options.table == Table::Full {
-                let state = scratch.join(&format!("state-{name}"));
+                let state = match &options.small_disk {
+                    Some(disk) if name == WORKERS[0] => disk.join("state"),
+                    _ => scratch.join(&format!("state-{name}")),
+                };
                 std::fs::create_dir(&state).expect("a state folder");
                 ini = ini
                     .set("lease", LEASE.as_secs())

@@ -163,7 +163,7 @@ pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
 
 /// Stops, then kills everything that the worker started, itself included: nothing on that host does
 /// anything after the first of them is gone.
-fn end_host(worker: &Worker) {
+pub(super) fn end_host(worker: &Worker) {
     let mark = format!("{HOST_VARIABLE}={}", worker.host());
     let of_host = |pid: &u32| {
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -199,7 +199,7 @@ fn signal(pid: u32, signal: Signal) {
 
 /// Claims that a worker holds: job and token. Waits a little until it holds some, as there is
 /// little to lose otherwise.
-async fn held_by(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
+pub(super) async fn held_by(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
     let sql = format!(
         "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
          WHERE status IN ('accepted', 'running') AND worker LIKE '{}@%'",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::time::sleep;
@@ -35,19 +36,24 @@ pub(super) async fn few_descriptors(stage: &Stage, random: &mut Random) -> Outco
 pub(super) async fn log_disk_full(stage: &Stage, random: &mut Random) -> Outcome {
     let _worker = stage.workers[0].lock().await;
     let disk = stage.small_disk.as_ref().expect("only where there is one");
-    let path = disk.join("full");
-    let mut file = File::create(&path).expect("a file on the small disk");
-    let mut block: &[u8] = &[0; 4_096];
-    // To the last byte.
-    while !block.is_empty() {
-        if file.write_all(block).is_err() {
-            block = &block[..block.len() / 2];
-        }
-    }
+    let path = fill(disk);
     sleep(random.millis(500, 2_000)).await;
     std::fs::remove_file(&path).expect("make room again");
     Outcome {
         worker: Some(0),
         ..Outcome::default()
     }
+}
+
+/// Writes a file until the disk is full, to the last byte; returns the file.
+pub(super) fn fill(disk: &Path) -> PathBuf {
+    let path = disk.join("full");
+    let mut file = File::create(&path).expect("a file on the small disk");
+    let mut block: &[u8] = &[0; 4_096];
+    while !block.is_empty() {
+        if file.write_all(block).is_err() {
+            block = &block[..block.len() / 2];
+        }
+    }
+    path
 }

@@ -4,6 +4,7 @@
 mod daemons;
 mod database;
 mod galera;
+mod journal;
 mod machine;
 
 use std::time::Duration;
@@ -80,6 +81,10 @@ pub enum Fault {
     WorkerFrozen,
     /// A worker, its guard and its jobs are gone at once.
     PowerLost,
+    /// The same in an outage, when ends wait in the worker's journal.
+    PowerLostInOutage,
+    /// The disk under a worker's `state_dir` is full, in an outage.
+    StateDiskFull,
     /// kill -9 of a node, and its return.
     NodeKilled,
     /// kill -9 of the majority.
@@ -119,7 +124,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -145,6 +150,8 @@ impl Fault {
         Self::WorkerKilled,
         Self::WorkerFrozen,
         Self::PowerLost,
+        Self::PowerLostInOutage,
+        Self::StateDiskFull,
         Self::NodeKilled,
         Self::TwoNodesKilled,
         Self::AllNodesKilled,
@@ -186,6 +193,8 @@ impl Fault {
             Self::WorkerKilled => "worker: kill -9, restart",
             Self::WorkerFrozen => "worker: SIGSTOP beyond the lease",
             Self::PowerLost => "host: power lost",
+            Self::PowerLostInOutage => "host: power lost in an outage",
+            Self::StateDiskFull => "worker: disk full under state_dir, in an outage",
             Self::NodeKilled => "galera: node kill -9, restart",
             Self::TwoNodesKilled => "galera: two nodes kill -9, restart",
             Self::AllNodesKilled => "galera: all nodes kill -9, restart",
@@ -236,7 +245,9 @@ impl Fault {
             | Self::WorkerCutOff
             | Self::WorkerKilled
             | Self::WorkerFrozen
-            | Self::PowerLost => Piece::Worker,
+            | Self::PowerLost
+            | Self::PowerLostInOutage
+            | Self::StateDiskFull => Piece::Worker,
         }
     }
 
@@ -264,13 +275,13 @@ impl Fault {
     /// Why it cannot be done in this run, if it cannot.
     pub fn impossible(self, stage: &Stage) -> Option<&'static str> {
         match self {
-            Self::WorkerKilled | Self::WorkerFrozen | Self::PowerLost
+            Self::WorkerKilled | Self::WorkerFrozen | Self::PowerLost | Self::PowerLostInOutage
                 if stage.table == Table::Minimal =>
             {
                 Some("needs the ownership columns (--table full)")
             }
             Self::ClockMoved if stage.clock.is_none() => Some("libfaketime is not installed"),
-            Self::LogDiskFull if stage.small_disk.is_none() => {
+            Self::LogDiskFull | Self::StateDiskFull if stage.small_disk.is_none() => {
                 Some("needs root, to mount a small file system")
             }
             _ => None,
@@ -314,6 +325,8 @@ impl Fault {
             Self::WorkerKilled => daemons::worker_killed(stage, random).await,
             Self::WorkerFrozen => daemons::worker_frozen(stage, random).await,
             Self::PowerLost => daemons::power_lost(stage, random).await,
+            Self::PowerLostInOutage => journal::power_lost(stage, random).await,
+            Self::StateDiskFull => journal::disk_full(stage, random).await,
             Self::NodeKilled => galera::node_killed(stage, random).await,
             Self::TwoNodesKilled => galera::two_killed(stage, random).await,
             Self::AllNodesKilled => galera::all_killed(stage, random).await,

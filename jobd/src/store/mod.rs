@@ -4,6 +4,7 @@
 //! claim's token. What it did not change, its caller must not act on. Nothing here inserts or
 //! deletes a row, and no transaction outlives a call.
 
+mod advance;
 #[cfg(test)]
 mod conformance;
 mod connection;

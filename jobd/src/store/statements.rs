@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jobd_proto::table::{Columns, Kind, TableName};
 
+use super::advance::AdvanceStatement;
 use super::lists::ListStatement;
 use super::{OutputText, inspect};
 
@@ -63,12 +64,10 @@ pub(super) struct Statements {
     pub(super) manual_select: ListStatement,
     /// `manual` → `accepted`.
     pub(super) accept_manual: ListStatement,
-    /// `accepted` → `running`.
-    pub(super) start: ListStatement,
+    /// `accepted` → `running`, `running` → `done`.
+    pub(super) advance: AdvanceStatement,
     /// Which of the ids are `running` with the token.
     pub(super) started: ListStatement,
-    /// `running` → `done`.
-    pub(super) finish: Arc<str>,
     /// Whether a row is `done` with these values.
     pub(super) finished: Arc<str>,
     /// `accepted` or `running` → `waiting` or `manual`.
@@ -83,8 +82,6 @@ pub(super) struct Statements {
     pub(super) ownership: Option<Ownership>,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
-    /// What fits `return_code`.
-    pub(super) code_range: (i64, i64),
     /// Whether the column `target` takes 'Mail' for 'mail'.
     pub(super) target_ignores_case: bool,
     /// How outputs are made fit.
@@ -121,6 +118,11 @@ impl Statements {
             again,
             ..
         } = &counts;
+        // What fits `return_code`.
+        let codes = match columns.get("return_code").map(|column| &column.kind) {
+            Some(Kind::Integer { min, max }) => (*min, *max),
+            _ => (0, 127),
+        };
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
@@ -156,19 +158,8 @@ impl Statements {
                 "",
             )),
             accept_manual: list(update(&accept, "`status` = 'manual'")),
-            start: list(update(
-                &format!("`status` = 'running', `time_started` = {now}{}{leased}", counts.count),
-                &ours("accepted"),
-            )),
+            advance: AdvanceStatement::new(&t, token, &counts, dialect, codes),
             started: list(select(id, &ours("running"))),
-            finish: update(
-                &format!(
-                    "`status` = 'done', `result` = ?, `return_code` = ?, `sig` = ?, `stdout` = ?, `stderr` = ?, \
-                     `time_finished` = {now} - ?{unleased}"
-                ),
-                &format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished),
-            )
-            .into(),
             finished: select(
                 "COUNT(*)",
                 &format!(
@@ -203,7 +194,7 @@ impl Statements {
             )
             .into(),
             ownership: counts.owned.then(|| Ownership {
-                renew: list(update(&format!("`lease_until` = {now} + {}", lease.as_secs().max(1)), &of_us)),
+                renew: list(update(&format!("`lease_until` = {}", counts.lease), &of_us)),
                 held: list(select(id, &of_us)),
                 leases: format!(
                     "SELECT {id}, CAST(`status` AS CHAR), CAST(`worker` AS CHAR), CAST(`lease_until` AS SIGNED), {} \
@@ -213,10 +204,6 @@ impl Statements {
                 .into(),
             }),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
-            code_range: match columns.get("return_code").map(|column| &column.kind) {
-                Some(Kind::Integer { min, max }) => (*min, *max),
-                _ => (0, 127),
-            },
             target_ignores_case: matches!(
                 columns.get("target").map(|column| &column.kind),
                 Some(Kind::Text { ignores_case: true, .. })
@@ -227,14 +214,14 @@ impl Statements {
 }
 
 /// What ownership adds to the statements; on a table without it, nothing.
-struct Counts {
-    owned: bool,
+pub(super) struct Counts {
+    pub(super) owned: bool,
+    /// When a lease ends that begins now.
+    pub(super) lease: String,
     /// Behind an assignment: begins a lease.
     leased: String,
     /// Behind an assignment: ends it.
     unleased: &'static str,
-    /// Behind an assignment: counts an attempt.
-    count: &'static str,
     /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
     /// what ran.
     interrupt: &'static str,
@@ -249,7 +236,7 @@ struct Counts {
     /// Behind an assignment: marks a verdict.
     given_up: &'static str,
     /// Rows that an end may be written to: those that run, and those that a rescuer has given up.
-    unfinished: &'static str,
+    pub(super) unfinished: &'static str,
 }
 
 impl Counts {
@@ -257,9 +244,9 @@ impl Counts {
         if !inspect::has_ownership(columns) {
             return Self {
                 owned: false,
+                lease: String::new(),
                 leased: String::new(),
                 unleased: "",
-                count: "",
                 interrupt: "",
                 attempt: "1",
                 again: "0".to_owned(),
@@ -277,11 +264,12 @@ impl Counts {
         // Interruptions do not count. Sums only: a difference of unsigned numbers may not be negative.
         let left =
             |attempts: &str| format!("CAST({most} + `interruptions` > {attempts} AS SIGNED)");
+        let lease = format!("{now} + {}", lease.as_secs().max(1));
         Self {
             owned: true,
-            leased: format!(", `lease_until` = {now} + {}", lease.as_secs().max(1)),
+            leased: format!(", `lease_until` = {lease}"),
+            lease,
             unleased: ", `lease_until` = NULL",
-            count: ", `attempts` = `attempts` + 1",
             interrupt: "`interruptions` = `interruptions` + (`status` = 'running'), ",
             attempt: "CAST(`attempts` + 1 AS SIGNED)",
             again: left("`attempts` + 1"),

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use jobd_proto::{JobId, TargetName};
 
+use super::advance::Advance;
 use super::connection::{Connection, Value, attempt, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
@@ -113,23 +114,23 @@ pub(super) async fn claim_manual<C: Connection>(
     Ok(claimed)
 }
 
-/// Writes ends, starts and releases in one transaction.
+/// Writes ends, starts and releases in one transaction; where one statement does it, that is the transaction.
 pub(super) async fn record<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     batch: &Batch,
 ) -> Outcome<Recorded> {
-    let mut recorded = Recorded::default();
-    connection.control(statements.begin).await?;
-    for end in &batch.finishes {
-        recorded
-            .finished
-            .push(finish(connection, statements, end).await?);
+    let parts = Advance::all(batch);
+    let many = parts.len() > 1 || !batch.releases.is_empty();
+    if many {
+        connection.control(statements.begin).await?;
+    } else {
+        // The statement commits by itself.
+        batch_point!("before-commit", batch);
     }
-    for jobs in by_claim(&batch.starts) {
-        recorded
-            .started
-            .extend(start(connection, statements, jobs).await?);
+    let mut recorded = Recorded::default();
+    for part in parts {
+        advance(connection, statements, part, &mut recorded).await?;
     }
     for jobs in by_claim(&batch.releases) {
         let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
@@ -143,8 +144,10 @@ pub(super) async fn record<C: Connection>(
         .concat();
         connection.change(&sql, &values).await?;
     }
-    batch_point!("before-commit", batch);
-    connection.control("COMMIT").await?;
+    if many {
+        batch_point!("before-commit", batch);
+        connection.control("COMMIT").await?;
+    }
     batch_point!("after-commit", batch);
     Ok(recorded)
 }
@@ -208,53 +211,43 @@ async fn mark<C: Connection>(
     Ok(changed)
 }
 
-/// Starts jobs of one claim; says for each whether its row is `running` for us now.
-async fn start<C: Connection>(
+/// Starts and ends jobs; adds for each whether its row says so now.
+async fn advance<C: Connection>(
     connection: &mut C,
     statements: &Statements,
-    jobs: &[Job],
-) -> Outcome<Vec<bool>> {
-    let (token, ids) = (&jobs[0].token, ids_of(jobs));
-    if mark(connection, &statements.start, token, &ids).await? == ids.len() as u64 {
-        return Ok(vec![true; ids.len()]);
+    part: Advance<'_>,
+    recorded: &mut Recorded,
+) -> Outcome<()> {
+    let (sql, values) = statements.advance.bind(part);
+    let changed = connection.change(&sql, &values).await?;
+    let all = changed == part.len() as u64;
+    // Otherwise the first try of this batch, whose answer was lost, was it, or somebody changed the row.
+    for end in part.finishes {
+        recorded
+            .finished
+            .push(all || is_finished(connection, statements, end).await?);
     }
-    // Some were started by this batch's first try, whose answer was lost, or taken from us.
-    let running = holding(connection, &statements.started, token, &ids).await?;
-    Ok(ids.iter().map(|id| running.contains(id)).collect())
+    for jobs in by_claim(part.starts) {
+        let ids = ids_of(jobs);
+        let running = match all {
+            true => ids.clone(),
+            false => holding(connection, &statements.started, &jobs[0].token, &ids).await?,
+        };
+        recorded
+            .started
+            .extend(ids.iter().map(|id| running.contains(id)));
+    }
+    Ok(())
 }
 
-/// Writes an end; says whether the row is `done` with it now.
-async fn finish<C: Connection>(
+/// Whether a row is `done` with this end.
+async fn is_finished<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     end: &Finish,
 ) -> Outcome<bool> {
-    let (least, most) = statements.code_range;
-    let id = Value::Number(key(end.job.id));
-    let outcome = [
-        Value::Text(end.result.as_str()),
-        Value::MaybeNumber(end.code.map(|code| i64::from(code).clamp(least, most))),
-        Value::MaybeText(end.signal.as_deref()),
-        Value::Text(&end.stdout),
-        Value::Text(&end.stderr),
-    ];
-    let lag_s = i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0);
-    let guard = [
-        Value::Number(lag_s),
-        id,
-        Value::Text(end.job.token.as_str()),
-    ];
-    if connection
-        .change(&statements.finish, &[&outcome[..], &guard].concat())
-        .await?
-        == 1
-    {
-        return Ok(true);
-    }
-    let same = connection
-        .numbers(&statements.finished, &[&[id], &outcome[..]].concat())
-        .await?;
-    Ok(same == [1])
+    let values = statements.advance.outcome(end);
+    Ok(connection.numbers(&statements.finished, &values).await? == [1])
 }
 
 /// Runs of jobs that one statement can change: of one claim, no longer than a list.

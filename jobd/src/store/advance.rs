@@ -1,0 +1,253 @@
+//! The statement that moves rows on: starts and ends of many jobs in one UPDATE.
+//!
+//! One UPDATE is a transaction by itself, so a batch costs one round trip and one commit. Every row
+//! names its own claim and takes its own values, by a `CASE` over the ids; the row's status, as it was
+//! before, says whether it starts or ends. Its text exists for a few sizes of either list, as
+//! [`lists`](super::lists) has it; a shorter list is filled up with NULL, which is no row's id.
+
+use std::sync::Arc;
+
+use jobd_proto::JobId;
+
+use super::connection::{Value, key};
+use super::statements::{Counts, Dialect};
+use super::{Batch, Finish};
+use crate::job::Job;
+
+/// The lists' sizes.
+const SIZES: [usize; 5] = [0, 1, 4, 16, 64];
+
+/// The most starts, and the most ends, of one statement.
+const MAX_ROWS: usize = SIZES[SIZES.len() - 1];
+
+/// Output in one statement, in bytes, beyond which it takes no further end: far below any
+/// `max_allowed_packet`, which a single end has been made fit for.
+const MAX_OUTPUT: usize = 256 << 10;
+
+/// The statement in every pair of sizes.
+#[derive(Debug)]
+pub(super) struct AdvanceStatement {
+    texts: [[Arc<str>; SIZES.len()]; SIZES.len()],
+    /// What fits `return_code`.
+    codes: (i64, i64),
+}
+
+/// What one statement writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Advance<'a> {
+    pub(super) starts: &'a [Job],
+    pub(super) finishes: &'a [Finish],
+}
+
+impl<'a> Advance<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.starts.len() + self.finishes.len()
+    }
+
+    /// A batch in as few statements as its size allows; ends first, because they free what starts take.
+    pub(super) fn all(batch: &'a Batch) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let (mut starts, mut finishes) = (&batch.starts[..], &batch.finishes[..]);
+        while !starts.is_empty() || !finishes.is_empty() {
+            let mut part = Self {
+                starts: &[],
+                finishes: &[],
+            };
+            let mut output = 0;
+            while let Some(next) = finishes.get(part.finishes.len())
+                && part.finishes.len() < MAX_ROWS
+                && !part.names(next.job.id)
+            {
+                output += next.stdout.len() + next.stderr.len();
+                if output > MAX_OUTPUT && !part.finishes.is_empty() {
+                    break;
+                }
+                part.finishes = &finishes[..=part.finishes.len()];
+            }
+            finishes = &finishes[part.finishes.len()..];
+            while let Some(next) = starts.get(part.starts.len())
+                && finishes.is_empty()
+                && part.starts.len() < MAX_ROWS
+                && !part.names(next.id)
+            {
+                part.starts = &starts[..=part.starts.len()];
+            }
+            starts = &starts[part.starts.len()..];
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// Whether it has a row already: one that was put back by hand may be ours twice, under two claims.
+    fn names(&self, id: JobId) -> bool {
+        self.starts.iter().any(|job| job.id == id)
+            || self.finishes.iter().any(|finish| finish.job.id == id)
+    }
+}
+
+impl AdvanceStatement {
+    /// For table `t`, whose claims stand in `token`.
+    pub(super) fn new(
+        t: &str,
+        token: &str,
+        counts: &Counts,
+        dialect: &Dialect,
+        codes: (i64, i64),
+    ) -> Self {
+        let text = |starts, ends| text(t, token, counts, dialect, starts, ends).into();
+        Self {
+            texts: SIZES.map(|starts| SIZES.map(|ends| text(starts, ends))),
+            codes,
+        }
+    }
+
+    /// Every text, for EXPLAIN.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.texts
+            .iter()
+            .flatten()
+            .filter(|text| text.contains('?'))
+    }
+
+    /// The text for a part of a batch, and the values to bind.
+    pub(super) fn bind<'a>(&self, part: Advance<'a>) -> (Arc<str>, Vec<Value<'a>>) {
+        let Advance { starts, finishes } = part;
+        let (at_starts, at_ends) = (size(starts.len()), size(finishes.len()));
+        let starts = Padded(starts, SIZES[at_starts]);
+        let ends = Padded(finishes, SIZES[at_ends]);
+        let start_id = |job: &Job| Value::Number(key(job.id));
+        let end_id = |end: &Finish| Value::Number(key(end.job.id));
+
+        let mut values = Vec::with_capacity(3 * starts.1 + 15 * ends.1);
+        ends.pairs(&mut values, end_id, |end| Value::Text(end.result.as_str()));
+        ends.pairs(&mut values, end_id, |end| self.code(end));
+        ends.pairs(&mut values, end_id, |end| {
+            Value::MaybeText(end.signal.as_deref())
+        });
+        ends.pairs(&mut values, end_id, |end| Value::Text(&end.stdout));
+        ends.pairs(&mut values, end_id, |end| Value::Text(&end.stderr));
+        ends.pairs(&mut values, end_id, |end| {
+            Value::Number(i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0))
+        });
+        starts.each(&mut values, start_id);
+        ends.each(&mut values, end_id);
+        starts.pairs(&mut values, start_id, |job| Value::Text(job.token.as_str()));
+        ends.pairs(&mut values, end_id, |end| {
+            Value::Text(end.job.token.as_str())
+        });
+        (self.texts[at_starts][at_ends].clone(), values)
+    }
+
+    /// A row's id and what it says once this end is written.
+    pub(super) fn outcome<'a>(&self, end: &'a Finish) -> [Value<'a>; 6] {
+        [
+            Value::Number(key(end.job.id)),
+            Value::Text(end.result.as_str()),
+            self.code(end),
+            Value::MaybeText(end.signal.as_deref()),
+            Value::Text(&end.stdout),
+            Value::Text(&end.stderr),
+        ]
+    }
+
+    fn code<'a>(&self, end: &Finish) -> Value<'a> {
+        let (least, most) = self.codes;
+        Value::MaybeNumber(end.code.map(|code| i64::from(code).clamp(least, most)))
+    }
+}
+
+/// Which of [`SIZES`] a list of `count` takes.
+fn size(count: usize) -> usize {
+    let fits = |&size: &usize| count <= size;
+    let at = SIZES.iter().position(fits);
+    at.expect("a part of a batch has at most MAX_ROWS of either")
+}
+
+/// A list, filled up to a size.
+struct Padded<'a, T>(&'a [T], usize);
+
+impl<'a, T> Padded<'a, T> {
+    fn each(&self, values: &mut Vec<Value<'a>>, value: impl Fn(&'a T) -> Value<'a>) {
+        values.extend(self.0.iter().map(value));
+        values.extend((self.0.len()..self.1).map(|_| Value::MaybeNumber(None)));
+    }
+
+    fn pairs(
+        &self,
+        values: &mut Vec<Value<'a>>,
+        id: impl Fn(&'a T) -> Value<'a>,
+        value: impl Fn(&'a T) -> Value<'a>,
+    ) {
+        values.extend(self.0.iter().flat_map(|entry| [id(entry), value(entry)]));
+        values.extend((2 * self.0.len()..2 * self.1).map(|_| Value::MaybeNumber(None)));
+    }
+}
+
+/// The text for `starts` starts and `ends` ends; its values in the order of [`AdvanceStatement::bind`].
+fn text(
+    t: &str,
+    token: &str,
+    counts: &Counts,
+    dialect: &Dialect,
+    starts: usize,
+    ends: usize,
+) -> String {
+    let Dialect { now, id_index, .. } = dialect;
+    let of_id = |rows: usize, otherwise: &str| match rows {
+        0 => otherwise.to_owned(),
+        rows => format!(
+            "CASE `id`{} ELSE {otherwise} END",
+            " WHEN ? THEN ?".repeat(rows)
+        ),
+    };
+    let either = |start: &str, end: &str| match (starts, ends) {
+        (_, 0) => start.to_owned(),
+        (0, _) => end.to_owned(),
+        _ => format!("CASE WHEN `status` = 'accepted' THEN {start} ELSE {end} END"),
+    };
+    let mut set = Vec::new();
+    if ends > 0 {
+        let outcome = ["`result`", "`return_code`", "`sig`", "`stdout`", "`stderr`"];
+        set.extend(outcome.map(|column| format!("{column} = {}", of_id(ends, column))));
+        let ended = format!("{now} - {}", of_id(ends, "0"));
+        set.push(format!(
+            "`time_finished` = {}",
+            either("`time_finished`", &ended)
+        ));
+    }
+    if starts > 0 {
+        set.push(format!(
+            "`time_started` = {}",
+            either(now, "`time_started`")
+        ));
+    }
+    if counts.owned {
+        set.push(format!("`attempts` = `attempts` + {}", either("1", "0")));
+        set.push(format!("`lease_until` = {}", either(&counts.lease, "NULL")));
+    }
+    // Last: MySQL assigns from left to right, and what stands before asks for the old status.
+    set.push(format!("`status` = {}", either("'running'", "'done'")));
+
+    let ids = vec!["?"; starts + ends].join(",");
+    // By pairs, because only a plain value takes on the column's character set.
+    let of_claim = |rows| {
+        let pair = format!("(`id` = ? AND `{token}` = ?)");
+        vec![pair; rows].join(" OR ")
+    };
+    let mut guards = Vec::new();
+    if starts > 0 {
+        guards.push(format!(
+            "(`status` = 'accepted' AND ({}))",
+            of_claim(starts)
+        ));
+    }
+    if ends > 0 {
+        guards.push(format!("({} AND ({}))", counts.unfinished, of_claim(ends)));
+    }
+    format!(
+        "UPDATE {t} {id_index} SET {} WHERE `id` IN ({ids}) AND ({})",
+        set.join(", "),
+        guards.join(" OR ")
+    )
+}

@@ -44,6 +44,10 @@ struct Target {
     manual: VecDeque<Job>,
     /// Slots taken: from the decision to start until the end is written.
     running: usize,
+    /// Of these, the jobs that are over and whose end is being written: the next start may stand behind
+    /// it in the ledger, so that one commit serves both. Results that cannot be written hold at most as many
+    /// slots again.
+    ending: usize,
     /// A claim is under way.
     claiming: bool,
     /// Rows may be waiting: polled, or the last claim was full.
@@ -277,7 +281,7 @@ impl Targets {
             .values_mut()
             .filter(|target| !target.resting(now))
         {
-            while target.running < target.concurrency {
+            while target.busy() < target.concurrency && target.running < 2 * target.concurrency {
                 let next = target
                     .manual
                     .pop_front()
@@ -290,7 +294,26 @@ impl Targets {
         jobs
     }
 
-    /// A job is over and its end is written: its slot is free.
+    /// A job is over and its end is handed to the ledger, which writes it before any start that comes
+    /// after it.
+    pub fn ending(&mut self, name: &TargetName) {
+        if let Some(target) = self.by_name.get_mut(name) {
+            target.ending += 1;
+        }
+    }
+
+    /// The end of a job is written, after [`Self::ending`].
+    pub fn written(&mut self, name: &TargetName, now: Instant) {
+        if let Some(target) = self.by_name.get_mut(name) {
+            target.ending = target
+                .ending
+                .checked_sub(1)
+                .expect("an end is written once");
+        }
+        self.ended(name, now);
+    }
+
+    /// A job is over and its end is written, or there is none to write: its slot is free.
     pub fn ended(&mut self, name: &TargetName, now: Instant) {
         if let Some(target) = self.by_name.get_mut(name) {
             target.running = target
@@ -445,6 +468,7 @@ impl Target {
             queue: VecDeque::new(),
             manual: VecDeque::new(),
             running: 0,
+            ending: 0,
             claiming: false,
             wanted: true,
             rest_until: None,
@@ -457,6 +481,11 @@ impl Target {
         self.queue.len() + self.manual.len() + self.running
     }
 
+    /// Slots of jobs that have yet to end.
+    fn busy(&self) -> usize {
+        self.running - self.ending
+    }
+
     fn resting(&self, now: Instant) -> bool {
         self.rest_until.is_some_and(|until| now < until)
     }
@@ -464,7 +493,7 @@ impl Target {
     /// Slots that nothing is queued for yet.
     fn free(&self) -> usize {
         self.concurrency
-            .saturating_sub(self.running + self.manual.len() + self.queue.len())
+            .saturating_sub(self.busy() + self.manual.len() + self.queue.len())
     }
 
     /// How many rows may be claimed: the free slots, and ahead of them as many as ended within the
@@ -476,7 +505,7 @@ impl Target {
         }
         let ahead = self.pace.recent(now).min(self.concurrency);
         (self.concurrency + ahead)
-            .saturating_sub(self.running + self.manual.len() + self.queue.len())
+            .saturating_sub(self.busy() + self.manual.len() + self.queue.len())
     }
 
     /// A free slot is reason enough; to fill up the look-ahead a claim waits until half of it is gone.
@@ -494,7 +523,8 @@ impl Target {
             paused: self.paused,
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
             length: self.length(),
-            running: Some(self.running),
+            // A job whose end is being written has already passed its slot on.
+            running: Some(self.busy().max(self.running.min(self.concurrency))),
             queued: Some(self.queue.len() + self.manual.len()),
             extra: leaving.into_iter().collect(),
         }

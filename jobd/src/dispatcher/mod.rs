@@ -454,6 +454,8 @@ impl Dispatcher {
                 } else {
                     if planted!("slot-freed-before-the-write") {
                         self.free_slot(&job);
+                    } else {
+                        self.targets.ending(&job.target);
                     }
                     self.ledger.write(Entry::Finish(job, end));
                 }
@@ -494,7 +496,9 @@ impl Dispatcher {
             let answer = self.waiters.ended(job.id, outcome);
             reply(answer);
         }
-        self.free_slot(&job);
+        if self.holding.remove(&slot(&job)).is_some() {
+            self.targets.written(&job.target, clock::now());
+        }
     }
 
     /// Answers whoever waits for a manual job. A background job of the same row has nobody waiting, even
@@ -508,7 +512,7 @@ impl Dispatcher {
         }
     }
 
-    /// Frees the slot of a job that has one.
+    /// Frees the slot of a job that has one and no end to be written.
     fn free_slot(&mut self, job: &Job) {
         if self.holding.remove(&slot(job)).is_some() {
             self.targets.ended(&job.target, clock::now());

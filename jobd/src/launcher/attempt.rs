@@ -3,16 +3,19 @@
 //! The task owns the process; the [`Attempt`] handle only sends orders. Signals go out only while
 //! the process is not reaped, so that they can never hit a stranger with its number.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt as _;
+use std::pin::Pin;
 use std::process::ExitStatus;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
@@ -264,7 +267,6 @@ fn send(pid: Pid, number: i32) -> bool {
 /// One output pipe.
 struct Stream<R> {
     pipe: Option<R>,
-    buffer: BytesMut,
     capture: Capture,
 }
 
@@ -272,7 +274,6 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
     fn new(pipe: Option<R>, limit: usize) -> Self {
         Self {
             pipe,
-            buffer: BytesMut::new(),
             capture: Capture::new(limit),
         }
     }
@@ -283,13 +284,23 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
 
     /// Takes the next bytes, or closes the pipe at its end. Cancel-safe.
     async fn read(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
-        self.buffer.clear();
-        self.buffer.reserve(CHUNK);
-        match pipe.read_buf(&mut self.buffer).await {
-            Ok(1..) => self.capture.push(&self.buffer),
-            Ok(0) | Err(_) => self.pipe = None,
+        poll_fn(|task| self.poll_read(task)).await;
+    }
+
+    /// The chunk lives on the stack: most jobs write little or nothing, and a buffer of their own would cost
+    /// more than what they write.
+    fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        let Some(pipe) = &mut self.pipe else {
+            return Poll::Ready(());
+        };
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        let read = ready!(Pin::new(pipe).poll_read(task, &mut chunk));
+        match (read, chunk.filled()) {
+            (Ok(()), bytes @ [_, ..]) => self.capture.push(bytes),
+            (Ok(()), []) | (Err(_), _) => self.pipe = None,
         }
+        Poll::Ready(())
     }
 
     /// What was captured. A pipe that is still open belongs to a background child, which must not

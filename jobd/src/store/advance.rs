@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use jobd_proto::JobId;
-
 use super::connection::{Value, key};
 use super::statements::{Counts, Dialect};
 use super::{Batch, Finish};
@@ -46,43 +44,35 @@ impl<'a> Advance<'a> {
 
     /// A batch in as few statements as its size allows; ends first, because they free what starts take.
     pub(super) fn all(batch: &'a Batch) -> Vec<Self> {
-        let mut parts = Vec::new();
         let (mut starts, mut finishes) = (&batch.starts[..], &batch.finishes[..]);
+        let mut parts = Vec::new();
         while !starts.is_empty() || !finishes.is_empty() {
-            let mut part = Self {
-                starts: &[],
-                finishes: &[],
+            let (ends, more_ends) = finishes.split_at(fitting(finishes));
+            let begins = if more_ends.is_empty() {
+                starts.len().min(MAX_ROWS)
+            } else {
+                0
             };
-            let mut output = 0;
-            while let Some(next) = finishes.get(part.finishes.len())
-                && part.finishes.len() < MAX_ROWS
-                && !part.names(next.job.id)
-            {
-                output += next.stdout.len() + next.stderr.len();
-                if output > MAX_OUTPUT && !part.finishes.is_empty() {
-                    break;
-                }
-                part.finishes = &finishes[..=part.finishes.len()];
-            }
-            finishes = &finishes[part.finishes.len()..];
-            while let Some(next) = starts.get(part.starts.len())
-                && finishes.is_empty()
-                && part.starts.len() < MAX_ROWS
-                && !part.names(next.id)
-            {
-                part.starts = &starts[..=part.starts.len()];
-            }
-            starts = &starts[part.starts.len()..];
-            parts.push(part);
+            let (begins, more_begins) = starts.split_at(begins);
+            parts.push(Self {
+                starts: begins,
+                finishes: ends,
+            });
+            (starts, finishes) = (more_begins, more_ends);
         }
         parts
     }
+}
 
-    /// Whether it has a row already: one that was put back by hand may be ours twice, under two claims.
-    fn names(&self, id: JobId) -> bool {
-        self.starts.iter().any(|job| job.id == id)
-            || self.finishes.iter().any(|finish| finish.job.id == id)
-    }
+/// How many of the first ends go into one statement.
+fn fitting(finishes: &[Finish]) -> usize {
+    let mut output = 0;
+    let fits = |finish: &&Finish| {
+        output += finish.stdout.len() + finish.stderr.len();
+        output <= MAX_OUTPUT
+    };
+    let count = finishes.iter().take(MAX_ROWS).take_while(fits).count();
+    count.max(1).min(finishes.len())
 }
 
 impl AdvanceStatement {

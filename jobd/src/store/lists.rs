@@ -26,6 +26,12 @@ impl ListStatement {
         }))
     }
 
+    /// Every text, for EXPLAIN.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter()
+    }
+
     /// The text for `ids` (1 to [`MAX_LIST`]) and the values to bind: the ids, the last repeated
     /// up to the statement's size.
     pub(super) fn for_ids(&self, ids: &[JobId]) -> (Arc<str>, Vec<Value<'static>>) {

@@ -213,6 +213,39 @@ impl Statements {
     }
 }
 
+#[cfg(test)]
+impl Statements {
+    /// Every text, for EXPLAIN.
+    pub(super) fn texts(&self) -> Vec<Arc<str>> {
+        let lists = [
+            &self.accept,
+            &self.accepted,
+            &self.manual_select,
+            &self.accept_manual,
+            &self.started,
+            &self.release,
+        ];
+        let owned = self.ownership.iter();
+        let owned_lists = owned.clone().flat_map(|owned| [&owned.renew, &owned.held]);
+        let lists = lists.into_iter().chain(owned_lists);
+        let single = [
+            &self.claim_select,
+            &self.finished,
+            &self.leftovers,
+            &self.give_back,
+            &self.verdict,
+            &self.pending,
+        ];
+        lists
+            .flat_map(ListStatement::texts)
+            .chain(self.advance.texts())
+            .chain(single)
+            .chain(owned.map(|owned| &owned.leases))
+            .cloned()
+            .collect()
+    }
+}
+
 /// What ownership adds to the statements; on a table without it, nothing.
 pub(super) struct Counts {
     pub(super) owned: bool,

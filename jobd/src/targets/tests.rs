@@ -27,6 +27,7 @@ struct World {
     now: Instant,
     claims: Vec<(TargetName, u32)>,
     running: Vec<Job>,
+    ending: Vec<Job>,
     back: usize,
     ended: usize,
     made: u64,
@@ -42,6 +43,7 @@ impl World {
             now: Instant::now(),
             claims: Vec::new(),
             running: Vec::new(),
+            ending: Vec::new(),
             back: 0,
             ended: 0,
             made: 0,
@@ -69,9 +71,21 @@ impl World {
                 self.back += usize::from(self.targets.push_manual(manual).is_err());
             }
             6 | 7 => self.end_claim(action == 7, pick),
-            8 => {
+            8 if pick < 100 => {
                 if let Some(job) = self.running.pop() {
                     self.targets.ended(&job.target, self.now);
+                    self.ended += 1;
+                }
+            }
+            8 if pick < 200 => {
+                if let Some(job) = self.running.pop() {
+                    self.targets.ending(&job.target);
+                    self.ending.push(job);
+                }
+            }
+            8 => {
+                if let Some(job) = self.ending.pop() {
+                    self.targets.written(&job.target, self.now);
                     self.ended += 1;
                 }
             }
@@ -123,7 +137,7 @@ impl World {
         let mut held = 0;
         for (name, target) in &self.targets.by_name {
             assert!(
-                target.running <= limits[name],
+                target.busy() <= limits[name],
                 "no more jobs than a limit that was in force since they started"
             );
             assert!(
@@ -161,15 +175,15 @@ proptest! {
         let mut world = World::new();
         let mut limits = BTreeMap::new();
         for (action, pick) in events {
-            let running: usize = world.targets.by_name.values().map(|target| target.running).sum();
             world.act(action, pick);
-            prop_assert!(world.running.len() == world.targets.by_name.values().map(|target| target.running).sum::<usize>());
-            prop_assert!(running <= world.running.len() + 1);
+            let sum = |of: fn(&Target) -> usize| world.targets.by_name.values().map(of).sum::<usize>();
+            prop_assert_eq!(world.running.len(), sum(Target::busy));
+            prop_assert_eq!(world.ending.len(), sum(|target| target.ending));
             let former = std::mem::take(&mut limits);
             for (name, target) in &world.targets.by_name {
                 // A lowered limit holds once the jobs above it have ended.
                 let before = former.get(name).copied().unwrap_or(usize::MAX);
-                limits.insert(name.clone(), target.concurrency.max(target.running.min(before)));
+                limits.insert(name.clone(), target.concurrency.max(target.busy().min(before)));
             }
             world.check(&limits);
         }
@@ -210,6 +224,30 @@ fn look_ahead_follows_the_pace() {
         10,
         "they do not wait behind long jobs"
     );
+}
+
+#[test]
+fn a_start_stands_behind_the_end_that_makes_room_for_it() {
+    let mut targets = Targets::new(0);
+    let now = Instant::now();
+    targets.add(name(0), 2).unwrap();
+    let rows = (0..9)
+        .map(|id| job(id, name(0), Origin::Background))
+        .collect();
+    assert!(targets.claimed(&name(0), 9, rows, now).is_empty());
+    assert_eq!(targets.startable(now).len(), 2);
+    assert!(targets.startable(now).is_empty(), "the slots are taken");
+    targets.ending(&name(0));
+    assert_eq!(targets.startable(now).len(), 1, "one end, one start");
+    targets.ending(&name(0));
+    targets.ending(&name(0));
+    assert_eq!(
+        targets.startable(now).len(),
+        1,
+        "ends that cannot be written hold the slots once more, and then nothing starts"
+    );
+    targets.written(&name(0), now);
+    assert_eq!(targets.startable(now).len(), 1);
 }
 
 #[test]

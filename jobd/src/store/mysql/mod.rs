@@ -1,6 +1,8 @@
 //! MySQL and MariaDB: a held connection per lane, a look at the table, and the servers' dialect.
 
 mod look;
+#[cfg(test)]
+mod plans;
 mod session;
 
 use std::sync::Arc;

@@ -508,13 +508,14 @@ impl Target {
             .saturating_sub(self.busy() + self.manual.len() + self.queue.len())
     }
 
-    /// A free slot is reason enough; to fill up the look-ahead a claim waits until half of it is gone.
+    /// A free slot is reason enough; to fill up the look-ahead a claim waits until most of it is gone, as one
+    /// for many rows costs little more than one for a few.
     fn wants_claim(&self, now: Instant) -> bool {
         let room = self.room(now);
         self.wanted
             && !self.claiming
             && room > 0
-            && (self.free() > 0 || room > self.concurrency / 2)
+            && (self.free() > 0 || 4 * room > 3 * self.concurrency)
     }
 
     fn status(&self) -> TargetStatus {

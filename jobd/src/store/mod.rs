@@ -8,6 +8,7 @@ mod advance;
 #[cfg(test)]
 mod conformance;
 mod connection;
+mod floors;
 mod inspect;
 mod lists;
 mod manual;

@@ -3,14 +3,15 @@
 //! A COMMIT whose answer is lost is never guessed about. A start, an end or a release is simply
 //! written again; for a claim the rows are asked who holds them.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jobd_proto::{JobId, TargetName};
 
 use super::connection::Connection;
+use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, units};
 use crate::job::ClaimToken;
@@ -67,6 +68,7 @@ pub(super) trait Backend: Send + Sync + 'static {
 pub(super) struct SqlStore<B> {
     backend: B,
     statements: RwLock<Option<Arc<Statements>>>,
+    floors: Mutex<Floors>,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -74,6 +76,7 @@ impl<B: Backend> SqlStore<B> {
         Self {
             backend,
             statements: RwLock::new(None),
+            floors: Mutex::default(),
         }
     }
 
@@ -85,6 +88,10 @@ impl<B: Backend> SqlStore<B> {
         statements
             .clone()
             .expect("a store is inspected before it is used")
+    }
+
+    fn floors(&self) -> MutexGuard<'_, Floors> {
+        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look(&self) -> Result<Inspection, StoreError> {
@@ -249,20 +256,26 @@ impl<B: Backend> Store for SqlStore<B> {
         limit: u32,
     ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
         async move {
-            let named = token.clone();
+            let (named, began) = (token.clone(), Instant::now());
+            let floor = self.floors().of(&target, began);
+            let served = target.clone();
             let claimed = self.claimed(
                 Lane::Claims,
                 &named,
                 move |connection, statements, committing| {
-                    let (token, target) = (token.clone(), target.clone());
+                    let (token, target) = (token.clone(), served.clone());
                     async move {
-                        units::claim(connection, &statements, &token, &target, limit, &committing)
+                        let part = (floor, limit);
+                        units::claim(connection, &statements, &token, &target, part, &committing)
                             .await
                     }
                     .boxed()
                 },
             );
-            self.refreshed(claimed.await).await
+            let claimed = self.refreshed(claimed.await).await?;
+            let time = (began, Instant::now());
+            self.floors().claimed(&target, floor, limit, &claimed, time);
+            Ok(claimed)
         }
         .boxed()
     }

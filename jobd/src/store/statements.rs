@@ -52,7 +52,7 @@ pub(super) struct Ownership {
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` rows of a target: id, attempt, whether one is left after it.
+    /// `waiting` rows of a target behind an id: id, attempt, whether one is left after it.
     pub(super) claim_select: Arc<str>,
     /// `waiting` → `accepted`.
     pub(super) accept: ListStatement,
@@ -146,7 +146,7 @@ impl Statements {
         );
         Self {
             begin,
-            claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
+            claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
             accept: list(update(&accept, "`status` = 'waiting'")),
             accepted: locked_list(select(id, &format!("{} AND", ours("accepted")))),
             touches: ["+ 1", "- 1"].map(|step| {

@@ -41,20 +41,31 @@ pub(super) async fn pending<C: Connection>(
     Ok(found)
 }
 
-/// Claims waiting rows of a target. What it is about to commit is left in `committing`.
+/// Claims waiting rows of a target, those behind `floor` first: the ones before it are looked at where there are
+/// too few behind it. What it is about to commit is left in `committing`.
 pub(super) async fn claim<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    limit: u32,
+    (floor, limit): (i64, u32),
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
-    let values = [Value::Text(target.as_str()), Value::Number(limit.into())];
-    let rows = connection
-        .numbers_of(&statements.claim_select, &values)
-        .await?;
+    let mut rows = Vec::new();
+    for floor in [floor, 0] {
+        let values = [
+            Value::Text(target.as_str()),
+            Value::Number(floor),
+            Value::Number(limit.into()),
+        ];
+        rows = connection
+            .numbers_of(&statements.claim_select, &values)
+            .await?;
+        if floor == 0 || rows.len() >= limit as usize {
+            break;
+        }
+    }
     let job = |[key, number, again]: [i64; 3]| Job {
         id: id(key),
         target: target.clone(),
@@ -229,9 +240,10 @@ async fn advance<C: Connection>(
     }
     for jobs in by_claim(part.starts) {
         let ids = ids_of(jobs);
-        let running = match all {
-            true => ids.clone(),
-            false => holding(connection, &statements.started, &jobs[0].token, &ids).await?,
+        let running = if all {
+            ids.clone()
+        } else {
+            holding(connection, &statements.started, &jobs[0].token, &ids).await?
         };
         recorded
             .started

@@ -62,7 +62,15 @@ async fn check(cluster: &Cluster, create: &'static str) {
 
     let committing = OnceLock::new();
     let target = name("mail");
-    let claimed = units::claim(&mut there, &statements, &token, &target, 1, &committing).await;
+    let claimed = units::claim(
+        &mut there,
+        &statements,
+        &token,
+        &target,
+        (0, 1),
+        &committing,
+    )
+    .await;
     assert_eq!(ids(&claimed.unwrap().jobs), [id]);
     here.control("ROLLBACK").await.unwrap();
     let held = units::settle(&mut here, &statements, &token, &[id]).await;

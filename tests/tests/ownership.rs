@@ -267,3 +267,33 @@ async fn a_claim_of_its_own_that_a_worker_knows_nothing_of_goes_back_on_the_mini
     database.minimal_table().await;
     gives_back_what_it_knows_nothing_of(database, "stderr").await;
 }
+
+#[tokio::test]
+async fn a_worker_says_what_missing_columns_cost() {
+    let scratch = Scratch::new();
+    let minimal = Server::shared().await.database().await;
+    minimal.minimal_table().await;
+    let lacks = async |ini: Ini| {
+        let jobd = Jobd::ready(&scratch, &ini).await;
+        let status = jobd.ask("status", serde_json::json!({})).await;
+        status["tableLacks"].clone()
+    };
+    let said = lacks(worker(&minimal, "w1", "true")).await.to_string();
+    for words in [
+        "worker, lease_until, attempts, interruptions",
+        "until somebody puts them back",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let with_state = worker(&minimal, "w1", "true").set("state_dir", scratch.join("").display());
+    let said = lacks(with_state).await.to_string();
+    assert!(
+        said.contains("until it is started again on its host"),
+        "{said}"
+    );
+    let full = full_table().await;
+    assert_eq!(
+        lacks(worker(&full, "w1", "true")).await,
+        serde_json::json!([])
+    );
+}

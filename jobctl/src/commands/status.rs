@@ -1,8 +1,11 @@
 //! `status`: the cluster, or one worker, as one table.
 
+use std::collections::BTreeMap;
+
 use jobd_proto::master::MasterStatus;
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::targets::{state, tone};
 use super::{Context, master_status, worker_status, workers};
@@ -32,6 +35,10 @@ struct Worker {
     uptime_s: Option<u64>,
     /// Manual jobs that a client waits for.
     waiters: usize,
+    /// Which server it found and what the table's columns switch on; `null` if it does not say.
+    table: Option<String>,
+    /// What missing columns cost; empty if nothing, or if it does not say.
+    lacks: Vec<String>,
     targets: Vec<Target>,
 }
 
@@ -113,10 +120,14 @@ fn worker(name: String, address: String, status: WorkerStatus) -> Worker {
         running: target.running,
         jobs: Some(target.length),
     });
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let lacks = status.extra.get("tableLacks").and_then(Value::as_array);
     Worker {
         name,
         address,
         error: None,
+        table: status.extra.get("table").and_then(text),
+        lacks: lacks.into_iter().flatten().filter_map(text).collect(),
         version: status.version,
         uptime_s: status.uptime,
         waiters: status.waiters,
@@ -145,6 +156,8 @@ fn silent_worker(
         version: None,
         uptime_s: None,
         waiters: 0,
+        table: None,
+        lacks: Vec::new(),
         targets: targets.into_iter().map(unknown).collect(),
     }
 }
@@ -205,7 +218,33 @@ fn text(cluster: &Cluster, screen: Screen) -> String {
             text.push('\n');
         }
     }
+    for (lack, workers) in lacks(&cluster.workers) {
+        let line = crate::output::plain(&format!("{}: {lack}", several_names(&workers)));
+        text.push_str(&screen.tone(Tone::Warning, &line));
+        text.push('\n');
+    }
     text + &summary(&cluster.totals)
+}
+
+/// What tables lack, each once, with the workers on them.
+fn lacks(workers: &[Worker]) -> BTreeMap<&str, Vec<&str>> {
+    let mut lacks = BTreeMap::<&str, Vec<&str>>::new();
+    for worker in workers {
+        for lack in &worker.lacks {
+            lacks.entry(lack).or_default().push(&worker.name);
+        }
+    }
+    lacks
+}
+
+/// `web1, web2, web3 and 4 more`.
+fn several_names(names: &[&str]) -> String {
+    const NAMED: usize = 3;
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn add_row(table: &mut Table, head: [String; 3], target: Option<&Target>, error: Option<&str>) {

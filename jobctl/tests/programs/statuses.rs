@@ -16,6 +16,7 @@ fn worker_status() -> Value {
             "report": {"paused": true, "concurrency": 1, "length": 0, "running": 0, "queued": 0},
         },
         "jobPromisesCount": 2, "memoryUsage": memory(), "name": "web1", "version": "2.0.0", "uptime": 7800,
+        "table": "MariaDB 10.11.6, minimal table", "tableLacks": ["no ownership: rows stay"],
     })
 }
 
@@ -49,6 +50,7 @@ web1    10.0.0.1:1111  2h 10m  mail    active       4       5        4     9
 web2    [::1]:2222     -       mail    active       2       -        -     3
 web3    10.0.0.3:3333  -       mail    unknown      -       -        -     -
 web3 at 10.0.0.3:3333: no answer within 5 s
+web1: no ownership: rows stay
 3 workers, 2 targets, 7 slots: 5 queued, 4 running, 3 queued or running (not told which), 1 paused
 ";
     assert_eq!(status.stdout, expected);
@@ -69,10 +71,11 @@ async fn the_cluster_as_json() {
         "address": master.address.to_string(),
         "workers": [
             {"name": "web1", "address": "10.0.0.1:1111", "error": null, "version": "2.0.0", "uptime_s": 7800, "waiters": 2,
+             "table": "MariaDB 10.11.6, minimal table", "lacks": ["no ownership: rows stay"],
              "targets": [target("mail", false, 4, json!([5, 4]), 9), target("report", true, 1, json!([0, 0]), 0)]},
-            {"name": "web2", "address": "[::1]:2222", "error": null, "version": null, "uptime_s": null, "waiters": 0,
+            {"name": "web2", "address": "[::1]:2222", "error": null, "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [],
              "targets": [target("mail", false, 2, json!([null, null]), 3)]},
-            {"name": "web3", "address": "10.0.0.3:3333", "error": "no answer within 5 s", "version": null, "uptime_s": null, "waiters": 0,
+            {"name": "web3", "address": "10.0.0.3:3333", "error": "no answer within 5 s", "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [],
              "targets": [{"name": "mail", "paused": null, "slots": null, "queued": null, "running": null, "jobs": null}]},
         ],
         "totals": {"workers": 3, "targets": 2, "slots": 7, "queued": 5, "running": 4, "jobs": 12, "paused": 1},
@@ -91,7 +94,7 @@ async fn a_single_worker_shows_the_same_table() {
         "{status:?}"
     );
     assert_eq!(
-        lines[3],
+        lines[4],
         "1 worker, 2 targets, 5 slots: 5 queued, 4 running, 1 paused"
     );
     let empty = Daemon::master(Ok(json!({"workers": [], "memoryUsage": memory()}))).await;

@@ -530,7 +530,11 @@ impl Dispatcher {
             ..WorkerStatus::default()
         };
         let table = match &self.table {
-            Table::Ready(inspection) => format!("{}, {}", inspection.server, inspection.abilities),
+            Table::Ready(inspection) => {
+                let lacks = inspection.abilities.lacks(self.settings.lock.is_some());
+                status.extra.insert("tableLacks".to_owned(), lacks.into());
+                format!("{}, {}", inspection.server, inspection.abilities)
+            }
             Table::Looking | Table::Away => "not reached yet".to_owned(),
         };
         status.extra.insert("table".to_owned(), table.into());

@@ -32,6 +32,26 @@ pub struct Abilities {
     pub ownership: bool,
 }
 
+impl Abilities {
+    /// What missing columns cost, a sentence each, for people. `state_dir` tells whether a restart resolves
+    /// what its predecessor left.
+    pub fn lacks(self, state_dir: bool) -> Vec<String> {
+        if self.ownership {
+            return Vec::new();
+        }
+        let until = if state_dir {
+            "it is started again on its host"
+        } else {
+            "somebody puts them back (state_dir would let its next start do so)"
+        };
+        vec![format!(
+            "no ownership (columns {}): rows of a worker that dies stay accepted or running until {until}; \
+             jobs that a shutdown cuts short fail",
+            OWNERSHIP.map(|(column, _)| column).join(", ")
+        )]
+    }
+}
+
 impl fmt::Display for Abilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.ownership {

@@ -1,7 +1,8 @@
 //! A database that is killed delays jobs and fails none: nothing is lost and nothing runs twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jobd_tests::chaos::line::{Line, Mode};
 use jobd_tests::proxy::FlakyProxy;
 use jobd_tests::server::Durability;
 use jobd_tests::wait::PATIENCE;
@@ -249,4 +250,53 @@ async fn rows_that_an_application_locks_are_late_and_right() {
             row.id
         );
     }
+}
+
+/// A transaction that the server still holds open when its client has long gone: of a claim, and then of an
+/// end. A wait for its locks would take ten seconds, again and again.
+#[tokio::test]
+async fn a_transaction_that_a_lost_line_leaves_open_is_ended_at_once() {
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let server = Server::shared().await;
+    let database = server.database().await;
+    database.minimal_table().await;
+    let line = Line::start(([127, 0, 0, 1], server.port()).into()).await;
+    let ini = Ini::worker(&database)
+        .set("mysql_port", line.port)
+        .set("mysql_tls", "off")
+        .set("poll_interval", "0.2")
+        .set("launcher", witness.launcher("w", 700, 1))
+        .target("a", 2);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let mut ids = Vec::new();
+    for round in ["the COMMIT of a claim", "the COMMIT of ends"] {
+        if round.ends_with("ends") {
+            ids.extend(database.insert(2, "a", "waiting").await);
+            until("two running jobs", PATIENCE, async || {
+                (witness.running() == 2).then_some(())
+            })
+            .await;
+        }
+        let before = line.lost();
+        line.set(Mode::StrandsCommits);
+        if ids.is_empty() {
+            ids.extend(database.insert(2, "a", "waiting").await);
+        }
+        until(round, PATIENCE, async || {
+            (line.lost() > before).then_some(())
+        })
+        .await;
+        line.set(Mode::Open);
+        let stranded = Instant::now();
+        for id in &ids {
+            database.done(*id).await;
+        }
+        let took = stranded.elapsed();
+        println!("{round}: done after {took:?}");
+        assert!(took < Duration::from_secs(6), "{round}: {took:?}");
+    }
+    assert!(jobd.process.log().contains("ended a former connection"));
+    witness.assert_each_once(ids);
+    all_ended_well(&database).await;
 }

@@ -33,6 +33,9 @@ pub enum Mode {
     LosesCommitAnswers,
     /// Closes both sides instead of handing a COMMIT to the server.
     LosesCommits,
+    /// Closes the client's side instead of handing a COMMIT to the server, whose side stays open: it does
+    /// not notice, and the transaction keeps its locks.
+    StrandsCommits,
     /// Closes the client's side and hands the COMMIT to the server after this time.
     LateCommits(Duration),
 }
@@ -177,6 +180,11 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
                     let _ = tokio::time::timeout(COMMIT_LIMIT, server.read(&mut answered)).await;
                     return;
                 }
+                if commits && mode == Mode::StrandsCommits {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                    drop(client);
+                    return until_cut(&mut states, born).await;
+                }
                 let passed = hand_on(&asked[..count], &mut server, mode).await;
                 if commits && mode == Mode::LosesCommitAnswers {
                     let answer = tokio::time::timeout(COMMIT_LIMIT, server.read(&mut answered));
@@ -193,6 +201,14 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
             }
         };
         if passed.is_err() {
+            return;
+        }
+    }
+}
+
+async fn until_cut(states: &mut watch::Receiver<State>, born: State) {
+    while states.borrow_and_update().cuts == born.cuts {
+        if states.changed().await.is_err() {
             return;
         }
     }

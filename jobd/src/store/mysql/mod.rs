@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: a held connection per lane, a look at the table, and the servers' dialect.
 
+mod former;
 mod look;
 #[cfg(test)]
 mod plans;

@@ -16,6 +16,7 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::former::Thread;
 use crate::store::StoreError;
 use crate::store::connection::Connection as _;
 use crate::store::sql::Unit;
@@ -38,19 +39,21 @@ pub(super) struct Session {
     settings: MySqlSettings,
     /// Of the server that was last connected to, in bytes; shared by all lanes.
     max_packet: Arc<AtomicU64>,
-    live: Mutex<Option<Live>>,
+    held: Mutex<Held>,
+}
+
+/// What a lane has of the server.
+#[derive(Default)]
+struct Held {
+    live: Option<Live>,
+    /// A connection that was given up with something under way on it, until the next one has ended it.
+    former: Option<Thread>,
 }
 
 struct Live {
     connection: MySqlConnection,
+    thread: Option<Thread>,
     used: Instant,
-}
-
-impl Live {
-    fn new(connection: MySqlConnection) -> Self {
-        let used = Instant::now();
-        Self { connection, used }
-    }
 }
 
 /// How a unit failed.
@@ -73,7 +76,7 @@ impl Session {
         Arc::new(Self {
             settings,
             max_packet,
-            live: Mutex::new(None),
+            held: Mutex::default(),
         })
     }
 
@@ -111,31 +114,35 @@ impl Session {
     ) -> Result<T, Fault> {
         let session = self.clone();
         let task = tokio::spawn(async move {
-            let mut live = session.live.lock().await;
-            let reused = live.is_some();
+            let mut held = session.held.lock().await;
+            let reused = held.live.is_some();
             // Taken out, and put back only when it is known to be clean.
-            let mut connection = session.ready(live.take()).await?;
-            let fault = match timeout(UNIT_DEADLINE, unit(&mut connection)).await {
+            let mut live = session.ready(&mut held).await?;
+            let fault = match timeout(UNIT_DEADLINE, unit(&mut live.connection)).await {
                 Ok(Ok(value)) => {
-                    *live = Some(Live::new(connection));
+                    live.used = Instant::now();
+                    held.live = Some(live);
                     return Ok(value);
                 }
-                Ok(Err(error)) => Fault::of(&error),
+                Ok(Err(error)) => match Fault::of(&error) {
+                    Fault::Lost(text) if reused => Fault::Stale(text),
+                    other => other,
+                },
                 Err(_) => {
                     let limit = UNIT_DEADLINE.as_secs();
-                    return Err(Fault::Lost(format!("no answer within {limit} s")));
+                    Fault::Lost(format!("no answer within {limit} s"))
                 }
-            };
-            let fault = match fault {
-                Fault::Lost(text) if reused => Fault::Stale(text),
-                other => other,
             };
             if !matches!(fault, Fault::Lost(_) | Fault::Stale(_)) {
-                let rollback = timeout(CONNECT_DEADLINE, connection.control("ROLLBACK"));
+                let rollback = timeout(CONNECT_DEADLINE, live.connection.control("ROLLBACK"));
                 if let Ok(Ok(())) = rollback.await {
-                    *live = Some(Live::new(connection));
+                    live.used = Instant::now();
+                    held.live = Some(live);
+                    return Err(fault);
                 }
             }
+            // It may be open still at the server's end, with a transaction that holds our rows.
+            held.former = live.thread;
             Err(fault)
         });
         // A task that is gone without a panic was dropped with its runtime: so is whoever waits.
@@ -177,23 +184,58 @@ impl Session {
         Ok(connection)
     }
 
-    async fn ready(&self, live: Option<Live>) -> Result<MySqlConnection, Fault> {
-        if let Some(mut live) = live {
+    async fn ready(&self, held: &mut Held) -> Result<Live, Fault> {
+        if let Some(mut live) = held.live.take() {
             if live.used.elapsed() < PING_AFTER {
-                return Ok(live.connection);
+                return Ok(live);
             }
+            // Between units there is nothing under way on it: if it is gone, nothing is left to be ended.
             if let Ok(Ok(())) = timeout(CONNECT_DEADLINE, live.connection.ping()).await {
-                return Ok(live.connection);
+                return Ok(live);
             }
         }
-        match timeout(CONNECT_DEADLINE, self.connect()).await {
-            Ok(connected) => connected.map_err(|error| Fault::of(&error)),
-            Err(_) => Err(Fault::Lost(format!(
-                "cannot connect within {} s",
-                CONNECT_DEADLINE.as_secs()
-            ))),
+        let connected = timeout(CONNECT_DEADLINE, async {
+            let mut connection = self.connect().await?;
+            let thread = Thread::of(&mut connection).await;
+            Ok((connection, thread))
+        });
+        let Ok(connected) = connected.await else {
+            let limit = CONNECT_DEADLINE.as_secs();
+            return Err(Fault::Lost(format!("cannot connect within {limit} s")));
+        };
+        let (connection, thread) = connected.map_err(|error| Fault::of(&error))?;
+        let mut live = Live {
+            connection,
+            thread,
+            used: Instant::now(),
+        };
+        if let Some(former) = &held.former {
+            end(former, &mut live).await?;
+            held.former = None;
+        }
+        Ok(live)
+    }
+}
+
+/// Ends a former connection, if the server has it and lets us. An error means that this one is gone too.
+async fn end(former: &Thread, live: &mut Live) -> Result<(), Fault> {
+    let Ok(ended) = timeout(CONNECT_DEADLINE, former.end(&mut live.connection)).await else {
+        return Err(Fault::Lost(
+            "no answer while a former connection was ended".to_owned(),
+        ));
+    };
+    match ended {
+        Ok(true) => tracing::debug!(?former, "ended a former connection"),
+        Ok(false) => {}
+        Err(error) => {
+            if let Fault::Lost(text) = Fault::of(&error) {
+                return Err(Fault::Lost(text));
+            }
+            // No privilege: the server ends it some time by itself.
+            tracing::debug!(?former, %error, "cannot end a former connection");
         }
     }
+    Ok(())
 }
 
 /// What of the server's settings matters here.

@@ -33,22 +33,13 @@ pub(super) struct Thread {
 impl Thread {
     /// That of a connection; `None` where the server does not tell, or it has no address of its own.
     pub(super) async fn of(connection: &mut MySqlConnection) -> Option<Self> {
-        let sql = "SELECT CAST(id AS UNSIGNED), CAST(host AS CHAR) FROM information_schema.processlist \
-                   WHERE id = CONNECTION_ID()";
-        let row = sqlx::query(sql).fetch_optional(connection).await;
-        let row = match row {
-            Ok(row) => row?,
+        match look(connection, "CONNECTION_ID()").await {
+            Ok(found) => found.filter(Self::has_address),
             Err(error) => {
                 tracing::debug!(%error, "the server does not show its threads: a lost connection is left to end by itself");
-                return None;
+                None
             }
-        };
-        let host: String = row.try_get(1).ok()?;
-        Some(Self {
-            id: row.try_get(0).ok()?,
-            host,
-        })
-        .filter(Self::has_address)
+        }
     }
 
     fn has_address(&self) -> bool {
@@ -75,14 +66,26 @@ impl Thread {
     }
 
     async fn is_there(&self, connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
-        let sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = ? AND host = ?";
-        let row = sqlx::query(sql)
-            .bind(self.id)
-            .bind(&self.host)
-            .fetch_one(connection)
-            .await?;
-        Ok(row.try_get::<i64, _>(0)? > 0)
+        let found = look(connection, &self.id.to_string()).await?;
+        Ok(found.as_ref() == Some(self))
     }
+}
+
+/// The thread of a number, in one round trip: reconnecting is not the time for more.
+async fn look(connection: &mut MySqlConnection, id: &str) -> Result<Option<Thread>, sqlx::Error> {
+    let sql = format!(
+        "SELECT CAST(id AS UNSIGNED), CAST(host AS CHAR) FROM information_schema.processlist WHERE id = {id}"
+    );
+    let row = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_optional(connection)
+        .await?;
+    let thread = row.map(|row| {
+        Ok(Thread {
+            id: row.try_get(0)?,
+            host: row.try_get(1)?,
+        })
+    });
+    thread.transpose()
 }
 
 #[cfg(test)]

@@ -164,7 +164,9 @@ impl<'a> Process<'a> {
             self.stdout.finish(self.launcher),
             self.stderr.finish(self.launcher),
         );
-        if let Some(note) = self.note {
+        // What came to a good end just then was not cut short.
+        let good = matches!(&status, Ok(status) if status.success());
+        if let Some(note) = self.note.filter(|_| !good) {
             stderr.note(note);
         }
         let (code, signal) = match status {

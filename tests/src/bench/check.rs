@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 use super::options::Options;
 use super::results::number;
 
-/// For ratios of rates that are new to the baseline; docs/PERFORMANCE.md says why.
-const RATE_TOLERANCE: f64 = 0.35;
+/// For ratios that are new to the baseline; docs/PERFORMANCE.md says why.
+const USUAL_TOLERANCE: f64 = 0.75;
 
-/// For those of times and sizes.
-const TIME_TOLERANCE: f64 = 1.5;
+/// For those of CPU times, which other load hardly changes.
+const CPU_TOLERANCE: f64 = 0.25;
+
+/// For those of short times, of which one lost time slice makes a multiple.
+const TIME_TOLERANCE: f64 = 2.0;
 
 /// A ratio of a result, or what is kept of it.
 #[derive(Clone, Copy, Debug)]
@@ -121,10 +124,12 @@ fn adopt(result: &Value, path: &Path) {
     let mut kept = kept(&baseline, &result["form"]);
     for (name, ratio) in entries(&result["ratios"]) {
         let median = ratio["median"].as_f64().expect("a median");
-        let usual = if lower_is_better(&ratio) {
+        let usual = if name.contains("-cpu") {
+            CPU_TOLERANCE
+        } else if lower_is_better(&ratio) {
             TIME_TOLERANCE
         } else {
-            RATE_TOLERANCE
+            USUAL_TOLERANCE
         };
         let tolerance = kept.get(&name).map_or(usual, |kept| kept.tolerance);
         kept.insert(name, Kept { median, tolerance });

@@ -76,6 +76,8 @@ pub struct Run {
     pub worker_us: f64,
     /// The same of the database server.
     pub server_us: f64,
+    /// The same of workers, server and the jobs themselves.
+    pub total_us: f64,
     /// How much of all cores was used meanwhile, by whomever, in percent.
     pub busy: f64,
 }
@@ -150,7 +152,8 @@ impl Stage {
             wire.ask("poll", json!({"targets": [TARGET]})).await;
         }
         all_done(&mut connection, &format!("'{TARGET}'"), count).await;
-        let run = before.since(self, workers, count, begun.elapsed());
+        let elapsed = begun.elapsed();
+        let used = Usage::now(self, workers).since(&before);
         let good = format!(
             "SELECT COUNT(*) FROM jobs WHERE id >= {first} AND target = '{TARGET}' AND status = 'done' AND result = 'ok'"
         );
@@ -159,7 +162,7 @@ impl Stage {
             Ok(count),
             "every job is done once"
         );
-        run
+        Run::of(count, elapsed, &used)
     }
 
     /// A connection to a database, outside its pool.
@@ -171,43 +174,61 @@ impl Stage {
     }
 }
 
-/// Seconds of CPU time that were used by some moment.
-struct Usage {
-    workers: f64,
-    server: f64,
-    busy: f64,
+/// Seconds of CPU time that were used by some moment, or between two.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// By the workers themselves.
+    pub workers: f64,
+    /// By the jobs that they have reaped.
+    pub jobs: f64,
+    /// By the database server.
+    pub server: f64,
+    /// By everybody, on all cores.
+    pub busy: f64,
 }
 
 impl Usage {
-    fn now(stage: &Stage, workers: &[&Daemon]) -> Self {
-        Self {
-            workers: workers
+    /// Until now.
+    pub fn now(stage: &Stage, workers: &[&Daemon]) -> Self {
+        let sum = |usage: fn(u32) -> f64| -> f64 {
+            workers
                 .iter()
-                .map(|worker| usage::cpu(worker.process.id()))
-                .sum(),
+                .map(|worker| usage(worker.process.id()))
+                .sum()
+        };
+        let own = sum(usage::cpu);
+        Self {
+            workers: own,
+            jobs: sum(usage::cpu_with_children) - own,
             server: usage::cpu(stage.server.process_id()),
             busy: usage::busy(),
         }
     }
 
-    fn since(&self, stage: &Stage, workers: &[&Daemon], count: usize, elapsed: Duration) -> Run {
-        let now = Self::now(stage, workers);
-        let (workers, server) = (now.workers - self.workers, now.server - self.server);
-        Run::of(count, elapsed, workers, server, now.busy - self.busy)
+    /// What was used since then.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            workers: self.workers - before.workers,
+            jobs: self.jobs - before.jobs,
+            server: self.server - before.server,
+            busy: self.busy - before.busy,
+        }
     }
 }
 
 impl Run {
-    /// So many jobs in this time; the CPU time is that of the workers, the server, and everybody.
+    /// So many jobs in this time at this cost.
     #[expect(clippy::cast_precision_loss, reason = "far fewer jobs than 2^52")]
-    pub fn of(count: usize, elapsed: Duration, workers: f64, server: f64, busy: f64) -> Self {
+    pub fn of(count: usize, elapsed: Duration, used: &Usage) -> Self {
         let count = count as f64;
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         Self {
             rate: count / elapsed.as_secs_f64(),
-            worker_us: workers * 1e6 / count,
-            server_us: server * 1e6 / count,
-            busy: busy / elapsed.as_secs_f64() / cores * 100.0,
+            worker_us: used.workers * 1e6 / count,
+            server_us: used.server * 1e6 / count,
+            total_us: (used.workers + used.jobs + used.server) * 1e6 / count,
+            busy: used.busy / elapsed.as_secs_f64() / cores * 100.0,
         }
     }
 }

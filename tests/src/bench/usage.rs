@@ -13,6 +13,12 @@ pub fn cpu(pid: u32) -> f64 {
     ticks(&fields[11]) + ticks(&fields[12])
 }
 
+/// The same with all children that it has reaped.
+pub fn cpu_with_children(pid: u32) -> f64 {
+    // cutime and cstime follow utime and stime.
+    stat(pid)[11..15].iter().map(|field| ticks(field)).sum()
+}
+
 /// Seconds of CPU time that all cores have spent on anything, since the machine's start.
 pub fn busy() -> f64 {
     let text = fs::read_to_string("/proc/stat").expect("/proc/stat");

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::stage::{JOB, Run, SLOTS, Stage, TARGET, Table, fill};
+use super::stage::{JOB, Run, SLOTS, Stage, TARGET, Table, Usage, fill};
 use super::usage;
 use crate::process::Process;
 use crate::programs;
@@ -20,13 +20,18 @@ use crate::{Scratch, ports, until};
 /// Rows of one statement of [`raw_updates`]: what [`SLOTS`] slots and as much look-ahead hold.
 const BATCH: usize = 2 * SLOTS as usize;
 
-/// Processes a second that our own small program starts, drains and reaps: the kernel's ceiling.
-pub async fn spawn(count: usize, at_once: u32) -> f64 {
+/// Processes that our own small program starts, drains and reaps: the kernel's ceiling. Returns them a
+/// second, and the CPU time of each in µs.
+pub async fn spawn(count: usize, at_once: u32) -> (f64, f64) {
     let mut command = Command::new(programs::path("spawn-ceiling"));
     command.args([&count.to_string(), &at_once.to_string(), JOB]);
     let output = checked(&programs::output(&mut command).await, "spawn-ceiling");
-    let seconds: f64 = output.trim().parse().expect("seconds");
-    rate(count, seconds)
+    let mut numbers = output
+        .split_whitespace()
+        .map(|number| number.parse().expect("a number"));
+    let mut number = || numbers.next().expect("two numbers");
+    let (seconds, cpu): (f64, f64) = (number(), number());
+    (rate(count, seconds), 1e6 / rate(count, cpu))
 }
 
 /// The same by `xargs -P`, which reads and records nothing.
@@ -62,6 +67,7 @@ pub async fn parallel(stage: &Stage, count: usize, at_once: u32) -> f64 {
         command
     };
     let mut master = command();
+    // Its jobs are lines for a shell: what is behind # tells them apart.
     master
         .args(["--sqlmaster", &url, "-a"])
         .arg(&list)
@@ -229,9 +235,11 @@ pub async fn raw_updates(stage: &Stage, count: usize) -> Run {
     Run::of(
         count,
         begun.elapsed(),
-        0.0,
-        usage::cpu(server) - cpu,
-        usage::busy() - busy,
+        &Usage {
+            server: usage::cpu(server) - cpu,
+            busy: usage::busy() - busy,
+            ..Usage::default()
+        },
     )
 }
 

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::bench::options::Options;
 use crate::bench::results::{Curve, Results, Series, Unit};
 use crate::bench::slow_log;
-use crate::bench::stage::{SLOTS, Stage, TARGET, Table, fill, one, quantile};
+use crate::bench::stage::{Run, SLOTS, Stage, TARGET, Table, Usage, fill, one, quantile};
 use crate::programs::Daemon;
 use crate::wait::PATIENCE;
 use crate::{Database, Jobd, until};
@@ -74,8 +74,9 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
     }
     for _ in 0..options.turns() {
         for (case, database) in &tables {
-            let rate = pace(&stage, database, case, options).await;
-            results.add(&figure(case.name), Unit::PerSecond, rate);
+            let run = pace(&stage, database, case, options).await;
+            results.add(&figure(case.name), Unit::PerSecond, run.rate);
+            results.add(&cpu(case.name), Unit::Micros, run.total_us);
             let claims = claims(&stage, database, case, options).await;
             for (what, share) in [("p50", 0.5), ("p99", 0.99)] {
                 let name = format!("{}-claim-{what}", figure(case.name));
@@ -85,6 +86,7 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
     }
     for case in &cases[1..] {
         results.ratio(&figure(case.name), &figure(EMPTY.name));
+        results.ratio(&cpu(case.name), &cpu(EMPTY.name));
         let claim = |name: &str| format!("{}-claim-p99", figure(name));
         results.ratio(&claim(case.name), &claim(EMPTY.name));
     }
@@ -105,6 +107,10 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
 
 fn figure(name: &str) -> String {
     format!("backlog/{name}")
+}
+
+fn cpu(name: &str) -> String {
+    format!("{}-total-cpu", figure(name))
 }
 
 /// A server whose files are kept, if that was asked for.
@@ -146,17 +152,18 @@ async fn table(stage: &Stage, case: &Case) -> Database {
     database
 }
 
-/// Jobs a second of a fresh worker.
-async fn pace(stage: &Stage, database: &Database, case: &Case, options: &Options) -> f64 {
+/// How a fresh worker does.
+async fn pace(stage: &Stage, database: &Database, case: &Case, options: &Options) -> Run {
     let mut connection = stage.connection(database).await;
     let work = Work::begin(stage, database, case, options, &mut connection).await;
     let (before, begun) = (work.done(&mut connection).await, Instant::now());
+    let used = Usage::now(stage, &[&work.worker]);
     sleep(options.size(WINDOW.0, WINDOW.1)).await;
+    let used = Usage::now(stage, &[&work.worker]).since(&used);
     let (after, elapsed) = (work.done(&mut connection).await, begun.elapsed());
     work.end(&mut connection).await;
-    #[expect(clippy::cast_precision_loss, reason = "far fewer jobs than 2^52")]
-    let rate = (after - before) as f64 / elapsed.as_secs_f64();
-    rate
+    let count = usize::try_from(after - before).expect("ended jobs do not come back");
+    Run::of(count, elapsed, &used)
 }
 
 /// How long its claims took, as the server's slow log tells: all statements from the beginning of the

@@ -18,7 +18,7 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
         for slots in SLOTS {
             let most = options.size(MOST_JOBS.0, MOST_JOBS.1);
             let count = (slots * options.size(JOBS.0, JOBS.1)).min(most) as usize;
-            let ceiling = yardsticks::spawn(count, slots).await;
+            let (ceiling, _) = yardsticks::spawn(count, slots).await;
             results.add(&spawn(slots), Unit::PerSecond, ceiling);
             let worker = stage.worker(&database, &Stage::ini(&database, slots)).await;
             let run = stage.work(&database, &[&worker], count).await;

@@ -10,6 +10,7 @@ use super::options::Options;
 use super::plot;
 use super::results::Results;
 use super::stage::Stage;
+use crate::template::Flavour;
 
 mod alternatives;
 mod backlog;
@@ -154,6 +155,10 @@ async fn machine() -> Machine {
         .fetch_one(&mut connection)
         .await;
     let version: String = row.expect("the server's version").get("version");
-    let name = format!("{:?} {version}", stage.server.flavour());
+    let family = match stage.server.flavour() {
+        Flavour::MariaDb => "MariaDB",
+        Flavour::MySql => "MySQL",
+    };
+    let name = format!("{family} {}", version.split('-').next().unwrap_or(&version));
     Machine::describe(&name, stage.server.data())
 }

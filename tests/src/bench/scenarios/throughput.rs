@@ -12,11 +12,9 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
     let count = options.size(JOBS.0, JOBS.1);
     let stage = Stage::start().await;
     for _ in 0..options.turns() {
-        results.add(
-            "throughput/spawn",
-            Unit::PerSecond,
-            yardsticks::spawn(count, SLOTS).await,
-        );
+        let (ceiling, cpu) = yardsticks::spawn(count, SLOTS).await;
+        results.add("throughput/spawn", Unit::PerSecond, ceiling);
+        results.add("throughput/spawn-total-cpu", Unit::Micros, cpu);
         for table in [Table::Minimal, Table::Full] {
             let database = stage.table(table).await;
             let worker = stage.worker(&database, &Stage::ini(&database, SLOTS)).await;
@@ -35,6 +33,10 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
     results.ratio("throughput/jobd-minimal", "throughput/spawn");
     results.ratio("throughput/jobd-full", "throughput/spawn");
     results.ratio("throughput/jobd-full", "throughput/jobd-minimal");
+    for table in ["minimal", "full"] {
+        let cpu = format!("throughput/jobd-{table}-total-cpu");
+        results.ratio(&cpu, "throughput/spawn-total-cpu");
+    }
     results.ratio("throughput/jobd-minimal", "throughput/raw-updates");
     results.ratio(
         "throughput/jobd-minimal-server-cpu",
@@ -49,5 +51,6 @@ fn add(results: &mut Results, table: &str, run: &Run) {
     add("", Unit::PerSecond, run.rate);
     add("-worker-cpu", Unit::Micros, run.worker_us);
     add("-server-cpu", Unit::Micros, run.server_us);
+    add("-total-cpu", Unit::Micros, run.total_us);
     add("-machine-busy", Unit::Percent, run.busy);
 }

@@ -38,6 +38,7 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
                 worker.stop().await;
             }
             results.add(&name(*number), Unit::PerSecond, run.rate);
+            results.add(&cpu(*number), Unit::Micros, run.total_us);
             results.add(
                 &format!("{}-deadlocks", name(*number)),
                 Unit::Count,
@@ -54,11 +55,16 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
     }
     for number in &numbers[1..] {
         results.ratio(&name(*number), &name(1));
+        results.ratio(&cpu(*number), &cpu(1));
     }
 }
 
 fn name(number: usize) -> String {
     format!("workers/{number}")
+}
+
+fn cpu(number: usize) -> String {
+    format!("{}-total-cpu", name(number))
 }
 
 /// Deadlocks that the server has seen since its start. The two servers keep the number in two places.

@@ -295,6 +295,37 @@ async fn an_end_whose_row_was_given_away_meanwhile_is_superseded() {
 }
 
 #[tokio::test]
+async fn a_kept_end_replaces_the_verdict_that_others_came_to() {
+    let mut ground = Ground::new(Table::Full).await;
+    let once = "ALTER TABLE jobs ALTER max_attempts SET DEFAULT 1";
+    ground.database.run(once).await;
+    ground.ini = ground.ini.clone().set("lease", 3);
+    let jobd = ground.start().await;
+    let ids = ground
+        .run_jobs(&jobd, async |ground| ground.server.kill())
+        .await;
+    journaled(&jobd, JOBS).await;
+    power_fails(jobd).await;
+    ground.server.start_again().await;
+    let other = Ini::worker(&ground.database)
+        .set("name", "w2")
+        .set("lease", 3);
+    let _other = Jobd::start(&ground.scratch, &other).await;
+    ground.database.all_done(LIMIT).await;
+    for row in ground.database.rows().await {
+        assert!(row.err().contains("orphaned"), "{}", row.err());
+    }
+    let _jobd = ground.start().await;
+    until("the true ends", PATIENCE, async || {
+        let rows = ground.database.rows().await;
+        let replaced = rows.iter().all(|row| !row.err().contains("orphaned"));
+        replaced.then_some(())
+    })
+    .await;
+    ground.check_all_true(&ids).await;
+}
+
+#[tokio::test]
 async fn a_second_worker_of_the_name_leaves_the_journal_of_a_live_one_alone() {
     let mut ground = Ground::new(Table::Minimal).await;
     let jobd = ground.start().await;

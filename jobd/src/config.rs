@@ -210,6 +210,12 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
     let state_dir = state_dir(reader);
     let launcher = launcher(reader);
     let targets = targets(reader);
+    if targets.is_empty() {
+        reader.warn(
+            "targets",
+            "no targets: this worker claims nothing until a client adds one; name them below [targets], as in mail = 2",
+        );
+    }
     if database.is_none()
         && reader.line_of("storage").is_none()
         && reader.line_of("mysql_table").is_none()
@@ -427,6 +433,23 @@ mod tests {
         assert_eq!(config.name, config.host_name);
         assert_eq!(config.targets[0].0.as_str(), "1/low");
         assert!(config.master.is_none());
+    }
+
+    #[test]
+    fn a_worker_without_targets_and_a_key_that_became_one_are_warned_about() {
+        let (config, findings) = read_text(MINIMAL);
+        assert!(
+            config.is_some() && findings.contains("no targets: "),
+            "{findings}"
+        );
+        let (config, findings) = read_text(&format!(
+            "{MINIMAL}[targets]\nname = 1\npoll_interval = 5\n"
+        ));
+        assert!(config.is_some());
+        assert!(
+            findings.starts_with("jobd.conf:7: poll_interval stands under [targets]"),
+            "{findings}"
+        );
     }
 
     #[test]

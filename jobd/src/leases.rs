@@ -5,7 +5,7 @@
 //! the same `lease_until` for a full lease; a holder stops in time by its own clock, counted from
 //! before its renewal was sent. What the database's clock says never matters, only that a value changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jobd_proto::JobId;
@@ -34,6 +34,9 @@ pub struct Observer {
     seen: HashMap<JobId, Seen>,
     /// When the last look ended.
     looked: Duration,
+    /// Workers that were told of as slow, by name, host and instance.
+    told: HashSet<String>,
+    slow: Vec<Slow>,
 }
 
 #[derive(Debug)]
@@ -41,7 +44,21 @@ struct Seen {
     worker: String,
     until: i64,
     since: Duration,
+    /// When the last look began that showed it so.
+    last: Duration,
 }
+
+/// A worker that renewed a lease so late that one of our length had nearly passed: as if it had a longer one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Its name, host and instance.
+    pub worker: String,
+    /// For how long its lease was seen unchanged.
+    pub unchanged: Duration,
+}
+
+/// So many workers are told of as slow; more than a table has, but for those that start again and again.
+const MAX_TOLD: usize = 1_000;
 
 impl Observer {
     /// Has seen nothing yet.
@@ -50,7 +67,15 @@ impl Observer {
             lease,
             seen: HashMap::new(),
             looked: Duration::ZERO,
+            told: HashSet::new(),
+            slow: Vec::new(),
         }
+    }
+
+    /// Workers that renew more slowly than our own `lease` allows, each once. A holder of the same lease would
+    /// have stopped its jobs by then.
+    pub fn slow(&mut self) -> Vec<Slow> {
+        std::mem::take(&mut self.slow)
     }
 
     /// Begins anew, because a look has failed: where we cannot read, others cannot renew.
@@ -75,12 +100,17 @@ impl Observer {
                 Some(before) if before.worker == lease.worker && before.until == lease.until => {
                     before.since
                 }
+                Some(before) if before.worker == lease.worker => {
+                    self.note_renewal(&before);
+                    ended
+                }
                 _ => ended,
             };
             let found = Seen {
                 worker: lease.worker.clone(),
                 until: lease.until,
                 since,
+                last: began,
             };
             seen.insert(lease.id, found);
             if began.saturating_sub(since) >= self.lease || planted!("rescue-before-a-full-lease") {
@@ -89,6 +119,23 @@ impl Observer {
         }
         self.seen = seen;
         orphans
+    }
+
+    fn note_renewal(&mut self, before: &Seen) {
+        let unchanged = before.last.saturating_sub(before.since);
+        let worker = before
+            .worker
+            .rsplit_once('/')
+            .map_or("", |(worker, _)| worker);
+        if unchanged > self.lease * 2 / 3
+            && self.told.len() < MAX_TOLD
+            && self.told.insert(worker.to_owned())
+        {
+            self.slow.push(Slow {
+                worker: worker.to_owned(),
+                unchanged,
+            });
+        }
     }
 }
 
@@ -212,6 +259,45 @@ mod tests {
             "a look has failed"
         );
         assert!(watch(&mut observer, 226, 226, &lease(5)));
+    }
+
+    #[test]
+    fn a_worker_that_renews_as_if_its_lease_were_longer_is_told_of_once() {
+        let of = |until| Lease {
+            worker: "w@h/1/2".into(),
+            ..lease(until)
+        };
+        let mut observer = Observer::new(LEASE);
+        watch(&mut observer, 100, 120, &of(5));
+        watch(&mut observer, 130, 130, &of(6));
+        assert_eq!(observer.slow(), [], "20 of 30 seconds are in order");
+        watch(&mut observer, 140, 155, &of(6));
+        watch(&mut observer, 160, 160, &of(7));
+        assert_eq!(observer.slow(), [], "each lease by itself");
+        watch(&mut observer, 165, 185, &of(7));
+        watch(&mut observer, 186, 186, &of(8));
+        let slow = Slow {
+            worker: "w@h/1".into(),
+            unchanged: s(25),
+        };
+        assert_eq!(observer.slow(), [slow]);
+        watch(&mut observer, 190, 210, &of(8));
+        watch(&mut observer, 211, 211, &of(9));
+        assert_eq!(observer.slow(), [], "once is enough");
+        // Another claim of the row says nothing about renewals.
+        watch(&mut observer, 220, 240, &of(9));
+        let mut other = Observer::new(LEASE);
+        watch(&mut other, 100, 120, &of(5));
+        watch(
+            &mut other,
+            125,
+            125,
+            &Lease {
+                worker: "v@h/1/2".into(),
+                ..of(6)
+            },
+        );
+        assert_eq!(other.slow(), []);
     }
 
     #[test]

@@ -52,6 +52,19 @@ impl Rescuer {
             match self.claims().await {
                 Ok(claims) => {
                     let orphans = observer.look(began, self.host.since_boot(), claims);
+                    for slow in observer
+                        .slow()
+                        .into_iter()
+                        .filter(|slow| slow.worker != self.own)
+                    {
+                        tracing::warn!(
+                            worker = slow.worker,
+                            unchanged = ?slow.unchanged,
+                            own = self.own,
+                            lease = ?self.lease,
+                            "another worker renews its leases more slowly than `lease` of this one allows: set the same `lease` for all workers of the table"
+                        );
+                    }
                     self.judge(orphans).await;
                     away = false;
                 }

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jobd_proto::JobId;
-use jobd_proto::table::{Filter, JobRow};
+use jobd_proto::table::{Columns, Filter, JobRow, Kind};
 use serde::Serialize;
 
 use super::outcome::{Ending, stream};
@@ -44,6 +44,9 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         .list(&filter)
         .await
         .map_err(|error| database::failure(settings, &error))?;
+    if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {
+        check_status(table.columns(), status)?;
+    }
     let now = now();
     context.screen.show(&Listed { jobs }, |listed| {
         if listed.jobs.is_empty() {
@@ -64,6 +67,27 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         context.screen.table(&table)
     })?;
     Ok(0)
+}
+
+/// A status that no row has and that nobody knows is a slip, not a question.
+fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
+    const KNOWN: [&str; 6] = [
+        "waiting", "manual", "accepted", "running", "done", "ignored",
+    ];
+    let known = match columns.get("status").map(|column| &column.kind) {
+        Some(Kind::Text {
+            values: Some(values),
+            ..
+        }) => values.clone(),
+        _ => KNOWN.map(str::to_owned).to_vec(),
+    };
+    if known.iter().any(|known| known.eq_ignore_ascii_case(status)) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "no status '{status}', there are: {}",
+        known.join(", ")
+    )))
 }
 
 /// Shows one row with its output. `--json`: the row, its further columns under `others`.

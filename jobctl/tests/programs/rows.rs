@@ -308,6 +308,9 @@ async fn lists_are_newest_first_and_filtered() {
         ids(&["--status", "done", "--target", "report"]).await,
         [0u64; 0]
     );
+    let slip = table.jobctl(&["list", "--status", "nonsense"]).await;
+    slip.failed(2, &["no status 'nonsense'", "waiting, manual, accepted"]);
+    assert_eq!(ids(&["--status", "running"]).await, [0u64; 0]);
     let lines = table.jobctl(&["list", "--status", "done"]).await.stdout;
     let columns = |line: &str| {
         line.split("  ")

@@ -315,7 +315,11 @@ impl<'a> Reader<'a> {
             || keys.iter().any(|key| key.describes(&entry.key));
         match &entry.section {
             None if !is_key => self.report_unknown(entry, keys),
-            Some(name) if is_key && self.is_known_section(name, keys) && !is_number(entry) => {
+            Some(name)
+                if is_key
+                    && self.is_known_section(name, keys)
+                    && !(is_number(entry) && is_plain_word(&entry.key)) =>
+            {
                 let key = &entry.key;
                 let text = format!("{key} stands under [{name}]: move it above that line");
                 self.warn_at(Some(entry.line), text);
@@ -362,6 +366,11 @@ fn last_of_equals(file: &IniFile, section: Option<&str>) -> Vec<Entry> {
 /// `[targets] ; comment` is a bare key to the dialect, and hardly ever meant as one.
 fn is_spoilt_section(entry: &Entry) -> bool {
     entry.value == Value::True && entry.key.starts_with('[') && entry.key.ends_with(']')
+}
+
+/// What people call their own things too; `poll_interval` is hardly ever meant as a target.
+fn is_plain_word(key: &str) -> bool {
+    !key.contains(['_', '.'])
 }
 
 fn is_number(entry: &Entry) -> bool {

@@ -11,6 +11,8 @@ mod config;
 mod control;
 mod daemon;
 mod fan_out;
+#[cfg(test)]
+mod histories;
 mod hub;
 mod manual;
 mod member;

@@ -18,6 +18,8 @@ mod ledger;
 mod master_link;
 mod reload;
 mod rescuer;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod targets;
 mod waiters;

@@ -86,8 +86,9 @@ impl Dispatcher {
 
     /// Logs what is left, row by row: whoever mends it by hand needs to know.
     pub(super) fn unwritten(&self) -> Unwritten {
+        let held = self.holding.values().filter(|held| !held.leaving);
         let (ended, unstarted): (Vec<&Held>, Vec<&Held>) =
-            self.holding.values().partition(|held| held.ended.is_some());
+            held.partition(|held| held.ended.is_some());
         for held in &ended {
             if let Some((code, signal)) = held.ended {
                 tracing::error!(job = %held.job.id, target = %held.job.target, code, signal, "the end of a job is not written, its row stays running");

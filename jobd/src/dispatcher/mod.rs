@@ -188,6 +188,8 @@ struct Held {
     stopping: bool,
     /// The guard has killed it.
     struck: bool,
+    /// It is being given back.
+    leaving: bool,
     /// How the process ended, for the log of a shutdown that cannot write it.
     ended: Option<(Option<i32>, Option<i32>)>,
 }
@@ -199,6 +201,7 @@ impl Held {
             attempt: None,
             stopping: false,
             struck: false,
+            leaving: false,
             ended: None,
         }
     }
@@ -413,6 +416,7 @@ impl Dispatcher {
             }
             Note::Released(job) => {
                 self.releasing -= 1;
+                self.free_slot(&job);
                 // Its target may have looked for rows before this one was back.
                 if !job.origin.is_manual() {
                     self.targets.want(&[job.target]);
@@ -448,7 +452,8 @@ impl Dispatcher {
         match outcome {
             Outcome::Ended(end) => {
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                if (end.stopped || struck) && end.code != Some(0) && self.keeper.is_some() {
+                let cut_short = end.stopped || struck && end.is_killed();
+                if cut_short && end.code != Some(0) && self.keeper.is_some() {
                     // Cut short by us, not by itself: it may run again, as no attempt counts.
                     self.back_out(job, "its attempt was cut short");
                 } else {
@@ -468,10 +473,12 @@ impl Dispatcher {
         }
     }
 
-    /// Gives back a job that has no process, with its slot if it has one.
+    /// Gives back a job that has no process. Its slot, if it has one, is free once that is written.
     fn back_out(&mut self, job: Job, reason: &str) {
         self.fail_waiter(&job, &format!("was given back: {reason}"));
-        self.free_slot(&job);
+        if let Some(held) = self.holding.get_mut(&slot(&job)) {
+            held.leaving = true;
+        }
         self.release(job);
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use rustix::process::Signal;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -186,7 +187,15 @@ impl Launcher {
     }
 }
 
+/// The exit code of a shell whose child was ended by SIGKILL.
+const SHELL_KILLED: i32 = 128 + 9;
+
 impl End {
+    /// Whether it looks like the guard's work; a job that ended by itself just before does not.
+    pub fn is_killed(&self) -> bool {
+        self.signal == Some(Signal::KILL.as_raw()) || self.code == Some(SHELL_KILLED)
+    }
+
     /// A job that could not be started, ever: its own failure.
     fn never_started(code: i32, reason: &str) -> Self {
         let mut stderr = Captured::default();

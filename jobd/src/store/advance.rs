@@ -23,7 +23,7 @@ const MAX_ROWS: usize = SIZES[SIZES.len() - 1];
 const MAX_OUTPUT: usize = 256 << 10;
 
 /// The statement in every pair of sizes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AdvanceStatement {
     texts: [[Arc<str>; SIZES.len()]; SIZES.len()],
     /// What fits `return_code`.

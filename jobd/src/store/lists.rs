@@ -14,7 +14,7 @@ const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
 pub(super) const MAX_LIST: usize = SIZES[SIZES.len() - 1];
 
 /// A statement about rows of a list, in every size.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ListStatement([Arc<str>; SIZES.len()]);
 
 impl ListStatement {

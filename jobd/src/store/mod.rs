@@ -12,6 +12,8 @@ mod floors;
 mod inspect;
 mod lists;
 mod manual;
+#[cfg(test)]
+pub(crate) mod model;
 mod mysql;
 mod sql;
 mod sqlite;

@@ -37,7 +37,7 @@ pub(super) struct Dialect {
 }
 
 /// What makes claims leases.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ownership {
     /// A lease from now on, for rows with a token of ours.
     pub(super) renew: ListStatement,
@@ -48,7 +48,7 @@ pub(super) struct Ownership {
 }
 
 /// A table's statements and what its columns take.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,

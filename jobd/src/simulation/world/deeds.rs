@@ -1,0 +1,215 @@
+//! What people, applications and fate do.
+
+use super::*;
+
+impl World<'_> {
+    pub(super) fn deed(&mut self, deed: &Deed) {
+        self.say(|| format!("{deed:?}"));
+        match *deed {
+            Deed::Add {
+                target: number,
+                manual,
+                attempts,
+                poke,
+            } => self.add_row(number, manual, attempts, poke),
+            Deed::Poke(host) => self.tell(host, WorkerRequest::Poll(Selection::All)),
+            Deed::RunManual(host) => self.run_manual(host),
+            Deed::Pause { worker, target } => self.pause(worker, target),
+            Deed::Continue {
+                worker,
+                target: number,
+            } => {
+                self.hosts[worker].paused[number] = None;
+                let targets = Selection::Named(vec![target(number).to_string()]);
+                self.tell(worker, WorkerRequest::Continue(targets));
+            }
+            Deed::Concurrency {
+                worker,
+                target: number,
+                most,
+            } => {
+                let host = &mut self.hosts[worker];
+                host.most[number] = host.most[number].max(most);
+                self.tell(
+                    worker,
+                    WorkerRequest::SetTargetConcurrency {
+                        target: target(number),
+                        concurrency: most,
+                    },
+                );
+            }
+            Deed::Kill { worker, away } => self.die(worker, away, false),
+            Deed::PowerLoss { worker, away } => self.die(worker, away, true),
+            Deed::Freeze { worker, span } => {
+                if self.hosts[worker].worker.is_some() && !self.hosts[worker].frozen {
+                    self.hosts[worker].frozen = true;
+                    self.add(span, Event::Thaw(worker));
+                }
+            }
+            Deed::Drain { worker, second } => {
+                if let Some(running) = self.hosts[worker].worker.as_ref() {
+                    running.shutdown.drain.cancel();
+                    if let Some(second) = second {
+                        self.add(second, Event::SecondSignal(running.site.incarnation));
+                    }
+                }
+            }
+            Deed::Hand { pick, done } => self.by_hand(pick, done),
+            Deed::Clock(seconds) => self.server.clock += seconds,
+            ref fault => self.trouble(fault),
+        }
+    }
+
+    /// Begins a fault that ends by itself.
+    fn trouble(&mut self, deed: &Deed) {
+        let faults = &mut self.server.faults;
+        let over = match *deed {
+            Deed::NoRoom { worker, .. } => {
+                self.hosts[worker].no_room = true;
+                Fault::NoRoom(worker)
+            }
+            Deed::Away { silent, .. } => {
+                faults.away = Some(silent);
+                Fault::Away
+            }
+            Deed::CutOff { worker, silent, .. } => {
+                faults.cut_off[worker] = Some(silent);
+                Fault::CutOff(worker)
+            }
+            Deed::Slow { most, .. } => {
+                self.agenda.lock().slow = most;
+                Fault::Slow
+            }
+            Deed::SlowAnswers { most, .. } => {
+                faults.slow_answers = most;
+                Fault::SlowAnswers
+            }
+            Deed::Lossy { percent, after, .. } => {
+                (faults.lossy, faults.lossy_after) = (percent, after);
+                Fault::Lossy
+            }
+            Deed::Conflicts { percent, .. } => {
+                faults.conflicts = percent;
+                Fault::Conflicts
+            }
+            Deed::Refusals { percent, .. } => {
+                faults.refusals = percent;
+                Fault::Refusals
+            }
+            _ => unreachable!("{deed:?} is no fault"),
+        };
+        self.add(deed.span(), Event::Over(over));
+    }
+
+    fn pause(&self, host: usize, number: usize) {
+        if let Some(worker) = self.hosts[host].worker.as_ref() {
+            let (handle, site) = (worker.handle.clone(), worker.site.clone());
+            worker.runtime.spawn(async move {
+                let targets = Selection::Named(vec![target(number).to_string()]);
+                if handle.change(WorkerRequest::Pause(targets)).await.is_ok() {
+                    site.add(0, Event::Paused(host, number, site.incarnation));
+                }
+            });
+        }
+    }
+
+    pub(super) fn over(&mut self, fault: Fault) {
+        self.say(|| format!("over: {fault:?}"));
+        self.server.end(fault);
+        match fault {
+            Fault::NoRoom(host) => self.hosts[host].no_room = false,
+            Fault::Slow => self.agenda.lock().slow = 0,
+            _ => {}
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.say(|| "every fault is over".to_owned());
+        self.healed = true;
+        self.server.faults = Faults::default();
+        self.agenda.lock().slow = 0;
+        for number in 0..self.hosts.len() {
+            self.hosts[number].no_room = false;
+            self.hosts[number].paused = [None; TARGETS];
+            self.thaw(number);
+            if self.hosts[number].worker.is_none() {
+                self.start(number);
+            }
+            self.tell(number, WorkerRequest::Continue(Selection::All));
+        }
+    }
+
+    fn add_row(&mut self, number: usize, manual: bool, attempts: i64, poke: bool) {
+        self.rows += 1;
+        let id = self.rows;
+        let row = self
+            .schema
+            .columns
+            .iter()
+            .map(|column| match column.as_str() {
+                "id" => Val::Int(id),
+                "target" => Val::Text(target(number).as_str().into()),
+                "status" => Val::Text(if manual { "manual" } else { "waiting" }.into()),
+                "max_attempts" => Val::Int(attempts),
+                "time_created" | "time_started" | "time_finished" | "attempts"
+                | "interruptions" => Val::Int(0),
+                _ => Val::Null,
+            });
+        let row = row.collect();
+        self.server.table.add(id, row);
+        if poke {
+            for host in 0..self.hosts.len() {
+                let targets = Selection::Named(vec![target(number).to_string()]);
+                self.tell(host, WorkerRequest::Poll(targets));
+            }
+        }
+    }
+
+    /// Sends a request to a worker, whose answer interests nobody.
+    pub(super) fn tell(&self, host: usize, request: WorkerRequest) {
+        if let Some(worker) = &self.hosts[host].worker {
+            let handle = worker.handle.clone();
+            worker
+                .runtime
+                .spawn(async move { drop(handle.change(request).await) });
+        }
+    }
+
+    fn run_manual(&mut self, host: usize) {
+        let places = self.witness.places;
+        let manual = self
+            .server
+            .table
+            .rows()
+            .filter(|(_, row)| text(&row[places.status]) == "manual");
+        let ids: Vec<JobId> = manual.map(|(id, _)| JobId(id.unsigned_abs())).collect();
+        if let Some(worker) = self.hosts[host].worker.as_ref().filter(|_| !ids.is_empty()) {
+            let (handle, site) = (worker.handle.clone(), worker.site.clone());
+            worker.runtime.spawn(async move {
+                let reply = handle.run_manual(ids.clone()).await;
+                site.add(0, Event::Answered(site.incarnation, ids, reply));
+            });
+            *self.waiting.entry(worker.site.incarnation).or_default() += 1;
+        }
+    }
+
+    fn by_hand(&mut self, pick: u64, done: bool) {
+        if self.rows == 0 {
+            return;
+        }
+        let id = 1 + i64::try_from(pick % u64::try_from(self.rows).unwrap()).unwrap();
+        // Whoever changes a row by hand waits for its lock, too.
+        if self.server.table.is_locked(id) {
+            return;
+        }
+        let mut row = self
+            .server
+            .table
+            .row(id)
+            .expect("a row that was added")
+            .clone();
+        row[self.witness.places.status] = Val::Text(if done { "done" } else { "waiting" }.into());
+        self.witness.touched.insert(id);
+        self.server.table.add(id, row);
+    }
+}

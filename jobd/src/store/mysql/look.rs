@@ -189,7 +189,7 @@ async fn plan(
     table: &TableName,
 ) -> Result<Vec<Problem>, sqlx::Error> {
     let sql = format!(
-        "EXPLAIN SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {0}.`id` LIMIT 10",
+        "EXPLAIN FORMAT=TRADITIONAL SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {0}.`id` LIMIT 10",
         table.quoted()
     );
     let rows = sqlx::query(AssertSqlSafe(sql))

@@ -82,7 +82,7 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
     for sql in statements.unwrap().texts() {
         let marks = sql.matches('?').count() as u64;
         let sql = with_values(&sql);
-        let explain = format!("EXPLAIN {sql}");
+        let explain = format!("EXPLAIN FORMAT=TRADITIONAL {sql}");
         let plan = sqlx::query(AssertSqlSafe(explain))
             .fetch_all(&mut connection)
             .await

@@ -17,7 +17,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::node::{Node, start_position};
+use self::node::Node;
 use crate::scratch::Scratch;
 use crate::server::{self, PASSWORD, USER};
 use crate::template::{self, ServerProgram};
@@ -137,8 +137,8 @@ impl Cluster {
     /// Starts nodes that were killed, where the rest of the cluster is: they get what they have missed.
     pub async fn start_again(&mut self, nodes: &[usize]) {
         let positions = join_all(nodes.iter().map(|node| self.nodes[*node].position())).await;
-        for (node, position) in nodes.iter().zip(positions) {
-            self.nodes[*node].launch(&start_position(position.as_ref()));
+        for (node, (position, _)) in nodes.iter().zip(positions) {
+            self.nodes[*node].launch(&[format!("--wsrep-start-position={position}")]);
         }
         self.all_well().await;
     }
@@ -155,8 +155,14 @@ impl Cluster {
     /// Starts a cluster of which no node runs, from its most advanced one.
     pub async fn start_from_most_advanced(&mut self) {
         let positions = join_all(self.nodes.iter().map(Node::position)).await;
-        let seqno = |node: &usize| positions[*node].as_ref().map_or(-1, |(_, seqno)| *seqno);
-        let first = ALL.max_by_key(seqno).expect("there are nodes");
+        let seqnos: Vec<i64> = positions.iter().map(|(_, seqno)| *seqno).collect();
+        let first = ALL
+            .max_by_key(|node| seqnos[*node])
+            .expect("there are nodes");
+        println!(
+            "galera: the nodes end at {seqnos:?}, {} is the first",
+            self.nodes[first].name
+        );
         let path = self.nodes[first].data().join("grastate.dat");
         let state = std::fs::read_to_string(&path).expect("the state of a node");
         std::fs::write(
@@ -164,20 +170,25 @@ impl Cluster {
             state.replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"),
         )
         .expect("the state of a node");
-        let mut options = start_position(positions[first].as_ref());
-        options.push("--wsrep-new-cluster".to_owned());
-        self.nodes[first].launch(&options);
+        let start = |node: usize| format!("--wsrep-start-position={}", positions[node].0);
+        self.nodes[first].launch(&[start(first), "--wsrep-new-cluster".to_owned()]);
         self.synced(first).await;
         for node in ALL.filter(|node| *node != first) {
-            self.nodes[node].launch(&start_position(positions[node].as_ref()));
+            self.nodes[node].launch(&[start(node)]);
         }
         self.all_well().await;
+        println!("galera: all go on from {}", self.last_logged(first).await);
     }
 
     /// Makes one node the primary component by itself, as operators do where the majority is gone.
     pub async fn bootstrap(&self, node: usize) {
         self.provider(node, "pc.bootstrap=YES").await;
         self.synced(node).await;
+        println!(
+            "galera: {} goes on alone from {}",
+            self.nodes[node].name,
+            self.last_logged(node).await
+        );
     }
 
     /// Waits until a node knows that it has no majority.
@@ -192,6 +203,16 @@ impl Cluster {
             },
         )
         .await;
+    }
+
+    /// The last write set in a node's binary log, as its list of what was taken back names them.
+    pub async fn last_logged(&self, node: usize) -> String {
+        let mut connection = self.connection(node).await.expect("a connection to a node");
+        let sql = "SHOW GLOBAL VARIABLES LIKE 'gtid_binlog_pos'";
+        let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await;
+        row.expect("a variable")
+            .try_get_unchecked(1)
+            .expect("its value")
     }
 
     /// Sets an option of a node's Galera.

@@ -61,9 +61,7 @@ impl TakenBack {
         });
         let (writes, rows) = read.await.expect("the reading of binary logs");
         println!("{rows} rows at the end");
-        let of_cluster =
-            |breach: &mut Breach| breach.job.is_some_and(|job| writes.contains_key(&job));
-        let breaches = breaches.extract_if(.., of_cluster).collect();
+        let breaches = apart(breaches, &writes);
         Self { writes, breaches }
     }
 
@@ -113,6 +111,12 @@ impl TakenBack {
     }
 }
 
+/// Takes the breaches out that are about a job of which a write was taken back.
+fn apart(breaches: &mut Vec<Breach>, writes: &BTreeMap<u64, Vec<Write>>) -> Vec<Breach> {
+    let of_cluster = |breach: &mut Breach| breach.job.is_some_and(|job| writes.contains_key(&job));
+    breaches.extract_if(.., of_cluster).collect()
+}
+
 /// Says so where two nodes do not hold the same rows.
 async fn differing(cluster: &Cluster, database: &str) -> Option<String> {
     let mut sums = Vec::new();
@@ -151,5 +155,26 @@ async fn write_every_row(cluster: &Cluster, database: &str) {
             .execute(&mut connection)
             .await;
         done.expect("write every row");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_a_write_that_was_taken_back_is_not_held_against_jobd() {
+        let lost = |job| Breach::of_job(Promise::NothingLost, job, "is gone");
+        let mut breaches = vec![
+            lost(1),
+            lost(2),
+            Breach::of_all(Promise::Recovery, "stands still"),
+        ];
+        let apart = apart(
+            &mut breaches,
+            &BTreeMap::from([(2, Vec::new()), (3, Vec::new())]),
+        );
+        assert_eq!(apart, [lost(2)]);
+        assert_eq!(breaches.len(), 2);
     }
 }

@@ -143,16 +143,23 @@ impl Node {
         self.process = Some(Process::start(&command, &self.messages()));
     }
 
-    /// Where its own data end: the cluster's id and the number of the last write set. `None` where they do
-    /// not say.
-    pub(super) async fn position(&self) -> Option<(String, i64)> {
+    /// Where its own data end, as it is told again at its start, and the number of the last write set there.
+    pub(super) async fn position(&self) -> (String, i64) {
         let mut command = self.command();
         command.arg("--wsrep-recover");
         let output = programs::output(&mut command).await;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let (_, position) = text.rsplit_once("Recovered position: ")?;
-        let (id, seqno) = position.split_whitespace().next()?.rsplit_once(':')?;
-        Some((id.to_owned(), seqno.parse().ok()?))
+        let text = String::from_utf8_lossy(&output.stderr);
+        let found = text.rsplit_once("Recovered position: ");
+        let position = found.and_then(|(_, rest)| rest.split_whitespace().next());
+        // `cluster:number`, and behind a comma what the binary log calls it.
+        let number = position.and_then(|position| {
+            let (_, number) = position.split_once(':')?;
+            number.split(',').next()?.parse().ok()
+        });
+        match (position, number) {
+            (Some(position), Some(number)) => (position.to_owned(), number),
+            _ => panic!("{} does not say where its data end: {text}", self.name),
+        }
     }
 
     fn command(&self) -> Command {
@@ -181,12 +188,6 @@ impl Node {
         ]);
         command
     }
-}
-
-/// The option by which a node goes on from where its data end.
-pub(super) fn start_position(position: Option<&(String, i64)>) -> Vec<String> {
-    let option = |(id, seqno): &(String, i64)| format!("--wsrep-start-position={id}:{seqno}");
-    position.map(option).into_iter().collect()
 }
 
 fn library() -> PathBuf {

@@ -43,7 +43,27 @@ macro_rules! planted {
     };
 }
 
-pub(crate) use {batch_point, crash_point, planted};
+/// A condition of a statement. Where the bug of this name is planted, what stands there instead.
+#[cfg(not(feature = "faults"))]
+macro_rules! guard {
+    ($bug:literal, $guard:expr, $instead:expr) => {
+        $guard
+    };
+}
+
+/// A condition of a statement. Where the bug of this name is planted, what stands there instead.
+#[cfg(feature = "faults")]
+macro_rules! guard {
+    ($bug:literal, $guard:expr, $instead:expr) => {
+        if $crate::faults::armed::is_planted($bug) {
+            ($instead).into()
+        } else {
+            $guard
+        }
+    };
+}
+
+pub(crate) use {batch_point, crash_point, guard, planted};
 
 #[cfg(feature = "faults")]
 pub mod armed {

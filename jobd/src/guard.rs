@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
 
 use crate::clock;
@@ -35,12 +36,15 @@ use crate::host::{Guard, Told};
 /// shows jobd's environment.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// How long scans follow each other closely once a deadline has passed; then a frozen jobd is looked after
-/// this often.
-const SWIFT: Duration = Duration::from_secs(1);
-
 /// Between two scans.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// So many scans follow each other closely once a deadline has passed; then a frozen jobd is looked after this often.
+const SWIFT_SCANS: u32 = 100;
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// A guard that does not end when it is told to is frozen, and killed.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Killed processes that cannot end (in an uninterruptible wait) are not waited for longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -83,6 +87,8 @@ impl Process {
             .current_dir("/");
         let mut child = command.spawn().context("cannot start the guard")?;
         let orders = child.stdin.take().expect("stdin is piped");
+        // A guard that does not read must not stop jobd.
+        ioctl_fionbio(&orders, true).context("cannot set up the pipe to the guard")?;
         let answers = child.stdout.take().expect("stdout is piped");
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -95,24 +101,40 @@ impl Process {
     }
 }
 
+impl Process {
+    /// A pipe takes a short line at once and whole. Where it does not, the guard is gone, or has been frozen for long;
+    /// then it is ended, so that another one takes its place.
+    fn tell(&mut self, line: &str) -> io::Result<()> {
+        let told = self.orders.write_all(line.as_bytes());
+        if told.is_err() {
+            let _ = self.child.kill();
+        }
+        told
+    }
+}
+
 impl Guard for Process {
     fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()> {
         let line = match deadline {
             Some(deadline) => format!("deadline {}\n", deadline.as_millis()),
             None => "none\n".to_owned(),
         };
-        // A pipe takes a short line at once, or the guard is gone.
-        self.orders.write_all(line.as_bytes())
+        self.tell(&line)
     }
 
     fn resolved(&mut self) -> io::Result<()> {
-        self.orders.write_all(b"resolved\n")
+        self.tell("resolved\n")
     }
 
     fn dismiss(mut self: Box<Self>) {
-        if self.orders.write_all(b"bye\n").is_ok() {
-            let _ = self.child.wait();
+        let begun = Instant::now();
+        if self.tell("bye\n").is_ok() {
+            while self.is_alive() && begun.elapsed() < FAREWELL {
+                std::thread::sleep(PAUSE);
+            }
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn is_alive(&mut self) -> bool {
@@ -139,6 +161,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
     let mut unread = Vec::new();
     let mut deadline: Option<Duration> = None;
     let ours = [mark(worker)];
+    let mut scans = 0;
     loop {
         if let Some(waiting) = lock.as_mut().filter(|lock| !lock.held)
             && let Some(predecessors) = waiting.take(worker)?
@@ -152,11 +175,10 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
             let _ = writeln!(io::stdout(), "predecessors {}", predecessors.join(" "));
         }
         let now = clock::since_boot();
-        let overdue = deadline.and_then(|deadline| now.checked_sub(deadline));
-        let wait = if let Some(overdue) = overdue {
-            // Until jobd says otherwise: what it launches meanwhile may not live either.
-            kill_marked(&ours);
-            Some(if overdue < SWIFT { PAUSE } else { SWIFT })
+        let overdue = deadline.is_some_and(|deadline| now >= deadline);
+        let wait = if overdue {
+            let swift = scans < SWIFT_SCANS;
+            Some(if swift { PAUSE } else { SLOW_PAUSE })
         } else {
             let lock_pause = lock.as_ref().filter(|lock| !lock.held).map(|_| LOCK_PAUSE);
             let until = deadline.map(|deadline| deadline.saturating_sub(now));
@@ -164,6 +186,13 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         };
         let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
         match poll(&mut fds, wait.and_then(timespec).as_ref()) {
+            // Only when jobd has nothing to say: a guard that was frozen itself knows an old deadline. And until
+            // jobd says otherwise: what it launches meanwhile may not live either.
+            Ok(0) if overdue => {
+                kill_marked(&ours);
+                scans += 1;
+                continue;
+            }
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error).context("cannot wait for jobd"),
@@ -180,21 +209,38 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            match (line.trim_end(), &mut lock) {
-                ("bye", _) => return Ok(()),
-                ("resolved", Some(lock)) if lock.held => {
-                    lock.write(&[worker.to_owned()]);
-                    continue;
-                }
-                _ => {}
+            scans = 0;
+            let held = lock.as_mut().filter(|lock| lock.held);
+            if obey(line.trim_end(), worker, held, &mut deadline) {
+                return Ok(());
             }
-            let ms = line
-                .trim_end()
-                .strip_prefix("deadline ")
-                .and_then(|ms| ms.parse().ok());
-            deadline = ms.map(Duration::from_millis);
         }
     }
+}
+
+/// Does what jobd says; `true` where that was the last word.
+fn obey(
+    line: &str,
+    worker: &str,
+    lock: Option<&mut Lock>,
+    deadline: &mut Option<Duration>,
+) -> bool {
+    match (line, lock) {
+        // Nothing is left to resolve, and what a job has started in the background may live on.
+        ("bye", Some(lock)) => lock.write(None),
+        ("resolved", Some(lock)) => {
+            lock.before.clear();
+            lock.write(Some(worker));
+        }
+        ("bye" | "resolved", None) => {}
+        _ => {
+            let ms = line
+                .strip_prefix("deadline ")
+                .and_then(|ms| ms.parse().ok());
+            *deadline = ms.map(Duration::from_millis);
+        }
+    }
+    line == "bye"
 }
 
 fn timespec(wait: Duration) -> Option<Timespec> {
@@ -256,6 +302,8 @@ struct Lock {
     file: File,
     path: PathBuf,
     held: bool,
+    /// Former runs whose rows nobody has resolved yet.
+    before: Vec<String>,
 }
 
 impl Lock {
@@ -269,6 +317,7 @@ impl Lock {
             file,
             path: path.to_owned(),
             held: false,
+            before: Vec::new(),
         })
     }
 
@@ -283,20 +332,16 @@ impl Lock {
             .read_to_string(&mut before)
             .with_context(|| format!("cannot read {}", self.path.display()))?;
         // The guard of this very run may have been replaced.
-        let mut runs: Vec<String> = before
-            .split_whitespace()
-            .filter(|run| *run != worker)
-            .take(MAX_RUNS)
-            .map(str::to_owned)
-            .collect();
-        runs.push(worker.to_owned());
-        self.write(&runs);
-        runs.pop();
-        Ok(Some(runs))
+        let others = before.split_whitespace().filter(|run| *run != worker);
+        self.before = others.take(MAX_RUNS).map(str::to_owned).collect();
+        self.write(Some(worker));
+        Ok(Some(self.before.clone()))
     }
 
-    fn write(&mut self, runs: &[String]) {
-        let text = runs.join("\n") + "\n";
+    /// Writes who may have left rows behind, and whose jobs live.
+    fn write(&mut self, worker: Option<&str>) {
+        let runs = self.before.iter().map(String::as_str).chain(worker);
+        let text: String = runs.flat_map(|run| [run, "\n"]).collect();
         // Cut off last: at no moment is a name missing.
         let mut write = || {
             self.file.rewind()?;

@@ -152,6 +152,16 @@ impl Database {
             .collect()
     }
 
+    /// What stands in a column of numbers of the first job.
+    pub async fn number(&self, column: &str) -> Option<i64> {
+        let sql = format!(
+            "SELECT CAST({column} AS SIGNED) AS n FROM {} LIMIT 1",
+            self.table
+        );
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await;
+        row.expect("read a job").get("n")
+    }
+
     /// Waits until `id` is done and returns its row.
     pub async fn done(&self, id: u64) -> Row {
         self.reaches(id, "done").await

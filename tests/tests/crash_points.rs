@@ -30,13 +30,12 @@ async fn held(scene: &Scene, status: &str, count: usize) {
 }
 
 /// Background jobs, and a client that waits for manual ones.
-async fn load(scene: &mut Scene, worker: &Daemon) -> JoinHandle<Option<Value>> {
-    let manual = scene.insert(3, "300", "manual", 1).await;
-    let client = scene.ask_for(worker.addr, &manual);
+async fn load(scene: &mut Scene, worker: &Daemon, manual: usize) -> JoinHandle<Option<Value>> {
     for most in [1, 3] {
         scene.insert(10, "quick", "waiting", most).await;
     }
-    client
+    let ids = scene.insert(manual, "300", "manual", 1).await;
+    scene.ask_for(worker.addr, &ids)
 }
 
 /// Brings a worker to its death at `point`.
@@ -57,8 +56,9 @@ async fn die_at(scene: &mut Scene, ini: &Ini, point: &str) {
         scene.start(ini, &[("JOBD_CRASH_AT", &trap(nth))]).await
     };
     scene.lose(&dying);
-    let client = load(scene, &dying).await;
-    if point.starts_with("release") {
+    let releases = point.starts_with("release");
+    let client = load(scene, &dying, if releases { 10 } else { 3 }).await;
+    if releases {
         held(scene, "accepted", 1).await;
         dying.process.signal(Signal::TERM);
     }

@@ -140,6 +140,46 @@ async fn a_guard_that_is_killed_is_replaced_and_touches_nothing_that_runs() {
 }
 
 #[tokio::test]
+async fn a_guard_that_was_frozen_goes_by_what_it_was_told_meanwhile() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 6);
+    let jobd = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    database
+        .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', 1, 5)")
+        .await;
+    running(&jobd, &notes, 1).await;
+    let guard = children(jobd.process.id(), "--guard")[0];
+    signal(guard, Signal::STOP);
+    // The deadline that it knows has passed.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    signal(guard, Signal::CONT);
+    let row = database.done(1).await;
+    assert_eq!(row.verdict(), ("done", Some("ok"), Some(0), None));
+    assert_eq!(runs(&notes).len(), 1);
+}
+
+#[tokio::test]
+async fn jobs_of_a_worker_that_was_killed_with_its_guard_are_over_before_their_rows_are_resolved() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let state = scratch.join("state");
+    std::fs::create_dir(&state).expect("a folder");
+    let ini = worker(&database, "w1", &launcher).set("state_dir", state.display());
+    let mut first = Jobd::start(&scratch, &ini).await;
+    let id = database.insert_one("a", "waiting").await;
+    running(&first, &notes, 1).await;
+    let before = runs(&notes).concat();
+    kill(children(first.process.id(), "--guard")[0]);
+    first.process.kill();
+    let _second = Jobd::start(&scratch, &ini).await;
+    let row = database.done(id).await;
+    assert!(row.err().contains("orphaned"), "{}", row.err());
+    assert!(!before.iter().copied().any(lives), "{before:?}");
+}
+
+#[tokio::test]
 async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     let scratch = Scratch::new();
     let database = full_table().await;
@@ -206,8 +246,12 @@ async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_s
 }
 
 fn kill(pid: i32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: i32, signal: Signal) {
     let pid = Pid::from_raw(pid).expect("a pid");
-    kill_process(pid, Signal::KILL).expect("kill");
+    kill_process(pid, signal).expect("signal");
 }
 
 /// Children of a process whose command line holds a word.

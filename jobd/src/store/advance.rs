@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::connection::{Value, key};
 use super::statements::{Counts, Dialect};
 use super::{Batch, Finish};
+use crate::faults::guard;
 use crate::job::Job;
 
 /// The lists' sizes.
@@ -221,19 +222,25 @@ fn text(
 
     let ids = vec!["?"; starts + ends].join(",");
     // By pairs, because only a plain value takes on the column's character set.
-    let of_claim = |rows| {
-        let pair = format!("(`id` = ? AND `{token}` = ?)");
+    let claim = format!("`{token}` = ?");
+    let of_claim = |rows, claim: &str| {
+        let pair = format!("(`id` = ? AND {claim})");
         vec![pair; rows].join(" OR ")
     };
     let mut guards = Vec::new();
     if starts > 0 {
         guards.push(format!(
-            "(`status` = 'accepted' AND ({}))",
-            of_claim(starts)
+            "({} AND ({}))",
+            guard!("start-without-status", "`status` = 'accepted'", "1 = 1"),
+            of_claim(starts, &claim)
         ));
     }
     if ends > 0 {
-        guards.push(format!("({} AND ({}))", counts.unfinished, of_claim(ends)));
+        guards.push(format!(
+            "({} AND ({}))",
+            guard!("finish-without-status", counts.unfinished, "1 = 1"),
+            of_claim(ends, &guard!("finish-without-token", claim, "? <> ''"))
+        ));
     }
     format!(
         "UPDATE {t} {id_index} SET {} WHERE `id` IN ({ids}) AND ({})",

@@ -11,6 +11,7 @@ use jobd_proto::table::{Columns, Kind, TableName};
 use super::advance::AdvanceStatement;
 use super::lists::ListStatement;
 use super::{OutputText, inspect};
+use crate::faults::guard;
 
 /// Targets that one statement asks about.
 pub(super) const PROBES: usize = 16;
@@ -140,14 +141,18 @@ impl Statements {
         let claimed = "`status` IN ('accepted', 'running')";
         let accept = format!("`status` = 'accepted', `{token}` = ?{leased}");
         let of_us = format!("`worker` >= ? AND `worker` < ? AND {claimed}");
-        let as_seen = format!(
-            "`id` = ? AND `status` = ? AND `{token}` = ? AND {} = ?",
-            counts.until
+        let as_seen = guard!(
+            "rescue-that-names-no-lease",
+            format!(
+                "`id` = ? AND `status` = ? AND `{token}` = ? AND {} = ?",
+                counts.until
+            ),
+            "`id` = ? AND `status` = ? AND ? <> '' AND ? >= 0"
         );
         Self {
             begin,
             claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
-            accept: list(update(&accept, "`status` = 'waiting'")),
+            accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),
             accepted: locked_list(select(id, &format!("{} AND", ours("accepted")))),
             touches: ["+ 1", "- 1"].map(|step| {
                 let set = format!("`time_started` = `time_started` {step}");

@@ -30,7 +30,12 @@ fn main() -> ExitCode {
     out.write_all(plan.stdout(number, attempt, pid).as_bytes())
         .expect("write to standard output");
     eprint!("{}", Plan::stderr(number, pid));
-    std::thread::sleep(Duration::from_millis(plan.millis));
+    let millis = if attempt == 1 {
+        plan.millis
+    } else {
+        plan.millis_again
+    };
+    std::thread::sleep(Duration::from_millis(millis));
     tell(&mut log, "end", id, worker, target);
     ExitCode::from(plan.code)
 }

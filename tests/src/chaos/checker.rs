@@ -17,7 +17,7 @@ pub struct Ownership {
 /// Everything that was seen.
 #[derive(Debug)]
 pub struct Evidence<'a> {
-    /// What the inserters know.
+    /// What the applications know.
     pub ledger: &'a Ledger,
     /// All rows at the end.
     pub rows: &'a BTreeMap<u64, Row>,
@@ -45,6 +45,8 @@ pub enum Promise {
     TrueVerdict,
     /// A worker keeps to its slots.
     Limits,
+    /// What somebody has changed by hand is left alone.
+    HandsOff,
     /// The waiter gets what the row gets.
     TrueAnswer,
     /// The daemons stay as small as they were.
@@ -114,6 +116,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
             breaches.push(Breach::of_job(Promise::TrueVerdict, row.id, text));
         }
     }
+    withdrawn(evidence, &mut breaches);
     limits(evidence, &mut breaches);
     answers(evidence, &mut breaches);
     breaches
@@ -131,6 +134,7 @@ fn lost(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
     for id in all {
         let found = match evidence.rows.get(&id) {
             Some(row) if row.status == "done" => continue,
+            Some(_) if evidence.ledger.withdrawn.contains_key(&id) => continue,
             // Its inserter never learnt its id, so nobody asked to run it.
             Some(row)
                 if row.status == "manual" && !evidence.ledger.acknowledged.contains_key(&id) =>
@@ -209,6 +213,7 @@ fn verdict(
     let plan = Plan::of(row.id, &row.target);
     let latest = runs.last();
     if let Some(ownership) = ownership {
+        // A start whose process never came counts, too.
         let highest = runs.iter().map(|run| run.attempt).max().unwrap_or(0);
         if highest > ownership.attempts {
             return Err(format!(
@@ -235,6 +240,12 @@ fn verdict(
             runs.len()
         ));
     };
+    if let Some(ownership) = ownership.filter(|ownership| ownership.attempts != run.attempt) {
+        return Err(format!(
+            "attempt {} ended it, the row counts {}",
+            run.attempt, ownership.attempts
+        ));
+    }
     let result = if plan.code == 0 { "ok" } else { "fail" };
     let expected = (Some(result), Some(i64::from(plan.code)), None);
     let found = (row.result.as_deref(), row.return_code, row.sig.as_deref());
@@ -255,7 +266,30 @@ fn verdict(
     Ok(())
 }
 
+fn withdrawn(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    for (id, at_ns) in &evidence.ledger.withdrawn {
+        let status = evidence.rows.get(id).map(|row| row.status.as_str());
+        if status != Some("ignored") {
+            let text = format!("was set to ignored by hand, and became {status:?}");
+            breaches.push(Breach::of_job(Promise::HandsOff, *id, text));
+        }
+        let after = |run: &&Run| run.id == *id && run.begin_ns > *at_ns;
+        if let Some(run) = evidence.runs.iter().find(after) {
+            let text = format!("was set to ignored by hand, and then run as {}", run.pid);
+            breaches.push(Breach::of_job(Promise::HandsOff, *id, text));
+        }
+    }
+}
+
 fn limits(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    for (target, most) in &evidence.ledger.most_running {
+        let slots = evidence.limits.iter().find(|(name, _)| name == target);
+        // The next start may stand beside the end before it: as many ends may wait as there are slots.
+        if slots.is_none_or(|(_, slots)| *most > 2 * slots) {
+            let text = format!("{most} rows of {target} were running at once: {slots:?}");
+            breaches.push(Breach::of_all(Promise::Limits, text));
+        }
+    }
     // A worker that was killed and started again is another one: its guard ends the former's jobs.
     let mut moments: BTreeMap<_, Vec<(u64, i32)>> = BTreeMap::new();
     for run in evidence.runs {

@@ -50,15 +50,21 @@ pub fn descriptors(pid: u32) -> Option<usize> {
 }
 
 fn children(pid: u32) -> usize {
-    let parent = pid.to_string();
-    let is_child = |stat: String| {
-        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.to_owned());
-        fields.is_some_and(|fields| fields.split_whitespace().nth(1) == Some(&parent))
-    };
     processes()
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-        .filter(|stat| is_child(stat.clone()))
+        .filter(|child| parent(*child) == Some(pid))
         .count()
+}
+
+/// The process that started process `pid`, or that has taken it in.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(')')?.1;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The words of a process's command, each with a NUL behind it.
+pub fn command_line(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 /// The numbers of all processes.

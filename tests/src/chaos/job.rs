@@ -18,6 +18,8 @@ const LOUD_LINE: &str =
 pub struct Plan {
     /// How long it works, in milliseconds.
     pub millis: u64,
+    /// How long its later attempts work.
+    pub millis_again: u64,
     /// The code that it ends with.
     pub code: u8,
     /// How many lines it prints beside the first.
@@ -25,14 +27,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of job `id` of `target`. A target whose name is a number takes so many milliseconds.
+    /// The plan of job `id` of `target`. A target whose name is a number takes so many milliseconds; behind a
+    /// hyphen stands what later attempts take.
     pub fn of(id: u64, target: &str) -> Self {
         let mut random = Random::new(id);
-        let millis = match target {
+        let first = match target {
             "slow" => random.between(300, 2_500),
             "long" => random.between(7_000, 12_000),
-            _ => target.parse().unwrap_or_else(|_| random.between(1, 30)),
+            _ => millis(target).unwrap_or_else(|| random.between(1, 30)),
         };
+        let again = target.split_once('-').and_then(|(_, again)| millis(again));
         let code = if random.one_in(11) {
             u8::try_from(random.between(1, 120)).expect("an exit code")
         } else {
@@ -43,7 +47,8 @@ impl Plan {
             _ => 0,
         };
         Self {
-            millis,
+            millis: first,
+            millis_again: again.unwrap_or(first),
             code,
             lines,
         }
@@ -62,4 +67,9 @@ impl Plan {
     pub fn stderr(id: u64, pid: u32) -> String {
         format!("{pid} worked on {id}\n")
     }
+}
+
+/// The number before the first hyphen.
+fn millis(target: &str) -> Option<u64> {
+    target.split('-').next()?.parse().ok()
 }

@@ -29,6 +29,8 @@ pub enum Mode {
     Slow(Duration),
     /// Keeps connections, hands nothing on.
     Stalled,
+    /// Hands on what is asked, and no answer.
+    HoldsAnswers,
     /// Hands a COMMIT to the server and closes both sides once the server has answered.
     LosesCommitAnswers,
     /// Closes both sides instead of handing a COMMIT to the server.
@@ -161,6 +163,7 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
             return;
         }
         let stalled = mode == Mode::Stalled;
+        let unanswered = stalled || mode == Mode::HoldsAnswers;
         let passed = tokio::select! {
             biased;
             changed = states.changed() => changed.map_err(|_| ()),
@@ -195,7 +198,7 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
                 }
                 passed
             }
-            read = server.read(&mut answered), if !stalled => {
+            read = server.read(&mut answered), if !unanswered => {
                 let Ok(count @ 1..) = read else { return };
                 hand_on(&answered[..count], &mut client, mode).await
             }
@@ -228,14 +231,18 @@ struct Packets {
     start: Vec<u8>,
     /// How much of its payload is still to come.
     rest: usize,
+    /// Between START TRANSACTION and COMMIT or ROLLBACK.
+    in_transaction: bool,
 }
 
 impl Packets {
     const HEADER: usize = 4;
     const QUERY: u8 = 3;
-    const COMMIT: &'static [u8] = b"COMMIT";
+    const EXECUTE: u8 = 0x17;
+    /// What is kept of a payload.
+    const KEPT: usize = 32;
 
-    /// Whether one of the packets that end in `bytes` is a COMMIT.
+    /// Whether one of the packets that end in `bytes` commits.
     fn commits(&mut self, mut bytes: &[u8]) -> bool {
         let mut found = false;
         while let Some((byte, more)) = bytes.split_first() {
@@ -247,17 +254,34 @@ impl Packets {
                 }
             } else {
                 let taken = self.rest.min(bytes.len());
-                let room = (Self::HEADER + 1 + Self::COMMIT.len() + 1) - self.start.len();
+                let room = Self::HEADER + Self::KEPT - self.start.len();
                 self.start.extend(&bytes[..taken.min(room)]);
                 self.rest -= taken;
                 bytes = &bytes[taken..];
             }
             if self.start.len() >= Self::HEADER && self.rest == 0 {
-                found |= matches!(self.start.get(Self::HEADER..), Some([Self::QUERY, text @ ..]) if text == Self::COMMIT);
+                found |= self.ends_a_transaction();
                 self.start.clear();
             }
         }
         found
+    }
+
+    /// Whether the packet is a COMMIT, or a statement that commits by itself.
+    fn ends_a_transaction(&mut self) -> bool {
+        match self.start.get(Self::HEADER..) {
+            Some([Self::QUERY, text @ ..]) => {
+                let commits = text == b"COMMIT";
+                if commits || text == b"ROLLBACK" {
+                    self.in_transaction = false;
+                } else if text == b"START TRANSACTION" {
+                    self.in_transaction = true;
+                }
+                commits
+            }
+            Some([Self::EXECUTE, ..]) => !self.in_transaction,
+            _ => false,
+        }
     }
 }
 
@@ -285,8 +309,20 @@ mod tests {
             let found = talk.chunks(size).filter(|part| packets.commits(part));
             assert_eq!(found.count(), 1, "parts of {size}");
         }
-        for other in [&b"\x03COMMIT WORK"[..], b"\x03COMMI", b"\x17COMMIT", b""] {
+        for other in [&b"\x03COMMIT WORK"[..], b"\x03COMMI", b"\x16COMMIT", b""] {
             assert!(!Packets::default().commits(&packet(other)), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_statement_outside_of_a_transaction_commits_by_itself() {
+        let mut packets = Packets::default();
+        let mut commits = |payload| packets.commits(&packet(payload));
+        let execute = b"\x17\x01\0\0\0";
+        assert!(commits(execute));
+        assert!(!commits(b"\x03START TRANSACTION"));
+        assert!(!commits(execute));
+        assert!(commits(b"\x03COMMIT"));
+        assert!(commits(execute));
     }
 }

@@ -10,9 +10,9 @@ use super::job::TARGETS;
 /// Which table the jobs stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Table {
-    /// `sql/mysql/jobs-minimal.sql`. Nobody can tell whose a row is, so workers are never killed.
+    /// `sql/mysql/jobs-minimal.sql`. Only a worker itself can tell what it left, so a worker that is killed comes back.
     Minimal,
-    /// `sql/mysql/jobs.sql`: ownership, so that workers are killed and frozen too.
+    /// `sql/mysql/jobs.sql`: ownership, so that workers are lost and frozen too.
     Full,
 }
 
@@ -38,6 +38,9 @@ pub struct Options {
     /// Jobs a second that the applications insert, about
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=1_000))]
     pub rate: u64,
+    /// With jobd-faulty for the workers, which also dies at given points of its code
+    #[arg(long)]
+    pub crash_points: bool,
     /// Only faults whose names contain this
     #[arg(long)]
     pub only: Option<String>,

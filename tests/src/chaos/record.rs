@@ -32,7 +32,7 @@ pub struct Answer {
     pub stderr: String,
 }
 
-/// What the inserters know.
+/// What the applications know.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Target of each job whose INSERT was acknowledged.
@@ -43,6 +43,11 @@ pub struct Ledger {
     pub asked_again: u64,
     /// INSERTs that ended in an error: their rows may exist.
     pub unacknowledged: u64,
+    /// Jobs that an application has set to `ignored` by hand while a worker held them, and when that was
+    /// acknowledged, by the boot clock: nobody may touch them any more.
+    pub withdrawn: BTreeMap<u64, u64>,
+    /// The most rows of a target that the table called `running` at once, where one worker alone serves it.
+    pub most_running: BTreeMap<&'static str, u32>,
 }
 
 impl Ledger {

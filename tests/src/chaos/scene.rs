@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -16,6 +17,8 @@ use super::options::Table;
 use super::record::{Ledger, Observer, Run};
 use super::table::{Jobs, state_dir};
 use crate::programs::{self, Daemon};
+use crate::wait::{PATIENCE, until};
+use crate::witness::boot_ns;
 use crate::{Ini, Scratch, Server, WitnessLog};
 
 /// Every point at which jobd can be made to die. A test looks whether the code has these and no others.
@@ -34,6 +37,9 @@ pub const CRASH_POINTS: [&str; 13] = [
     "rescue-before",
     "rescue-after",
 ];
+
+/// What a worker whose line still stands needs to end.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
@@ -126,7 +132,19 @@ impl Scene {
         daemon
     }
 
-    /// The same without waiting, for a worker that is going to die at once.
+    /// The same, and until it has seen its table.
+    pub async fn ready(&self, ini: &Ini, variables: &[(&str, &str)]) -> Daemon {
+        let daemon = self.start(ini, variables).await;
+        let mut wire = daemon.wire().await;
+        until("the worker to see its table", PATIENCE, async || {
+            let status = wire.ask("status", json!({})).await;
+            (status["databaseAway"] == false).then_some(())
+        })
+        .await;
+        daemon
+    }
+
+    /// The same as [`Self::start`] without waiting, for a worker that is going to die at once.
     pub fn launch(&self, ini: &Ini, variables: &[(&str, &str)]) -> Daemon {
         Daemon::launch_under(&programs::faulty_path(), &self.scratch, ini, variables)
     }
@@ -173,6 +191,24 @@ impl Scene {
         self.observer.running()
     }
 
+    /// An application sets a job to `ignored` by hand while it is `status`.
+    pub async fn withdraw(&mut self, id: u64, status: &str) {
+        let sql =
+            format!("UPDATE jobs SET status = 'ignored' WHERE id = {id} AND status = '{status}'");
+        assert_eq!(self.jobs.run(&sql).await, 1, "job {id} was not {status}");
+        self.ledger.withdrawn.insert(id, boot_ns());
+    }
+
+    /// Looks how many rows of a target the table calls `running`.
+    pub async fn look_at_running(&mut self, target: &'static str) -> u32 {
+        let condition = format!("status = 'running' AND target = '{target}'");
+        let now = self.jobs.ids(&condition).await.len();
+        let now = u32::try_from(now).expect("few rows");
+        let most = self.ledger.most_running.entry(target).or_default();
+        *most = now.max(*most);
+        now
+    }
+
     /// Waits until every job has ended, or for `limit`. Clients ask `worker` again for manual jobs that were
     /// given back.
     pub async fn settle(&mut self, worker: &Daemon, limit: Duration) {
@@ -199,6 +235,20 @@ impl Scene {
         if let Some(answer) = answer {
             self.ledger.note_answers(&answer);
         }
+    }
+
+    /// What the checker says in the end; then the workers are asked to end, and killed if they do not.
+    pub async fn verdict<const N: usize>(&self, workers: [Daemon; N]) -> Vec<Breach> {
+        let breaches = self.breaches().await;
+        for mut worker in workers {
+            worker.process.signal(Signal::TERM);
+            let begun = Instant::now();
+            while worker.process.ended().is_none() && begun.elapsed() < END_LIMIT {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            worker.process.kill();
+        }
+        breaches
     }
 
     /// What the checker says of everything that was seen so far.

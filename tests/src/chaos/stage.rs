@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{self, Arc};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::mysql::MySqlPool;
 use tokio::sync::Mutex;
 
@@ -45,33 +46,53 @@ pub struct Worker {
     pub addr: SocketAddr,
     /// It, running.
     pub daemon: Daemon,
+    program: PathBuf,
     host: String,
 }
 
 impl Worker {
-    fn launch(scratch: &Scratch, name: &'static str, ini: Ini) -> Self {
+    fn launch(
+        program: PathBuf,
+        scratch: &Scratch,
+        name: &'static str,
+        ini: Ini,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let host = programs::unique_name(name);
-        let variables = [(HOST_VARIABLE, host.as_str())];
-        let daemon = Daemon::launch_under(&programs::path("jobd"), scratch, &ini, &variables);
+        let variables = [&[(HOST_VARIABLE, host.as_str())], variables].concat();
+        let daemon = Daemon::launch_under(&program, scratch, &ini, &variables);
         Self {
             name,
             ini,
             addr: daemon.addr,
             daemon,
+            program,
             host,
         }
     }
 
     /// Starts it again after its end, and waits until it listens.
     pub async fn start_again(&mut self, scratch: &Scratch) {
-        *self = Self::launch(scratch, self.name, self.ini.clone());
+        self.launch_again(scratch, &[]);
         self.daemon.listening().await;
+    }
+
+    /// The same with variables in its environment, and without waiting.
+    pub fn launch_again(&mut self, scratch: &Scratch, variables: &[(&str, &str)]) {
+        let (program, ini) = (self.program.clone(), self.ini.clone());
+        *self = Self::launch(program, scratch, self.name, ini, variables);
     }
 
     /// What [`HOST_VARIABLE`] says in everything that it started.
     pub fn host(&self) -> &str {
         &self.host
     }
+}
+
+/// Sends a signal to a process, which may have ended.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process number"));
+    let _ = kill_process(pid.expect("not zero"), signal);
 }
 
 /// A clock that can be set for one process alone, by libfaketime.
@@ -137,6 +158,8 @@ pub struct Stage {
     pub witness: WitnessLog,
     /// A file system that the first worker logs to, to be filled up.
     pub small_disk: Option<PathBuf>,
+    /// Whether workers can be made to die at points of their code.
+    pub crash_points: bool,
     /// Configs and logs. Last, so that it goes after those who write into it.
     pub scratch: Scratch,
 }
@@ -183,6 +206,11 @@ impl Stage {
         let (mut workers, mut worker_lines) = (Vec::new(), Vec::new());
         for (name, behind) in WORKERS.into_iter().zip(database_line.0.iter().cycle()) {
             let line = Line::start((Ipv4Addr::LOCALHOST, behind.port).into()).await;
+            let state = match &options.small_disk {
+                Some(disk) if name == WORKERS[0] => disk.join("state"),
+                _ => scratch.join(&format!("state-{name}")),
+            };
+            std::fs::create_dir(&state).expect("a state folder");
             let mut ini = Ini::worker(&database)
                 .set("name", name)
                 .set("mysql_port", line.port)
@@ -195,19 +223,13 @@ impl Stage {
                 .set("master_reconnect_timeout", 1)
                 .set("poll_interval", 1)
                 .set("launcher", launcher(&witness, name))
+                .set("state_dir", state.display())
                 .set("log_level_console", level);
             for (target, slots) in options.targets() {
                 ini = ini.target(target, *slots);
             }
             if options.table == Table::Full {
-                let state = match &options.small_disk {
-                    Some(disk) if name == WORKERS[0] => disk.join("state"),
-                    _ => scratch.join(&format!("state-{name}")),
-                };
-                std::fs::create_dir(&state).expect("a state folder");
-                ini = ini
-                    .set("lease", LEASE.as_secs())
-                    .set("state_dir", state.display());
+                ini = ini.set("lease", LEASE.as_secs());
             }
             if let (Some(disk), true) = (&options.small_disk, name == WORKERS[0]) {
                 ini = ini
@@ -216,7 +238,12 @@ impl Stage {
                     .set("log_file_max_size", "100K")
                     .set("log_file_keep", 1);
             }
-            let mut worker = Worker::launch(&scratch, name, ini);
+            let program = if options.crash_points {
+                programs::faulty_path()
+            } else {
+                programs::path("jobd")
+            };
+            let mut worker = Worker::launch(program, &scratch, name, ini, &[]);
             worker.daemon.listening().await;
             workers.push(worker);
             worker_lines.push(line);
@@ -241,6 +268,7 @@ impl Stage {
             workers: workers.into_iter().map(Mutex::new).collect(),
             witness,
             small_disk: options.small_disk.clone(),
+            crash_points: options.crash_points,
             scratch,
         }
     }
@@ -249,6 +277,14 @@ impl Stage {
     pub fn lose(&self, worker: &Worker) {
         let mut lost = self.lost.lock().expect("the list of lost workers");
         lost.insert(worker.daemon.process.id());
+    }
+
+    /// Where a claim's token stands while somebody holds the row.
+    pub fn token_column(&self) -> &'static str {
+        match self.table {
+            Table::Minimal => "stderr",
+            Table::Full => "worker",
+        }
     }
 
     /// Where the master listens.

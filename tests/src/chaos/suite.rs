@@ -370,7 +370,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     }
     let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}",
         breaches.len(),
         options.minutes,
         format!("{:?}", options.table).to_lowercase(),
@@ -382,6 +382,11 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
             ""
         },
         if options.galera { " --galera" } else { "" },
+        if options.crash_points {
+            " --crash-points"
+        } else {
+            ""
+        },
     );
 }
 

@@ -141,6 +141,12 @@ fn an_attempt_after_a_killed_one_passes() {
         [Promise::TrueVerdict],
         "an attempt uncounted"
     );
+    case.ownership.get_mut(&id).unwrap().attempts = 3;
+    assert_eq!(
+        breached(&case),
+        [Promise::TrueVerdict],
+        "an attempt counted twice"
+    );
 }
 
 #[test]
@@ -182,6 +188,33 @@ fn crossed_limits_are_seen() {
         !breached(&apart).contains(&Promise::Limits),
         "one after the other"
     );
+}
+
+#[test]
+fn more_running_rows_than_twice_the_slots_are_seen() {
+    check_breach(Promise::Limits, |case, _| {
+        case.ledger.most_running.insert("quick", 3);
+    });
+    let mut full = good(id(true));
+    full.ledger.most_running.insert("quick", 2);
+    assert_eq!(breached(&full), []);
+}
+
+#[test]
+fn withdrawn_jobs_that_are_touched_are_seen() {
+    check_breach(Promise::HandsOff, |case, id| {
+        case.ledger.withdrawn.insert(id, 5_000);
+    });
+    check_breach(Promise::HandsOff, |case, id| {
+        case.ledger.withdrawn.insert(id, 999);
+        row(case, id).status = "ignored".to_owned();
+    });
+    let id = id(true);
+    let mut case = good(id);
+    case.ledger.withdrawn.insert(id, 1_005);
+    case.ledger.answers.clear();
+    row(&mut case, id).status = "ignored".to_owned();
+    assert_eq!(breached(&case), []);
 }
 
 #[test]

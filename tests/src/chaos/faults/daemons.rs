@@ -3,17 +3,18 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::{Instant, sleep};
 
 use super::{Outcome, outage};
 use crate::Master;
-use crate::chaos::footprint::processes;
+use crate::chaos::footprint::{parent, processes};
 use crate::chaos::line::Mode;
+use crate::chaos::options::Table;
 use crate::chaos::random::Random;
-use crate::chaos::stage::{HOST_VARIABLE, LEASE, Stage, Worker};
+use crate::chaos::stage::{HOST_VARIABLE, LEASE, Stage, Worker, signal};
 
 /// The longest job takes 2.5 s, the drain itself may take 60: more is a hang.
 const DRAIN_LIMIT: Duration = Duration::from_secs(40);
@@ -103,7 +104,7 @@ pub(super) async fn worker_cut_off(stage: &Stage, random: &mut Random) -> Outcom
     let number = random.index(stage.workers.len());
     let worker = stage.workers[number].lock().await;
     let (line, time) = (&stage.worker_lines[number], outage(random));
-    if time >= LEASE {
+    if time >= LEASE && stage.table == Table::Full {
         stage.lose(&worker);
     }
     line.set(if random.one_in(2) {
@@ -126,7 +127,10 @@ pub(super) async fn worker_frozen(stage: &Stage, random: &mut Random) -> Outcome
     if random.one_in(3) {
         sleep(LEASE / 3).await;
     } else {
-        stage.lose(&worker);
+        // Without leases nobody takes anything from it.
+        if stage.table == Table::Full {
+            stage.lose(&worker);
+        }
         sleep(LEASE + random.millis(500, 4_000)).await;
     }
     worker.daemon.process.signal(Signal::CONT);
@@ -142,8 +146,9 @@ pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
     let held = held_by(stage, &worker).await;
     stage.lose(&worker);
     end_host(&worker);
-    // Half the hosts come back at once, the others when everything has been rescued.
-    let rescue = if random.one_in(2) {
+    // Half the hosts come back at once, the others when everything has been rescued, where others can do that.
+    let at_once = random.one_in(2) || stage.table == Table::Minimal;
+    let rescue = if at_once {
         worker.daemon.process.kill();
         worker.start_again(&stage.scratch).await;
         rescued(stage, held).await
@@ -165,7 +170,7 @@ pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
 /// anything after the first of them is gone.
 pub(super) fn end_host(worker: &Worker) {
     let mark = format!("{HOST_VARIABLE}={}", worker.host());
-    let of_host = |pid: &u32| {
+    let is_marked = |pid: u32| {
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         variables
             .split(|byte| *byte == 0)
@@ -174,9 +179,10 @@ pub(super) fn end_host(worker: &Worker) {
     let mut all: Vec<u32> = Vec::new();
     // Until nobody is new: a process may have started another one while we looked.
     loop {
+        // A guard has an environment of its own.
+        let is_child = |pid: u32| parent(pid).is_some_and(|parent| all.contains(&parent));
         let new: Vec<u32> = processes()
-            .filter(of_host)
-            .filter(|pid| !all.contains(pid))
+            .filter(|pid| !all.contains(pid) && (is_marked(*pid) || is_child(*pid)))
             .collect();
         if new.is_empty() {
             break;
@@ -191,43 +197,44 @@ pub(super) fn end_host(worker: &Worker) {
     }
 }
 
-fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).expect("a process number"));
-    // It may have ended.
-    let _ = kill_process(pid.expect("not zero"), signal);
-}
-
 /// Claims that a worker holds: job and token. Waits a little until it holds some, as there is
 /// little to lose otherwise.
 pub(super) async fn held_by(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
-    let sql = format!(
-        "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
-         WHERE status IN ('accepted', 'running') AND worker LIKE '{}@%'",
-        worker.name
-    );
     let begun = Instant::now();
     loop {
-        let rows = sqlx::query(AssertSqlSafe(sql.clone()));
-        let rows = rows.fetch_all(&stage.database.pool).await;
-        // With the database away there is nothing to compare with.
-        let rows = rows.unwrap_or_default();
-        if rows.len() >= MUCH || begun.elapsed() > BUSY_LIMIT {
-            let claim = |row: &MySqlRow| (row.get("id"), row.get("token"));
-            return rows.iter().map(claim).collect();
+        let held = claims_of(stage, worker).await;
+        if held.len() >= MUCH || begun.elapsed() > BUSY_LIMIT {
+            return held;
         }
         sleep(Duration::from_millis(1)).await;
     }
 }
 
+/// Claims that stand in the table for a worker of this name.
+pub(super) async fn claims_of(stage: &Stage, worker: &Worker) -> Vec<(u64, String)> {
+    let token = stage.token_column();
+    let sql = format!(
+        "SELECT CAST(id AS UNSIGNED) AS id, CAST({token} AS CHAR) AS token FROM jobs \
+         WHERE status IN ('accepted', 'running') AND {token} LIKE '{}@%'",
+        worker.name
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql));
+    let rows = rows.fetch_all(&stage.database.pool).await;
+    let claim = |row: &MySqlRow| (row.get("id"), row.get("token"));
+    // With the database away there is nothing to compare with.
+    rows.unwrap_or_default().iter().map(claim).collect()
+}
+
 /// Waits until none of these claims stands in an open row; says how long that took.
-async fn rescued(stage: &Stage, held: Vec<(u64, String)>) -> Result<Duration, String> {
+pub(super) async fn rescued(stage: &Stage, held: Vec<(u64, String)>) -> Result<Duration, String> {
     let begun = Instant::now();
     let mut left = held;
     while !left.is_empty() {
         let ids: Vec<String> = left.iter().map(|(id, _)| id.to_string()).collect();
         let sql = format!(
-            "SELECT CAST(id AS UNSIGNED) AS id, CAST(worker AS CHAR) AS token FROM jobs \
+            "SELECT CAST(id AS UNSIGNED) AS id, CAST({} AS CHAR) AS token FROM jobs \
              WHERE status IN ('accepted', 'running') AND id IN ({})",
+            stage.token_column(),
             ids.join(", ")
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).persistent(false);

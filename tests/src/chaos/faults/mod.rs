@@ -4,12 +4,13 @@
 mod daemons;
 mod database;
 mod galera;
+mod inside;
 mod journal;
 mod machine;
 
 use std::time::Duration;
 
-use super::options::{Options, Table};
+use super::options::Options;
 use super::random::Random;
 use super::stage::{LEASE, Stage};
 
@@ -85,6 +86,12 @@ pub enum Fault {
     PowerLostInOutage,
     /// The disk under a worker's `state_dir` is full, in an outage.
     StateDiskFull,
+    /// kill -9 of a guard alone.
+    GuardKilled,
+    /// SIGSTOP of a guard alone.
+    GuardFrozen,
+    /// A worker dies between two given statements, COMMITs or system calls.
+    CrashPoint,
     /// kill -9 of a node, and its return.
     NodeKilled,
     /// kill -9 of the majority.
@@ -124,7 +131,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -152,6 +159,9 @@ impl Fault {
         Self::PowerLost,
         Self::PowerLostInOutage,
         Self::StateDiskFull,
+        Self::GuardKilled,
+        Self::GuardFrozen,
+        Self::CrashPoint,
         Self::NodeKilled,
         Self::TwoNodesKilled,
         Self::AllNodesKilled,
@@ -195,6 +205,9 @@ impl Fault {
             Self::PowerLost => "host: power lost",
             Self::PowerLostInOutage => "host: power lost in an outage",
             Self::StateDiskFull => "worker: disk full under state_dir, in an outage",
+            Self::GuardKilled => "guard: kill -9",
+            Self::GuardFrozen => "guard: SIGSTOP",
+            Self::CrashPoint => "worker: dies at a crash point",
             Self::NodeKilled => "galera: node kill -9, restart",
             Self::TwoNodesKilled => "galera: two nodes kill -9, restart",
             Self::AllNodesKilled => "galera: all nodes kill -9, restart",
@@ -247,7 +260,10 @@ impl Fault {
             | Self::WorkerFrozen
             | Self::PowerLost
             | Self::PowerLostInOutage
-            | Self::StateDiskFull => Piece::Worker,
+            | Self::StateDiskFull
+            | Self::GuardKilled
+            | Self::GuardFrozen
+            | Self::CrashPoint => Piece::Worker,
         }
     }
 
@@ -275,11 +291,7 @@ impl Fault {
     /// Why it cannot be done in this run, if it cannot.
     pub fn impossible(self, stage: &Stage) -> Option<&'static str> {
         match self {
-            Self::WorkerKilled | Self::WorkerFrozen | Self::PowerLost | Self::PowerLostInOutage
-                if stage.table == Table::Minimal =>
-            {
-                Some("needs the ownership columns (--table full)")
-            }
+            Self::CrashPoint if !stage.crash_points => Some("needs jobd-faulty (--crash-points)"),
             Self::ClockMoved if stage.clock.is_none() => Some("libfaketime is not installed"),
             Self::LogDiskFull | Self::StateDiskFull if stage.small_disk.is_none() => {
                 Some("needs root, to mount a small file system")
@@ -327,6 +339,9 @@ impl Fault {
             Self::PowerLost => daemons::power_lost(stage, random).await,
             Self::PowerLostInOutage => journal::power_lost(stage, random).await,
             Self::StateDiskFull => journal::disk_full(stage, random).await,
+            Self::GuardKilled => inside::guard_killed(stage, random).await,
+            Self::GuardFrozen => inside::guard_frozen(stage, random).await,
+            Self::CrashPoint => inside::crash_point(stage, random).await,
             Self::NodeKilled => galera::node_killed(stage, random).await,
             Self::TwoNodesKilled => galera::two_killed(stage, random).await,
             Self::AllNodesKilled => galera::all_killed(stage, random).await,

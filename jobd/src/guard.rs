@@ -16,6 +16,7 @@
 //!
 //! It must stay small: no runtime, no database, no config.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -73,6 +74,13 @@ pub struct Process {
 impl Process {
     /// See [`Host::guard`](crate::host::Host::guard).
     pub fn start(worker: &str, lock: Option<&Path>, told: Told) -> anyhow::Result<Self> {
+        // Before anything is claimed: if both of us die before the guard gets the lock, which a predecessor's may
+        // still hold, the next run must know of this one.
+        if let Some(lock) = lock
+            && let Err(error) = sign(lock, worker)
+        {
+            tracing::warn!(%error, file = %lock.display(), "cannot write this run's name for the next one");
+        }
         let program =
             std::env::current_exe().context("cannot find jobd's own program for the guard")?;
         let mut command = Command::new(program);
@@ -99,6 +107,13 @@ impl Process {
         });
         Ok(Self { child, orders })
     }
+}
+
+/// Adds a run to those that the lock's file names.
+fn sign(path: &Path, worker: &str) -> io::Result<()> {
+    let mut file = File::options().append(true).create(true).open(path)?;
+    file.write_all(format!("{worker}\n").as_bytes())?;
+    file.sync_data()
 }
 
 impl Process {
@@ -331,9 +346,15 @@ impl Lock {
         self.file
             .read_to_string(&mut before)
             .with_context(|| format!("cannot read {}", self.path.display()))?;
-        // The guard of this very run may have been replaced.
+        // Ours is there already, and once more for each guard of this run that was replaced.
         let others = before.split_whitespace().filter(|run| *run != worker);
-        self.before = others.take(MAX_RUNS).map(str::to_owned).collect();
+        // In the order of their starts, which their names have.
+        let others: BTreeSet<&str> = others.collect();
+        self.before = others
+            .into_iter()
+            .take(MAX_RUNS)
+            .map(str::to_owned)
+            .collect();
         self.write(Some(worker));
         Ok(Some(self.before.clone()))
     }

@@ -180,6 +180,30 @@ async fn jobs_of_a_worker_that_was_killed_with_its_guard_are_over_before_their_r
 }
 
 #[tokio::test]
+async fn rows_of_a_worker_that_died_before_its_guard_had_the_lock_are_resolved_by_the_next() {
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let state = scratch.join("state");
+    std::fs::create_dir(&state).expect("a folder");
+    let ini = worker(&database, "w1", &launcher)
+        .unset("lease")
+        .set("state_dir", state.display());
+    // As the guard of a predecessor does that is not quite done.
+    let path = scratch.write("state/w1.lock", "");
+    let lock = std::fs::File::open(path).expect("the lock's file");
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("the lock");
+    let mut first = Jobd::start(&scratch, &ini).await;
+    let id = database.insert_one("a", "waiting").await;
+    running(&first, &notes, 1).await;
+    first.process.kill();
+    drop(lock);
+    let _second = Jobd::start(&scratch, &ini).await;
+    assert!(database.done(id).await.err().contains("orphaned"));
+}
+
+#[tokio::test]
 async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     let scratch = Scratch::new();
     let database = full_table().await;

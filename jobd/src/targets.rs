@@ -4,14 +4,15 @@
 //! It decides what to claim and what to start; the dispatcher does it and tells what came of it.
 
 mod pace;
+mod target;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jobd_proto::worker::TargetStatus;
 use jobd_proto::{JobId, TargetName, Targets as Selection};
 
-use self::pace::Pace;
+use self::target::Target;
 use crate::job::Job;
 
 /// A claimed row that waited this long for a slot goes back to the table, where another worker may
@@ -28,35 +29,6 @@ pub struct Targets {
     by_name: BTreeMap<TargetName, Target>,
     fetch_limit: usize,
     draining: bool,
-}
-
-#[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and any may go with any other"
-)]
-struct Target {
-    concurrency: usize,
-    paused: bool,
-    /// Background jobs claimed ahead, oldest first.
-    queue: VecDeque<(Instant, Job)>,
-    /// Manual jobs without a slot yet; they go first and ignore a pause.
-    manual: VecDeque<Job>,
-    /// Slots taken: from the decision to start until the end is written.
-    running: usize,
-    /// Of these, the jobs that are over and whose end is being written: the next start may stand behind
-    /// it in the ledger, so that one commit serves both. Results that cannot be written hold at most as many
-    /// slots again.
-    ending: usize,
-    /// A claim is under way.
-    claiming: bool,
-    /// Rows may be waiting: polled, or the last claim was full.
-    wanted: bool,
-    /// No claim and no start before this moment.
-    rest_until: Option<Instant>,
-    /// Not served any more: it goes when the last of its jobs has ended.
-    leaving: bool,
-    pace: Pace,
 }
 
 /// Why a request about targets is refused; the texts are the protocol's.
@@ -456,78 +428,6 @@ impl Targets {
             if let Some(target) = self.by_name.get_mut(name) {
                 change(target);
             }
-        }
-    }
-}
-
-impl Target {
-    fn new(concurrency: usize) -> Self {
-        Self {
-            concurrency,
-            paused: false,
-            queue: VecDeque::new(),
-            manual: VecDeque::new(),
-            running: 0,
-            ending: 0,
-            claiming: false,
-            wanted: true,
-            rest_until: None,
-            leaving: false,
-            pace: Pace::default(),
-        }
-    }
-
-    fn length(&self) -> usize {
-        self.queue.len() + self.manual.len() + self.running
-    }
-
-    /// Slots of jobs that have yet to end.
-    fn busy(&self) -> usize {
-        self.running - self.ending
-    }
-
-    fn resting(&self, now: Instant) -> bool {
-        self.rest_until.is_some_and(|until| now < until)
-    }
-
-    /// Slots that nothing is queued for yet.
-    fn free(&self) -> usize {
-        self.concurrency
-            .saturating_sub(self.busy() + self.manual.len() + self.queue.len())
-    }
-
-    /// How many rows may be claimed: the free slots, and ahead of them as many as ended within the
-    /// last second, at most the concurrency again. So a busy queue of short jobs never waits for
-    /// the table, and no row waits here behind a long job while another worker is idle.
-    fn room(&self, now: Instant) -> usize {
-        if self.paused || self.leaving || self.resting(now) {
-            return 0;
-        }
-        let ahead = self.pace.recent(now).min(self.concurrency);
-        (self.concurrency + ahead)
-            .saturating_sub(self.busy() + self.manual.len() + self.queue.len())
-    }
-
-    /// A free slot is reason enough; to fill up the look-ahead a claim waits until most of it is gone, as one
-    /// for many rows costs little more than one for a few.
-    fn wants_claim(&self, now: Instant) -> bool {
-        let room = self.room(now);
-        self.wanted
-            && !self.claiming
-            && room > 0
-            && (self.free() > 0 || 4 * room > 3 * self.concurrency)
-    }
-
-    fn status(&self) -> TargetStatus {
-        let leaving = self.leaving.then(|| ("leaving".to_owned(), true.into()));
-        TargetStatus {
-            paused: self.paused,
-            concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
-            length: self.length(),
-            // A job whose end is being written has already passed its slot on.
-            running: Some(self.busy().max(self.running.min(self.concurrency))),
-            queued: Some(self.queue.len() + self.manual.len()),
-            extra: leaving.into_iter().collect(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod command;
 mod drain;
 mod guarding;
 mod reload;
+mod running;
 mod tenure;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use jobd_proto::daemon::notify::{Heartbeat, beat_interval};
 use jobd_proto::daemon::signals::Shutdown;
 use jobd_proto::memory::MemoryUsage;
-use jobd_proto::worker::{JobOutcome, WorkerStatus};
+use jobd_proto::worker::WorkerStatus;
 use jobd_proto::{JobId, TargetName};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant as Deadline, sleep_until};
@@ -35,12 +36,11 @@ use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
 use self::tenure::{Keeper, Renewal};
 use crate::clock;
-use crate::faults::planted;
 use crate::host::{Guard, Host};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
-use crate::store::{Claimed, Finish, Inspection, Store, StoreError};
+use crate::store::{Claimed, Inspection, Store, StoreError};
 use crate::targets::Targets;
 use crate::waiters::{Answer, Ticket, Waiters};
 
@@ -394,135 +394,6 @@ impl Dispatcher {
         for job in self.targets.startable(now) {
             self.holding.insert(slot(&job), Held::new(&job));
             self.ledger.write(Entry::Start(job));
-        }
-    }
-
-    fn written(&mut self, note: Note) {
-        match note {
-            Note::Started(job) if self.drain == DrainState::Working && !self.is_ending() => {
-                self.launch(job);
-            }
-            Note::Started(job) => self.back_out(job, "this worker may begin nothing now"),
-            Note::Lost(job) => {
-                tracing::warn!(job = %job.id, target = %job.target, "row was changed by somebody else before its job started, leaving it alone");
-                self.fail_waiter(&job, "was changed while it waited to start");
-                self.free_slot(&job);
-            }
-            Note::Finished(finish) => self.finished(finish),
-            Note::Unstartable(job, error) => {
-                tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
-                self.targets.rest(&job.target, clock::now() + REFUSED_REST);
-                self.back_out(job, &error);
-            }
-            Note::Released(job) => {
-                self.releasing -= 1;
-                self.free_slot(&job);
-                // Its target may have looked for rows before this one was back.
-                if !job.origin.is_manual() {
-                    self.targets.want(&[job.target]);
-                }
-            }
-            Note::Inherited(waiting) => self.resolve(waiting),
-        }
-    }
-
-    fn launch(&mut self, job: Job) {
-        self.keep_guard();
-        tracing::debug!(job = %job.id, target = %job.target, "launching");
-        let (slot, sender) = (slot(&job), self.sender.clone());
-        let attempt = Attempt::start(&*self.launcher, job.clone(), move |outcome| {
-            drop(sender.send(Event::Exited(job, outcome)));
-        });
-        if let Some(held) = self.holding.get_mut(&slot) {
-            held.attempt = Some(attempt);
-        }
-        self.tell_guard();
-    }
-
-    fn exited(&mut self, job: Job, outcome: Outcome) {
-        let mut struck = false;
-        if let Some(held) = self.holding.get_mut(&slot(&job)) {
-            held.attempt = None;
-            struck = held.struck;
-            if let Outcome::Ended(end) = &outcome {
-                held.ended = Some((end.code, end.signal));
-            }
-        }
-        self.tell_guard();
-        match outcome {
-            Outcome::Ended(end) => {
-                tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                let cut_short = end.stopped || struck && end.is_killed();
-                if cut_short && end.code != Some(0) && self.keeper.is_some() {
-                    // Cut short by us, not by itself: it may run again, as no attempt counts.
-                    self.back_out(job, "its attempt was cut short");
-                } else {
-                    if planted!("slot-freed-before-the-write") {
-                        self.free_slot(&job);
-                    } else {
-                        self.targets.ending(&job.target);
-                    }
-                    self.ledger.write(Entry::Finish(job, end));
-                }
-            }
-            Outcome::NoRoom(error) => {
-                tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
-                self.targets.rest(&job.target, clock::now() + REST);
-                self.back_out(job, &format!("cannot start a process: {error}"));
-            }
-        }
-    }
-
-    /// Gives back a job that has no process. Its slot, if it has one, is free once that is written.
-    fn back_out(&mut self, job: Job, reason: &str) {
-        self.fail_waiter(&job, &format!("was given back: {reason}"));
-        if let Some(held) = self.holding.get_mut(&slot(&job)) {
-            held.leaving = true;
-        }
-        self.release(job);
-    }
-
-    fn finished(&mut self, finish: Finish) {
-        let Finish {
-            job,
-            result,
-            code,
-            signal,
-            stdout,
-            stderr,
-            ..
-        } = finish;
-        if job.origin.is_manual() {
-            let outcome = JobOutcome {
-                result,
-                code,
-                signal,
-                stdout,
-                stderr,
-            };
-            let answer = self.waiters.ended(job.id, outcome);
-            reply(answer);
-        }
-        if self.holding.remove(&slot(&job)).is_some() {
-            self.targets.written(&job.target, clock::now());
-        }
-    }
-
-    /// Answers whoever waits for a manual job. A background job of the same row has nobody waiting, even
-    /// if a client asks for that row meanwhile.
-    fn fail_waiter(&mut self, job: &Job, what: &str) {
-        if job.origin.is_manual() {
-            reply(
-                self.waiters
-                    .failed(job.id, format!("job {} {what}", job.id)),
-            );
-        }
-    }
-
-    /// Frees the slot of a job that has one and no end to be written.
-    fn free_slot(&mut self, job: &Job) {
-        if self.holding.remove(&slot(job)).is_some() {
-            self.targets.ended(&job.target, clock::now());
         }
     }
 

@@ -208,13 +208,18 @@ impl Table {
             }
         });
         let mut found = Vec::new();
+        let matches = |row: &Row| condition.truth(Context { row, params, now }) == Some(true);
         for (id, slot) in &self.rows {
-            let row = slot.seen_by(session);
-            if found.len() == limit || condition.truth(Context { row, params, now }) != Some(true) {
+            // A locking read waits before it looks: for a row that will match, too.
+            let awaited = *lock == Lock::Wait && slot.is_locked_for(session);
+            if awaited && slot.held.as_ref().is_some_and(|(_, row)| matches(row)) {
+                return None;
+            }
+            if found.len() == limit || !matches(slot.seen_by(session)) {
                 continue;
             }
             match lock {
-                Lock::Wait if slot.is_locked_for(session) => return None,
+                Lock::Wait if awaited => return None,
                 Lock::Skip if slot.is_locked_for(session) => {}
                 _ => found.push(*id),
             }

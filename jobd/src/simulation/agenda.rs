@@ -66,7 +66,8 @@ pub(super) enum Event {
         Vec<JobId>,
         Result<RunManualReply, RequestError>,
     ),
-    Paused(usize, usize, Incarnation),
+    /// A target of a host is paused, if it was not continued since it had been so many times.
+    Paused(usize, usize, Incarnation, u32),
 }
 
 /// What happens to guards.

@@ -19,7 +19,6 @@ mod site;
 mod witness;
 mod world;
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,8 @@ use self::plan::{Kind, LEASE, Plan};
 use self::world::World;
 use crate::store::model::Schema;
 
-/// Histories of one kind among the other tests; there are four kinds. `tests/simulation` runs 25,000 of each.
+/// Histories of one kind among the other tests; there are four kinds. They begin with seed 1: what
+/// fails there comes from a change. `tests/simulation` runs more of them, from a new seed.
 const HISTORIES: u64 = 1_000;
 
 /// The tables, in the order minimal, full; without and with SKIP LOCKED.
@@ -88,7 +88,7 @@ fn histories(kind: Kind) {
     };
     let schemas = Schemas::new();
     let given = number("JOBD_TEST_SEED");
-    let first = given.unwrap_or_else(|| RandomState::new().hash_one(0) >> 16);
+    let first = given.unwrap_or(1);
     let usual = if given.is_some() { 1 } else { HISTORIES };
     let count = number("JOBD_HISTORIES").map_or(usual, |all| all / 4);
     println!("{count} histories, the first has seed {first}");

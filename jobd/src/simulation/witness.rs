@@ -65,7 +65,7 @@ pub(super) struct Witness {
     /// By row, in the order of their beginnings.
     by_row: BTreeMap<i64, Vec<Pid>>,
     attempts: BTreeSet<(i64, u32)>,
-    /// When a row was last committed otherwise than before.
+    /// When a row was last seen to have another holder or lease than before.
     changed: BTreeMap<i64, Time>,
     /// When a row was claimed, by its token.
     claimed: BTreeMap<String, Time>,
@@ -135,7 +135,12 @@ impl Witness {
     ) -> Result<(), String> {
         let places = self.places;
         let Change { id, before, after } = change;
-        let before_change = self.changed.insert(*id, now.at).unwrap_or(0);
+        let lease = |row: &Row| places.lease_until.map(|at| row[at].clone());
+        let alive_at = self.changed.get(id).copied().unwrap_or(0);
+        // A start within the second of the last renewal shows nobody that its worker lives.
+        if lease(before) != lease(after) || before[places.token] != after[places.token] {
+            self.changed.insert(*id, now.at);
+        }
         let (was, is) = (self.status(before), self.status(after));
         if (was, is) == ("waiting", "accepted") || (was, is) == ("manual", "accepted") {
             self.claimed
@@ -187,7 +192,7 @@ impl Witness {
         }
         // A rescue.
         let owner = had.expect("looked at above");
-        let quiet = now.at - before_change;
+        let quiet = now.at - alive_at;
         if !(now.is_over)(owner) && quiet < LEASE * 98 / 100 {
             return Err(format!(
                 "{}: rescued {} ms after it was seen alive",

@@ -70,6 +70,8 @@ struct Host {
     lock: Option<Incarnation>,
     lock_file: Vec<String>,
     paused: [Option<Time>; TARGETS],
+    /// How often each target was told to go on.
+    continued: [u32; TARGETS],
     /// The most that each target was ever allowed.
     most: [u32; TARGETS],
 }
@@ -136,6 +138,7 @@ impl<'a> World<'a> {
             lock: None,
             lock_file: Vec::new(),
             paused: [None; TARGETS],
+            continued: [0; TARGETS],
             most: plan.workers[number].concurrency,
         };
         Self {
@@ -290,8 +293,8 @@ impl<'a> World<'a> {
             Event::Guard(run, what) => self.guard(at, run, what),
             Event::Ended(run, written) => self.ended(run, written)?,
             Event::Answered(run, ids, reply) => self.answered(run, &ids, reply)?,
-            Event::Paused(host, target, run) => {
-                if self.worker(run).is_some() {
+            Event::Paused(host, target, run, continued) => {
+                if self.worker(run).is_some() && self.hosts[host].continued[target] == continued {
                     self.hosts[host].paused[target] = Some(at);
                 }
             }

@@ -55,9 +55,11 @@ pub(super) struct Statements {
     pub(super) begin: &'static str,
     /// `waiting` rows of a target behind an id: id, attempt, whether one is left after it.
     pub(super) claim_select: Arc<str>,
+    /// Whether that locks its rows.
+    pub(super) claim_locks: bool,
     /// `waiting` → `accepted`.
     pub(super) accept: ListStatement,
-    /// Which of the ids carry the token, waiting for whoever is changing them.
+    /// Which of the ids carry the token, waiting for whoever is changing them: as `claim_select` has them.
     pub(super) accepted: ListStatement,
     /// One after the other: write rows, and leave them as they were.
     pub(super) touches: [ListStatement; 2],
@@ -126,6 +128,7 @@ impl Statements {
         };
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
+        let claim = format!("{id}, {attempt}, {again}");
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
         let probe =
             |n| format!("SELECT {n} FROM (SELECT 1) AS one WHERE EXISTS (SELECT 1 {waiting})");
@@ -151,9 +154,10 @@ impl Statements {
         );
         Self {
             begin,
-            claim_select: format!("SELECT {id}, {attempt}, {again} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
+            claim_locks: !skip_locked.is_empty(),
+            claim_select: format!("SELECT {claim} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
             accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),
-            accepted: locked_list(select(id, &format!("{} AND", ours("accepted")))),
+            accepted: locked_list(select(&claim, &format!("{} AND", ours("accepted")))),
             touches: ["+ 1", "- 1"].map(|step| {
                 let set = format!("`time_started` = `time_started` {step}");
                 ListStatement::new(&format!("UPDATE {t} {id_index} SET {set} WHERE"), "")

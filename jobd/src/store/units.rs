@@ -52,7 +52,7 @@ pub(super) async fn claim<C: Connection>(
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
-    let mut rows = Vec::new();
+    let mut rows: Vec<[i64; 3]> = Vec::new();
     for floor in [floor, 0] {
         let values = [
             Value::Text(target.as_str()),
@@ -66,6 +66,13 @@ pub(super) async fn claim<C: Connection>(
             break;
         }
     }
+    let ids: Vec<JobId> = rows.iter().map(|[key, ..]| id(*key)).collect();
+    crash_point!("claim-selected", ids.len());
+    let changed = mark(connection, &statements.accept, token, &ids).await?;
+    if !statements.claim_locks || changed < ids.len() as u64 {
+        // Others may have been faster with a row, or even done with it: what carries the token is ours, as it is now.
+        rows = accepted(connection, statements, token, &ids).await?;
+    }
     let job = |[key, number, again]: [i64; 3]| Job {
         id: id(key),
         target: target.clone(),
@@ -74,15 +81,7 @@ pub(super) async fn claim<C: Connection>(
         attempt: attempt(number),
         again: again != 0,
     };
-    let mut jobs: Vec<Job> = rows.into_iter().map(job).collect();
-    let ids = ids_of(&jobs);
-    crash_point!("claim-selected", ids.len());
-    let changed = mark(connection, &statements.accept, token, &ids).await?;
-    if changed < ids.len() as u64 {
-        // Without SKIP LOCKED others may have been faster: what carries the token is ours.
-        let held = holding(connection, &statements.accepted, token, &ids).await?;
-        jobs.retain(|job| held.contains(&job.id));
-    }
+    let jobs: Vec<Job> = rows.into_iter().map(job).collect();
     let claimed = Claimed {
         jobs,
         ..Claimed::default()
@@ -164,7 +163,7 @@ pub(super) async fn record<C: Connection>(
 }
 
 /// The ids for which `statement` finds a row with the token.
-pub(super) async fn holding<C: Connection>(
+async fn holding<C: Connection>(
     connection: &mut C,
     statement: &ListStatement,
     token: &ClaimToken,
@@ -191,7 +190,8 @@ pub(super) async fn settle<C: Connection>(
     ids: &[JobId],
 ) -> Outcome<Vec<JobId>> {
     connection.control(statements.begin).await?;
-    let held = holding(connection, &statements.accepted, token, ids).await?;
+    let rows = accepted(connection, statements, token, ids).await?;
+    let held: Vec<JobId> = rows.iter().map(|[key, ..]| id(*key)).collect();
     let others: Vec<JobId> = ids
         .iter()
         .filter(|id| !held.contains(id))
@@ -205,6 +205,21 @@ pub(super) async fn settle<C: Connection>(
     }
     connection.control("COMMIT").await?;
     Ok(held)
+}
+
+/// The rows of `ids` that carry `token`: id, attempt, whether one is left after it.
+async fn accepted<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    token: &ClaimToken,
+    ids: &[JobId],
+) -> Outcome<Vec<[i64; 3]>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(MAX_LIST) {
+        let (sql, values) = with_token(&statements.accepted, token, ids);
+        rows.extend(connection.numbers_of(&sql, &values).await?);
+    }
+    Ok(rows)
 }
 
 /// Runs an update of rows by token and ids; returns how many it changed.

@@ -19,7 +19,7 @@ impl World<'_> {
                 worker,
                 target: number,
             } => {
-                self.hosts[worker].paused[number] = None;
+                self.go_on(worker, number);
                 let targets = Selection::Named(vec![target(number).to_string()]);
                 self.tell(worker, WorkerRequest::Continue(targets));
             }
@@ -104,13 +104,21 @@ impl World<'_> {
     fn pause(&self, host: usize, number: usize) {
         if let Some(worker) = self.hosts[host].worker.as_ref() {
             let (handle, site) = (worker.handle.clone(), worker.site.clone());
+            let continued = self.hosts[host].continued[number];
             worker.runtime.spawn(async move {
                 let targets = Selection::Named(vec![target(number).to_string()]);
                 if handle.change(WorkerRequest::Pause(targets)).await.is_ok() {
-                    site.add(0, Event::Paused(host, number, site.incarnation));
+                    site.add(0, Event::Paused(host, number, site.incarnation, continued));
                 }
             });
         }
+    }
+
+    /// From now on a target is not known to be paused, whatever is still to be heard of pauses before.
+    fn go_on(&mut self, host: usize, number: usize) {
+        let host = &mut self.hosts[host];
+        host.paused[number] = None;
+        host.continued[number] += 1;
     }
 
     pub(super) fn over(&mut self, fault: Fault) {
@@ -130,7 +138,7 @@ impl World<'_> {
         self.agenda.lock().slow = 0;
         for number in 0..self.hosts.len() {
             self.hosts[number].no_room = false;
-            self.hosts[number].paused = [None; TARGETS];
+            (0..TARGETS).for_each(|target| self.go_on(number, target));
             self.thaw(number);
             if self.hosts[number].worker.is_none() {
                 self.start(number);

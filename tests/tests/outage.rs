@@ -252,51 +252,88 @@ async fn rows_that_an_application_locks_are_late_and_right() {
     }
 }
 
-/// A transaction that the server still holds open when its client has long gone: of a claim, and then of an
-/// end. A wait for its locks would take ten seconds, again and again.
+/// A transaction that the server still holds open when its client has long gone: of a claim, and then of
+/// ends. A wait for its locks would take ten seconds, again and again.
 #[tokio::test]
 async fn a_transaction_that_a_lost_line_leaves_open_is_ended_at_once() {
+    const OUTPUT: usize = 200_000;
     let scratch = Scratch::new();
     let witness = WitnessLog::new(&scratch);
     let server = Server::shared().await;
     let database = server.database().await;
     database.minimal_table().await;
     let line = Line::start(([127, 0, 0, 1], server.port()).into()).await;
+    let launcher = witness.launcher("w", 200, 1);
     let ini = Ini::worker(&database)
         .set("mysql_port", line.port)
         .set("mysql_tls", "off")
         .set("poll_interval", "0.2")
-        .set("launcher", witness.launcher("w", 700, 1))
-        .target("a", 2);
+        // So much that the ends of two jobs take two statements, and with them a transaction.
+        .set("launcher", format!("{launcher} && yes | head -c {OUTPUT}"))
+        .set("launcher.shell", "always")
+        .target("a", 3);
     let jobd = Jobd::ready(&scratch, &ini).await;
-    let mut ids = Vec::new();
+    // Connections that are made while COMMITs are stranded lead nowhere: here are those for claims and ends.
+    let mut ids = database.insert(1, "a", "waiting").await;
+    database.done(ids[0]).await;
     for round in ["the COMMIT of a claim", "the COMMIT of ends"] {
-        if round.ends_with("ends") {
-            ids.extend(database.insert(2, "a", "waiting").await);
-            until("two running jobs", PATIENCE, async || {
-                (witness.running() == 2).then_some(())
+        let before = line.lost();
+        let new = if round.ends_with("ends") {
+            let new = database.insert(3, "a", "waiting").await;
+            for id in &new {
+                database.reaches(*id, "running").await;
+            }
+            // What ends while the answer to another end is awaited is written together.
+            line.set(Mode::HoldsAnswers);
+            until("the end of every job", PATIENCE, async || {
+                let ended = jobd.process.log().matches("job ended").count();
+                (ended == ids.len() + new.len()).then_some(())
             })
             .await;
-        }
-        let before = line.lost();
-        line.set(Mode::StrandsCommits);
-        if ids.is_empty() {
-            ids.extend(database.insert(2, "a", "waiting").await);
-        }
+            line.set(Mode::StrandsCommits);
+            new
+        } else {
+            line.set(Mode::StrandsCommits);
+            database.insert(3, "a", "waiting").await
+        };
         until(round, PATIENCE, async || {
             (line.lost() > before).then_some(())
         })
         .await;
+        assert!(locks(&database, &new).await > 0, "{round} holds no row");
         line.set(Mode::Open);
         let stranded = Instant::now();
-        for id in &ids {
+        for id in &new {
             database.done(*id).await;
         }
         let took = stranded.elapsed();
         println!("{round}: done after {took:?}");
         assert!(took < Duration::from_secs(6), "{round}: {took:?}");
+        ids.extend(new);
     }
-    assert!(jobd.process.log().contains("ended a former connection"));
+    let ended = jobd
+        .process
+        .log()
+        .matches("ended a former connection")
+        .count();
+    assert_eq!(ended, 2, "once a round");
     witness.assert_each_once(ids);
-    all_ended_well(&database).await;
+    for row in database.rows().await {
+        let verdict = ("done", Some("ok"), Some(0), None);
+        assert_eq!(row.verdict(), verdict, "job {}", row.id);
+        let out = format!("out {}\n", row.id);
+        assert!(row.out().starts_with(&out), "job {}", row.id);
+        assert_eq!(row.out().len(), out.len() + OUTPUT, "job {}", row.id);
+    }
+}
+
+/// How many of the rows somebody holds locked.
+async fn locks(database: &Database, ids: &[u64]) -> usize {
+    let mut locked = 0;
+    for id in ids {
+        let sql = format!("SELECT id FROM jobs WHERE id = {id} FOR UPDATE NOWAIT");
+        let read = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&database.pool);
+        locked += usize::from(read.await.is_err());
+    }
+    locked
 }

@@ -1,10 +1,12 @@
 //! A TCP line that can be cut, slowed, stalled, led to another server, and cut at exactly one moment: when a
 //! COMMIT is under way.
 //!
-//! For that last one it reads just enough of the MySQL protocol: a client's packets begin with
-//! three bytes of length, one number and the command; 3 is a query in plain text. Lines to anything
-//! else never use these modes.
+//! For that last one it reads just enough of the MySQL protocol. A client's packets begin with three bytes of
+//! length, one number, which is 0 at the beginning of a command, and the command: a query in plain text, a
+//! statement to be prepared, or the number of a prepared one, as the server's answer to that gave it. Nothing
+//! is asked before that answer is there. Lines to anything else never use these modes.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,7 +38,7 @@ pub enum Mode {
     /// Closes both sides instead of handing a COMMIT to the server.
     LosesCommits,
     /// Closes the client's side instead of handing a COMMIT to the server, whose side stays open: it does
-    /// not notice, and the transaction keeps its locks.
+    /// not notice, and the transaction keeps its locks. Connections that are made meanwhile are stalled.
     StrandsCommits,
     /// Closes the client's side and hands the COMMIT to the server after this time.
     LateCommits(Duration),
@@ -162,7 +164,8 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
         if cuts != born.cuts {
             return;
         }
-        let stalled = mode == Mode::Stalled;
+        let strands = mode == Mode::StrandsCommits;
+        let stalled = mode == Mode::Stalled || (strands && born.mode == mode);
         let unanswered = stalled || mode == Mode::HoldsAnswers;
         let passed = tokio::select! {
             biased;
@@ -183,7 +186,7 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
                     let _ = tokio::time::timeout(COMMIT_LIMIT, server.read(&mut answered)).await;
                     return;
                 }
-                if commits && mode == Mode::StrandsCommits {
+                if commits && strands {
                     lost.fetch_add(1, Ordering::Relaxed);
                     drop(client);
                     return until_cut(&mut states, born).await;
@@ -200,6 +203,7 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
             }
             read = server.read(&mut answered), if !unanswered => {
                 let Ok(count @ 1..) = read else { return };
+                packets.answered(&answered[..count]);
                 hand_on(&answered[..count], &mut client, mode).await
             }
         };
@@ -224,7 +228,7 @@ async fn hand_on(bytes: &[u8], to: &mut TcpStream, mode: Mode) -> Result<(), ()>
     to.write_all(bytes).await.map_err(|_| ())
 }
 
-/// Where the packets of a client begin.
+/// Where the packets of a client begin, and which of them commit.
 #[derive(Debug, Default)]
 struct Packets {
     /// The header and the payload's first bytes of the packet under way.
@@ -233,14 +237,21 @@ struct Packets {
     rest: usize,
     /// Between START TRANSACTION and COMMIT or ROLLBACK.
     in_transaction: bool,
+    /// What the server has answered so far to an UPDATE that it is to prepare.
+    preparing: Option<Vec<u8>>,
+    /// The numbers of the UPDATEs that are prepared, as they stand in an answer.
+    updates: HashSet<[u8; 4]>,
 }
 
 impl Packets {
     const HEADER: usize = 4;
     const QUERY: u8 = 3;
+    const PREPARE: u8 = 0x16;
     const EXECUTE: u8 = 0x17;
     /// What is kept of a payload.
     const KEPT: usize = 32;
+    /// Up to the number of a prepared statement: a header, a byte that says how it went, the number.
+    const ANSWER: usize = Self::HEADER + 1 + 4;
 
     /// Whether one of the packets that end in `bytes` commits.
     fn commits(&mut self, mut bytes: &[u8]) -> bool {
@@ -267,10 +278,14 @@ impl Packets {
         found
     }
 
-    /// Whether the packet is a COMMIT, or a statement that commits by itself.
+    /// Whether the packet is a COMMIT, or an UPDATE that commits by itself.
     fn ends_a_transaction(&mut self) -> bool {
-        match self.start.get(Self::HEADER..) {
-            Some([Self::QUERY, text @ ..]) => {
+        // Other numbers: what follows on a greeting, and the rest of what is too long for one packet.
+        let Some([0, command @ ..]) = self.start.get(Self::HEADER - 1..) else {
+            return false;
+        };
+        match *command {
+            [Self::QUERY, ref text @ ..] => {
                 let commits = text == b"COMMIT";
                 if commits || text == b"ROLLBACK" {
                     self.in_transaction = false;
@@ -279,8 +294,31 @@ impl Packets {
                 }
                 commits
             }
-            Some([Self::EXECUTE, ..]) => !self.in_transaction,
+            [Self::PREPARE, ref text @ ..] => {
+                self.preparing = text.starts_with(b"UPDATE ").then(Vec::new);
+                false
+            }
+            [Self::EXECUTE, a, b, c, d, ..] => {
+                !self.in_transaction && self.updates.contains(&[a, b, c, d])
+            }
             _ => false,
+        }
+    }
+
+    /// Takes in what the server answers.
+    fn answered(&mut self, bytes: &[u8]) {
+        let Some(answer) = &mut self.preparing else {
+            return;
+        };
+        answer.extend(&bytes[..bytes.len().min(Self::ANSWER - answer.len())]);
+        if let [_, _, _, _, well, number @ ..] = &answer[..]
+            && let Ok(number) = number.try_into()
+        {
+            // Another first byte is that of an error.
+            if *well == 0 {
+                self.updates.insert(number);
+            }
+            self.preparing = None;
         }
     }
 }
@@ -314,15 +352,50 @@ mod tests {
         }
     }
 
+    /// Has a statement prepared, which the server numbers so, or refuses.
+    fn prepare(packets: &mut Packets, text: &str, number: Result<u8, u8>) {
+        assert!(!packets.commits(&packet(format!("\x16{text}").as_bytes())));
+        let (well, number) = number.map_or_else(|code| (0xff, code), |number| (0, number));
+        let answer = packet(&[well, number, 0, 0, 0, 9, 9, 9]);
+        for part in answer.chunks(4) {
+            packets.answered(part);
+        }
+    }
+
+    fn execute(number: u8) -> Vec<u8> {
+        packet(&[0x17, number, 0, 0, 0, 0])
+    }
+
     #[test]
-    fn a_statement_outside_of_a_transaction_commits_by_itself() {
+    fn an_update_outside_of_a_transaction_commits_by_itself() {
         let mut packets = Packets::default();
-        let mut commits = |payload| packets.commits(&packet(payload));
-        let execute = b"\x17\x01\0\0\0";
-        assert!(commits(execute));
-        assert!(!commits(b"\x03START TRANSACTION"));
-        assert!(!commits(execute));
-        assert!(commits(b"\x03COMMIT"));
-        assert!(commits(execute));
+        let (refused, select, update, unknown) = (1, 2, 5, 7);
+        prepare(&mut packets, "UPDATE `nothing`", Err(refused));
+        prepare(&mut packets, "SELECT 1 FROM `UPDATE `", Ok(select));
+        prepare(
+            &mut packets,
+            "UPDATE `jobs` SET `status` = 'accepted'",
+            Ok(update),
+        );
+        for other in [refused, select, unknown] {
+            assert!(!packets.commits(&execute(other)), "{other}");
+        }
+        assert!(packets.commits(&execute(update)));
+        assert!(!packets.commits(&packet(b"\x03START TRANSACTION")));
+        assert!(!packets.commits(&execute(update)));
+        assert!(packets.commits(&packet(b"\x03COMMIT")));
+        assert!(packets.commits(&execute(update)));
+    }
+
+    #[test]
+    fn what_is_no_command_is_not_taken_for_one() {
+        let mut packets = Packets::default();
+        prepare(&mut packets, "UPDATE `jobs`", Ok(1));
+        for command in [packet(b"\x03COMMIT"), execute(1)] {
+            let mut answer = command.clone();
+            answer[3] = 1;
+            assert!(!packets.commits(&answer), "{answer:?}");
+            assert!(packets.commits(&command), "{command:?}");
+        }
     }
 }

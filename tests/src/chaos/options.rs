@@ -41,6 +41,9 @@ pub struct Options {
     /// With jobd-faulty for the workers, which also dies at given points of its code
     #[arg(long)]
     pub crash_points: bool,
+    /// Freezes, outages and cut lines last so long, in seconds, instead of up to 10
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub hold: Option<u64>,
     /// Only faults whose names contain this
     #[arg(long)]
     pub only: Option<String>,

@@ -160,6 +160,8 @@ pub struct Stage {
     pub small_disk: Option<PathBuf>,
     /// Whether workers can be made to die at points of their code.
     pub crash_points: bool,
+    /// How long freezes and outages last, where that was asked for.
+    pub hold: Option<Duration>,
     /// Configs and logs. Last, so that it goes after those who write into it.
     pub scratch: Scratch,
 }
@@ -269,6 +271,7 @@ impl Stage {
             witness,
             small_disk: options.small_disk.clone(),
             crash_points: options.crash_points,
+            hold: options.hold.map(Duration::from_secs),
             scratch,
         }
     }

@@ -370,12 +370,15 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     }
     let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}{}",
         breaches.len(),
         options.minutes,
         format!("{:?}", options.table).to_lowercase(),
         options.rate,
         only.map_or(String::new(), |only| format!(" --only '{only}'")),
+        options
+            .hold
+            .map_or(String::new(), |hold| format!(" --hold {hold}")),
         if options.long_jobs {
             " --long-jobs"
         } else {

@@ -103,7 +103,7 @@ pub(super) async fn worker_killed(stage: &Stage, random: &mut Random) -> Outcome
 pub(super) async fn worker_cut_off(stage: &Stage, random: &mut Random) -> Outcome {
     let number = random.index(stage.workers.len());
     let worker = stage.workers[number].lock().await;
-    let (line, time) = (&stage.worker_lines[number], outage(random));
+    let (line, time) = (&stage.worker_lines[number], outage(stage, random));
     if time >= LEASE && stage.table == Table::Full {
         stage.lose(&worker);
     }
@@ -124,14 +124,15 @@ pub(super) async fn worker_frozen(stage: &Stage, random: &mut Random) -> Outcome
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
     worker.daemon.process.signal(Signal::STOP);
-    if random.one_in(3) {
+    if stage.hold.is_none() && random.one_in(3) {
         sleep(LEASE / 3).await;
     } else {
         // Without leases nobody takes anything from it.
         if stage.table == Table::Full {
             stage.lose(&worker);
         }
-        sleep(LEASE + random.millis(500, 4_000)).await;
+        let beyond = LEASE + random.millis(500, 4_000);
+        sleep(stage.hold.unwrap_or(beyond)).await;
     }
     worker.daemon.process.signal(Signal::CONT);
     Outcome {

@@ -23,7 +23,7 @@ const COMMITS_LIMIT: Duration = Duration::from_secs(3);
 pub(super) async fn killed(stage: &Stage, random: &mut Random) -> Outcome {
     let mut server = stage.server.lock().await;
     server.kill();
-    sleep(random.millis(0, 2_000)).await;
+    sleep(stage.hold.unwrap_or(random.millis(0, 2_000))).await;
     server.start_again().await;
     Outcome::default()
 }
@@ -31,7 +31,7 @@ pub(super) async fn killed(stage: &Stage, random: &mut Random) -> Outcome {
 pub(super) async fn frozen(stage: &Stage, random: &mut Random) -> Outcome {
     let mut server = stage.server.lock().await;
     server.freeze();
-    sleep(outage(random)).await;
+    sleep(outage(stage, random)).await;
     server.thaw();
     Outcome::default()
 }
@@ -176,7 +176,7 @@ pub(super) async fn line_cut(stage: &Stage, random: &mut Random) -> Outcome {
 
 pub(super) async fn line(stage: &Stage, random: &mut Random, mode: Mode) -> Outcome {
     stage.database_line.set(mode);
-    sleep(outage(random)).await;
+    sleep(outage(stage, random)).await;
     stage.database_line.set(Mode::Open);
     Outcome::default()
 }

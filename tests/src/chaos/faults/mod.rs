@@ -357,10 +357,12 @@ impl Fault {
     }
 }
 
-/// How long the database is away: in one of four cases for longer than a lease.
-fn outage(random: &mut Random) -> Duration {
+/// How long the database is away: in one of four cases for longer than a lease, where nothing else was asked for.
+fn outage(stage: &Stage, random: &mut Random) -> Duration {
     let short = random.millis(200, 4_000);
-    if random.one_in(4) {
+    if let Some(hold) = stage.hold {
+        hold
+    } else if random.one_in(4) {
         LEASE + short
     } else {
         short

@@ -37,7 +37,7 @@ pub const ID_STEP: u64 = NODES as u64;
 pub const EVICTED_AFTER: Duration = Duration::from_secs(4);
 
 /// A node that gets its whole state from another takes seconds; the rest is for a loaded machine.
-const JOIN_LIMIT: Duration = Duration::from_mins(2);
+const JOIN_LIMIT: Duration = Duration::from_mins(3);
 
 /// A node that is asked how it is and does not answer within this is not well.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -72,6 +72,17 @@ fn options(port: u16) -> MySqlConnectOptions {
         .ssl_mode(MySqlSslMode::Disabled)
         .timezone(None)
         .pipes_as_concat(false)
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// Synced, and so is everybody else's view of it.
+    Whole,
+    /// In the cluster, but busy or alone.
+    Member,
+    /// Not there, or on its way.
+    Out,
 }
 
 /// One of the `wsrep_` variables. In plain text: a node that is not ready prepares nothing.
@@ -238,46 +249,61 @@ impl Cluster {
     pub async fn all_well(&mut self) -> usize {
         let begun = Instant::now();
         let mut helped = 0;
+        // Since when each node has had its chance to join by itself.
+        let mut since = [begun; NODES];
         loop {
-            let mut ill = Vec::new();
-            for node in ALL {
-                if !self.is_whole(node).await {
-                    ill.push(node);
-                }
-            }
-            if ill.is_empty() {
+            let health = join_all(ALL.map(|node| self.health(node))).await;
+            if health.iter().all(|health| *health == Health::Whole) {
                 return helped;
             }
-            for node in ill {
-                let dead = self.nodes[node]
-                    .process
-                    .as_mut()
-                    .is_none_or(|process| process.ended().is_some());
-                let late = begun.elapsed() > JOIN_LIMIT / 2 && helped < NODES;
-                if dead || late {
-                    println!(
-                        "galera: {} is started empty ({})",
-                        self.nodes[node].name,
-                        if dead {
-                            "it had ended"
-                        } else {
-                            "it did not join"
-                        }
-                    );
-                    if let Some(mut process) = self.nodes[node].process.take() {
-                        process.kill();
-                    }
-                    self.nodes[node].empty();
-                    self.nodes[node].launch(&[]);
+            // A member has what the others need.
+            for node in ALL.filter(|node| health[*node] == Health::Out) {
+                let process = self.nodes[node].process.as_mut();
+                let dead = process.is_none_or(|process| process.ended().is_some());
+                if dead || since[node].elapsed() > JOIN_LIMIT / 4 {
+                    let why = if dead {
+                        "it had ended"
+                    } else {
+                        "it did not join"
+                    };
+                    self.start_again_empty(node, why);
+                    since[node] = Instant::now();
                     helped += 1;
+                    // One at a time: a node without a donor cannot join.
+                    break;
                 }
             }
             assert!(
                 begun.elapsed() < JOIN_LIMIT,
-                "the cluster is not whole after {JOIN_LIMIT:?}"
+                "the cluster is not whole after {JOIN_LIMIT:?}; its nodes said last:\n{}",
+                self.last_words()
             );
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    fn start_again_empty(&mut self, node: usize, why: &str) {
+        let node = &mut self.nodes[node];
+        println!("galera: {} is started empty ({why})", node.name);
+        if let Some(mut process) = node.process.take() {
+            process.kill();
+        }
+        node.empty();
+        node.launch(&[]);
+    }
+
+    /// The end of each node's log.
+    fn last_words(&self) -> String {
+        let of_node = |node: &Node| {
+            let said = std::fs::read(node.messages()).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<&str> = said.lines().rev().take(20).collect();
+            let lines = lines.into_iter().rev();
+            lines
+                .map(|line| format!("{}: {line}\n", node.name))
+                .collect::<String>()
+        };
+        self.nodes.iter().map(of_node).collect()
     }
 
     /// Every file of every node's binary log that there ever was, with the node's name.
@@ -332,16 +358,22 @@ impl Cluster {
         self.nodes[node].logs().join(file)
     }
 
-    async fn is_whole(&self, node: usize) -> bool {
+    async fn health(&self, node: usize) -> Health {
         let probe = async {
             let mut connection = self.connection(node).await.ok()?;
             let size = status(&mut connection, "wsrep_cluster_size").await?;
             let state = status(&mut connection, "wsrep_local_state").await?;
             Some((size, state))
         };
-        let running = self.nodes[node].process.is_some();
-        running
-            && matches!(timeout(PROBE_LIMIT, probe).await, Ok(Some((size, state))) if size == NODES.to_string() && state == "4")
+        if self.nodes[node].process.is_none() {
+            return Health::Out;
+        }
+        match timeout(PROBE_LIMIT, probe).await {
+            Ok(Some((size, state))) if size == NODES.to_string() && state == "4" => Health::Whole,
+            // 2 gives its state to another node, 3 catches up.
+            Ok(Some((_, state))) if ["2", "3", "4"].contains(&state.as_str()) => Health::Member,
+            _ => Health::Out,
+        }
     }
 
     async fn synced(&self, node: usize) {

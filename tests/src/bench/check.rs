@@ -52,7 +52,8 @@ pub fn adopt_file(file: &Path, options: &Options) -> bool {
     }
 }
 
-/// Compares a result with the baseline, prints a line for each ratio, and says whether none got worse.
+/// Compares a result with the baseline, prints a line for each ratio, and says whether none got worse or, unless
+/// single scenarios were asked for, lost.
 pub fn of_results(result: &Value, options: &Options) -> bool {
     let baseline = match read(&options.baseline) {
         Ok(baseline) => baseline,
@@ -91,6 +92,8 @@ pub fn of_results(result: &Value, options: &Options) -> bool {
     for (name, kept) in kept {
         let kept = number(kept.median);
         println!("{name:<56} {:>9} {kept:>9} {:>9}  not measured", "", "");
+        // Of everything, everything has to be there.
+        passed &= !options.names.is_empty();
     }
     passed
 }
@@ -223,6 +226,19 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_kept_ratio_that_was_not_measured_fails_unless_scenarios_were_named() {
+        let scratch = Scratch::new();
+        let mut options = options(&scratch);
+        let ratio = json!({"median": 0.5, "tolerance": 0.2});
+        let kept = json!({"quick": {"a : b": ratio, "c : d": ratio}});
+        scratch.write("baseline.json", kept.to_string());
+        let result = result(0.5, "higher");
+        assert!(!of_results(&result, &options));
+        options.names.push("throughput".to_owned());
+        assert!(of_results(&result, &options));
     }
 
     #[test]

@@ -65,7 +65,7 @@ async fn says(daemon: &Daemon, words: &str, since: Instant) -> Duration {
 }
 
 #[tokio::test]
-async fn a_worker_finds_its_frozen_master_gone_within_three_pings_and_works_on() {
+async fn a_worker_finds_its_frozen_master_gone_within_three_pings_and_works_on_measured() {
     let mut world = World::new().await;
     let jobd = world.worker(world.master_port).await;
     world.master.process.signal(Signal::STOP);
@@ -81,7 +81,7 @@ async fn a_worker_finds_its_frozen_master_gone_within_three_pings_and_works_on()
 }
 
 #[tokio::test]
-async fn a_master_finds_a_frozen_worker_gone_within_three_pings() {
+async fn a_master_finds_a_frozen_worker_gone_within_three_pings_measured() {
     let world = World::new().await;
     let mut jobd = world.worker(world.master_port).await;
     jobd.process.signal(Signal::STOP);
@@ -95,7 +95,7 @@ async fn a_master_finds_a_frozen_worker_gone_within_three_pings() {
 }
 
 #[tokio::test]
-async fn both_find_a_line_that_swallows_everything_within_three_pings() {
+async fn both_find_a_line_that_swallows_everything_within_three_pings_measured() {
     let world = World::new().await;
     let line = Line::start(([127, 0, 0, 1], world.master_port).into()).await;
     let jobd = world.worker(line.port).await;

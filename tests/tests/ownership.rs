@@ -1,10 +1,12 @@
 //! Workers that die, freeze or lose their database, on the table with ownership: nothing runs twice
 //! at a time, and nothing stays behind.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jobd_tests::programs::Daemon;
+use jobd_tests::watchdog::Frozen;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,14 +14,37 @@ use rustix::process::{Pid, Signal, kill_process};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A launcher whose jobs note their process number and last for `seconds`, with a child in a session of its own.
-fn noting(scratch: &Scratch, seconds: u32) -> (String, PathBuf) {
-    let notes = scratch.join("notes");
+fn noting(scratch: &Scratch, seconds: u32) -> (String, Notes) {
+    let notes = Notes(scratch.join("notes"));
     let script = format!(
-        "#!/bin/sh\nsetsid sleep {seconds} &\necho \"$$ $!\" >> {}\nsleep {seconds}\n",
+        "#!/bin/sh\nsetsid sleep {seconds} &\necho \"$$ $!\" >> {}\nexec sleep {seconds}\n",
         notes.display()
     );
     let path = scratch.write("job.sh", script);
     (format!("/bin/sh {} {{id}}", path.display()), notes)
+}
+
+/// The file with the numbers. What is left of the jobs is killed when it is dropped: in a session of its own a child
+/// outlives a job that was told to end, and both outlive a guard that was killed.
+struct Notes(PathBuf);
+
+impl Deref for Notes {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        for pid in runs(self).concat() {
+            if command_line(pid).starts_with(b"sleep") {
+                let pid = Pid::from_raw(pid.cast_signed());
+                let _ = kill_process(pid.expect("a pid"), Signal::KILL);
+            }
+        }
+    }
 }
 
 /// The processes of every run so far: the job's and its child's.
@@ -33,9 +58,13 @@ fn runs(notes: &Path) -> Vec<Vec<u32>> {
     text.lines().map(numbers).collect()
 }
 
+fn command_line(pid: u32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 fn lives(pid: u32) -> bool {
     // A zombie has no command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    !command_line(pid).is_empty()
 }
 
 async fn full_table() -> Database {
@@ -150,10 +179,10 @@ async fn a_guard_that_was_frozen_goes_by_what_it_was_told_meanwhile() {
         .await;
     running(&jobd, &notes, 1).await;
     let guard = children(jobd.process.id(), "--guard")[0];
-    signal(guard, Signal::STOP);
+    let frozen = Frozen::new(Pid::from_raw(guard).expect("a pid"));
     // The deadline that it knows has passed.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    signal(guard, Signal::CONT);
+    drop(frozen);
     let row = database.done(1).await;
     assert_eq!(row.verdict(), ("done", Some("ok"), Some(0), None));
     assert_eq!(runs(&notes).len(), 1);
@@ -262,20 +291,11 @@ async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_s
         "{:?}",
         killed.elapsed()
     );
-    for pid in runs(&notes).concat() {
-        let pid =
-            rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
-    }
 }
 
 fn kill(pid: i32) {
-    signal(pid, Signal::KILL);
-}
-
-fn signal(pid: i32, signal: Signal) {
     let pid = Pid::from_raw(pid).expect("a pid");
-    kill_process(pid, signal).expect("signal");
+    kill_process(pid, Signal::KILL).expect("kill");
 }
 
 /// Children of a process whose command line holds a word.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
 use super::Outcome;
@@ -11,6 +11,7 @@ use crate::chaos::footprint::{command_line, parent, processes};
 use crate::chaos::random::Random;
 use crate::chaos::scene::CRASH_POINTS;
 use crate::chaos::stage::{LEASE, Stage, Worker, signal};
+use crate::watchdog::Frozen;
 
 /// A worker under load passes every point but those of a shutdown within a moment.
 const POINT_LIMIT: Duration = Duration::from_secs(5);
@@ -49,7 +50,8 @@ pub(super) async fn guard_frozen(stage: &Stage, random: &mut Random) -> Outcome 
     let number = random.index(stage.workers.len());
     let worker = stage.workers[number].lock().await;
     if let Some(guard) = guard_of(&worker) {
-        signal(guard, Signal::STOP);
+        let pid = Pid::from_raw(guard.cast_signed()).expect("a pid");
+        let _frozen = Frozen::new(pid);
         sleep(
             random.millis(500, 2_000)
                 + if random.one_in(2) {
@@ -59,7 +61,6 @@ pub(super) async fn guard_frozen(stage: &Stage, random: &mut Random) -> Outcome 
                 },
         )
         .await;
-        signal(guard, Signal::CONT);
     }
     Outcome {
         worker: Some(number),

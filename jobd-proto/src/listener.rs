@@ -110,9 +110,9 @@ impl Session {
     }
 }
 
-/// Serves until `shutdown` fires, new connections by the options of the moment; `serve` runs in a task per connection and should take requests
-/// until there is none. Then every connection answers what it has taken and closes; returns when
-/// all have. Dropped, it ends all of them.
+/// Serves until `shutdown` fires, new connections by the options of the moment; `serve` runs in a task per
+/// connection and should take requests until there is none. Then every connection answers what it has taken and
+/// closes; returns when all have. Dropped, it ends all of them.
 pub async fn run<F, Fut>(
     listener: TcpListener,
     options: watch::Receiver<ListenerOptions>,

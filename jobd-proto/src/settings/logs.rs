@@ -11,7 +11,8 @@ pub const LOG_KEYS: &[Key] = &[
         kind: "path",
         default: "",
         doc: "File to log to, beside the console. A relative path counts from the working \
-              directory; under the hardened units use one below `/var/log/jobd`.",
+              directory; with the shipped units use one below `/var/log/jobd`, for the master below \
+              `/var/log/jobd-master`.",
     },
     Key {
         name: "log_level_file",

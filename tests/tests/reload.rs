@@ -422,6 +422,12 @@ async fn a_worker_moves_to_another_master() {
     .await;
     Master::has_workers(&second, 1).await;
     Master::has_workers(&first, 0).await;
+    // What the master does not know is no reason to register anew.
+    let more = worker(inis[1].port()).target("a", 2).text();
+    reload(&mut jobd, &more, "target a (from 1 to 2 at a time)\n").await;
+    let id = database.insert_one("a", "waiting").await;
+    second.ask("poke", json!({"targets": ["a"]})).await;
+    database.done(id).await;
     // Without a target there is nothing to register.
     let none = worker(inis[1].port()).text().replace("a = 1", "");
     reload(&mut jobd, &none, "changed: target a (removed)\n").await;
@@ -441,4 +447,13 @@ async fn a_worker_moves_to_another_master() {
     )
     .await;
     Master::has_workers(&second, 0).await;
+    let registered = jobd
+        .process
+        .log()
+        .matches("registered with the master")
+        .count();
+    assert_eq!(
+        registered, 3,
+        "at each master, and with the target that came back"
+    );
 }

@@ -68,9 +68,13 @@ impl Dispatcher {
                 self.schedule_poll();
             }
         }
-        if !said.is_empty() {
-            self.served.send_replace(self.targets.names());
-        }
+        // The master knows their names only.
+        let names = self.targets.names();
+        self.served.send_if_modified(|served| {
+            let differs = *served != names;
+            *served = names;
+            differs
+        });
         self.compare(&reload.targets);
         said
     }

@@ -121,6 +121,16 @@ impl Database {
         (first..first + count as u64).collect()
     }
 
+    /// Inserts every job once more, as a new one in the status that it has.
+    pub async fn double(&self) {
+        let columns = "target, status, time_created";
+        let sql = format!(
+            "INSERT INTO {0} ({columns}) SELECT {columns} FROM {0}",
+            self.table
+        );
+        self.run(&sql).await;
+    }
+
     /// Inserts one job.
     pub async fn insert_one(&self, target: &str, status: &str) -> u64 {
         self.insert(1, target, status).await[0]

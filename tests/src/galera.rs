@@ -297,11 +297,12 @@ impl Cluster {
         let of_node = |node: &Node| {
             let said = std::fs::read(node.messages()).unwrap_or_default();
             let said = String::from_utf8_lossy(&said);
-            let lines: Vec<&str> = said.lines().rev().take(20).collect();
-            let lines = lines.into_iter().rev();
-            lines
+            let lines = said.lines().rev().take(20);
+            let mut lines: Vec<String> = lines
                 .map(|line| format!("{}: {line}\n", node.name))
-                .collect::<String>()
+                .collect();
+            lines.reverse();
+            lines.concat()
         };
         self.nodes.iter().map(of_node).collect()
     }

@@ -44,16 +44,18 @@ fn with_values(sql: &str) -> String {
 async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
     let database = Server::shared().await.database().await;
     database.run(create).await;
-    database
-        .run(
-            "INSERT INTO jobs (target, time_created, status) VALUES ('t', 1, 'waiting'), ('t', 1, 'waiting'), ('t', 1, 'waiting'), \
-             ('t', 1, 'done'), ('u', 1, 'waiting'), ('u', 1, 'done'), ('v', 1, 'manual'), ('v', 1, 'done')",
-        )
-        .await;
+    for (count, target, status) in [
+        (3, "t", "waiting"),
+        (1, "t", "done"),
+        (1, "u", "waiting"),
+        (1, "u", "done"),
+        (1, "v", "manual"),
+        (1, "v", "done"),
+    ] {
+        database.insert(count, target, status).await;
+    }
     for _ in 0..DOUBLINGS {
-        database
-            .run("INSERT INTO jobs (target, time_created, status) SELECT target, time_created, status FROM jobs")
-            .await;
+        database.double().await;
     }
     database
         .run("UPDATE jobs SET status = 'accepted' WHERE id % 397 = 0")

@@ -31,8 +31,8 @@ const PIPE_CAPACITY: usize = 64 << 10;
 /// Bytes read at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Orders in flight for one job: people send signals, so a handful; beyond, they are refused.
-const MAX_ORDERS: usize = 16;
+/// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
+const MAX_SIGNALS: usize = 16;
 
 /// What a running process is told.
 #[derive(Debug)]
@@ -56,14 +56,18 @@ impl Attempt {
         job: Job,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Self {
-        let (orders, queue) = mpsc::channel(MAX_ORDERS);
+        // The last place is for the order to stop, which comes once at most.
+        let (orders, queue) = mpsc::channel(MAX_SIGNALS + 1);
         let outcome = executor.run(job, queue);
         tokio::spawn(async move { done(outcome.await) });
         Self { orders }
     }
 
-    /// Sends an order; an ended process, or one with too many orders before it, misses it.
+    /// Sends an order; an ended process misses it, and a signal is refused where too many are before it.
     pub fn order(&self, order: Order) {
+        if matches!(order, Order::Signal(..)) && self.orders.capacity() <= 1 {
+            return;
+        }
         // Dropping a refused signal's sender answers it with "not delivered".
         let _ = self.orders.try_send(order);
     }
@@ -328,5 +332,52 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
             });
         }
         self.capture.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use jobd_proto::{JobId, TargetName};
+
+    use super::*;
+    use crate::job::{Origin, Tokens};
+
+    /// A process that is being started: its orders wait.
+    #[derive(Default)]
+    struct Slow(Mutex<Option<mpsc::Receiver<Order>>>);
+
+    impl Executor for Slow {
+        fn run(&self, _: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
+            *self.0.lock().unwrap() = Some(orders);
+            std::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_signals_keeps_no_job_from_being_stopped() {
+        let slow = Slow::default();
+        let job = Job {
+            id: JobId(1),
+            target: TargetName::new("t").unwrap(),
+            origin: Origin::Background,
+            token: Tokens::new("w", "h", 1).next(Origin::Background),
+            attempt: 1,
+            again: false,
+        };
+        let attempt = Attempt::start(&slow, job, drop);
+        let mut refused = 0;
+        for _ in 0..100 {
+            let (delivered, mut told) = oneshot::channel();
+            attempt.order(Order::Signal(15, delivered));
+            refused += usize::from(told.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        }
+        assert_eq!(refused, 100 - MAX_SIGNALS);
+        let grace = Duration::ZERO;
+        attempt.order(Order::Stop { note: "", grace });
+        let mut orders = slow.0.lock().unwrap().take().unwrap();
+        let orders: Vec<Order> = std::iter::from_fn(|| orders.try_recv().ok()).collect();
+        assert!(matches!(orders.last(), Some(Order::Stop { .. })));
     }
 }

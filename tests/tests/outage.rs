@@ -252,8 +252,48 @@ async fn rows_that_an_application_locks_are_late_and_right() {
     }
 }
 
+/// An application that holds one row: a job that writes to its own row within a transaction, say.
+#[tokio::test]
+async fn a_row_that_stays_locked_holds_up_no_other() {
+    let scratch = Scratch::new();
+    let witness = WitnessLog::new(&scratch);
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.2")
+        .set("launcher", witness.launcher("w", 300, 1))
+        .target("a", 4);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let mut ids = database.insert(2, "a", "waiting").await;
+    until("two running jobs", PATIENCE, async || {
+        (witness.running() == 2).then_some(())
+    })
+    .await;
+    let mut lock = database.pool.begin().await.expect("a transaction");
+    sqlx::raw_sql("SELECT id FROM jobs WHERE id = 1 FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("lock a row");
+    ids.extend(database.insert(20, "a", "waiting").await);
+    let began = Instant::now();
+    for id in &ids[1..] {
+        database.done(*id).await;
+    }
+    let took = began.elapsed();
+    println!("the others were done after {took:?}");
+    assert_eq!(database.row(1).await.status, "running");
+    lock.rollback().await.expect("let go");
+    database.done(1).await;
+    assert!(
+        took < Duration::from_secs(15),
+        "{took:?}\n{}",
+        jobd.process.log()
+    );
+    witness.assert_each_once(ids);
+}
+
 /// A transaction that the server still holds open when its client has long gone: of a claim, and then of
-/// ends. A wait for its locks would take ten seconds, again and again.
+/// ends. A wait for its locks would take seconds, again and again.
 #[tokio::test]
 async fn a_transaction_that_a_lost_line_leaves_open_is_ended_at_once() {
     const OUTPUT: usize = 200_000;

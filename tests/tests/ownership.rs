@@ -266,6 +266,69 @@ async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
 }
 
 #[tokio::test]
+async fn a_job_on_its_only_attempt_goes_on_after_a_verdict_and_its_end_replaces_that() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 12);
+    let mut first = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    database
+        .run("INSERT INTO jobs (target, time_created) VALUES ('a', UNIX_TIMESTAMP())")
+        .await;
+    running(&first, &notes, 1).await;
+    let _second = Jobd::start(&scratch, &worker(&database, "w2", &launcher)).await;
+    first.process.signal(Signal::STOP);
+    let row = database.done(1).await;
+    assert!(row.err().contains("orphaned"), "{}", row.err());
+    first.process.signal(Signal::CONT);
+    until("the job's own end", PATIENCE, async || {
+        let row = database.row(1).await;
+        let ok = ("done", Some("ok"), Some(0), None);
+        (row.verdict() == ok).then_some(())
+    })
+    .await;
+    assert_eq!(runs(&notes).len(), 1);
+}
+
+#[tokio::test]
+async fn a_locked_row_costs_its_own_lease_and_no_other() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let worker = |name| worker(&database, name, &launcher).set("lease", 6);
+    let jobd = Jobd::start(&scratch, &worker("w1")).await;
+    let _other = Jobd::start(&scratch, &worker("w2")).await;
+    let insert =
+        "INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', UNIX_TIMESTAMP(), 3)";
+    database.run(insert).await;
+    running(&jobd, &notes, 1).await;
+    let locked = runs(&notes)[0][0];
+    database.run(insert).await;
+    running(&jobd, &notes, 2).await;
+    let free = runs(&notes)[1].clone();
+    let mut lock = database.pool.begin().await.expect("a transaction");
+    sqlx::raw_sql("SELECT id FROM jobs WHERE id = 1 FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("lock a row");
+    // Longer than two leases.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert!(free.iter().copied().all(lives), "{}", jobd.process.log());
+    assert!(
+        !lives(locked),
+        "others may run it as soon as the lock is gone"
+    );
+    lock.rollback().await.expect("let go");
+    running(&jobd, &notes, 3).await;
+    assert!(free.iter().copied().all(lives), "{}", jobd.process.log());
+    let attempts = "SELECT GROUP_CONCAT(attempts ORDER BY id) FROM jobs";
+    let attempts: String = sqlx::query_scalar(attempts)
+        .fetch_one(&database.pool)
+        .await
+        .expect("the counts");
+    assert_eq!(attempts, "2,1");
+}
+
+#[tokio::test]
 async fn rows_of_a_host_that_lost_its_power_are_rescued_within_a_lease_and_ten_seconds() {
     let scratch = Scratch::new();
     let database = full_table().await;

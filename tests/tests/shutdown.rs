@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jobd_tests::programs::Daemon;
+use jobd_tests::server::Durability;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, WitnessLog, until};
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,8 +18,12 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::on(&*Server::shared().await).await
+    }
+
+    async fn on(server: &Server) -> Self {
         let scratch = Scratch::new();
-        let database = Server::shared().await.database().await;
+        let database = server.database().await;
         database.minimal_table().await;
         Self {
             witness: WitnessLog::new(&scratch),
@@ -96,7 +101,18 @@ async fn running_jobs_end_and_unstarted_rows_go_back() {
 
 #[tokio::test]
 async fn a_waiting_client_gets_its_answer_and_unstarted_manual_rows_stay_manual() {
-    let world = World::new().await;
+    unstarted_manual_rows_stay_manual(World::new().await).await;
+}
+
+/// What is written behind a COMMIT must not wait for another one, which never comes.
+#[tokio::test]
+async fn the_same_on_a_server_that_begins_transactions_by_itself() {
+    let settings = ["--completion-type=CHAIN"];
+    let server = Server::start(Durability::ThrowAway, &settings).await;
+    unstarted_manual_rows_stay_manual(World::on(&server).await).await;
+}
+
+async fn unstarted_manual_rows_stay_manual(world: World) {
     world.database.insert(4, "a", "manual").await;
     let mut jobd = Jobd::ready(&world.scratch, &world.ini(1_500)).await;
     let mut client = jobd.wire().await;

@@ -42,11 +42,9 @@ impl Dispatcher {
     /// then. No such job, no deadline.
     pub(super) fn tell_guard(&mut self) {
         let Some(keeper) = &self.keeper else { return };
-        let risky = self
-            .holding
-            .values()
-            .any(|held| held.job.again && held.attempt.is_some());
-        let deadline = risky.then(|| keeper.deadline());
+        let risky = self.holding.values();
+        let risky = risky.filter(|held| held.job.again && held.attempt.is_some());
+        let deadline = risky.map(|held| keeper.deadline(held.job.id)).min();
         // A moment that has passed is not worth saying: these jobs are being stopped already.
         let passed = deadline.is_some_and(|deadline| deadline <= self.host.since_boot());
         if passed || deadline == self.guard_deadline {

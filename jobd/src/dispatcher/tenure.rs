@@ -1,6 +1,8 @@
 //! Keeps our claims ours: renews the leases of everything that we hold, and stops in time what others
 //! may start again.
 
+use std::collections::BTreeMap;
+
 use jobd_proto::JobId;
 use tokio::time::Instant as Deadline;
 
@@ -8,7 +10,7 @@ use super::{Dispatcher, Event, Held};
 use crate::faults::planted;
 use crate::launcher::Order;
 use crate::leases::Tenure;
-use crate::store::StoreError;
+use crate::store::{StoreError, Unrenewed};
 
 /// Ticks of a lease: how finely its end is met, and how soon a failed renewal is tried again.
 const TICKS: u32 = 12;
@@ -16,6 +18,9 @@ const TICKS: u32 = 12;
 /// What jobs are told in their `stderr`.
 const LEASE_ENDED: &str =
     "stopped because the database could not be reached, and another worker may start the job again";
+
+/// What jobs are told in their `stderr`.
+const ROW_LOCKED: &str = "stopped because its row was locked by somebody else for most of a lease, and another worker may start the job again";
 
 /// What jobs are told in their `stderr`.
 const ROW_LOST: &str = "stopped because its row was taken from this worker";
@@ -27,6 +32,8 @@ pub(super) struct Keeper {
     /// When the last renewal was sent that succeeded, or when nothing was held.
     renewed: std::time::Duration,
     renewing: bool,
+    /// Rows that the last renewal found locked by somebody else, with our hold on each.
+    locked: BTreeMap<JobId, Tenure>,
     /// Whether claiming is off because the lease is ending.
     pub(super) suspended: bool,
     pub(super) next_tick: Deadline,
@@ -36,7 +43,7 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 pub(super) struct Renewal {
     sent: std::time::Duration,
-    lost: Result<Vec<JobId>, StoreError>,
+    unrenewed: Result<Unrenewed, StoreError>,
 }
 
 impl Keeper {
@@ -45,6 +52,7 @@ impl Keeper {
             tenure: Tenure::new(lease, now),
             renewed: now,
             renewing: false,
+            locked: BTreeMap::new(),
             suspended: false,
             next_tick: Deadline::now(),
         }
@@ -52,9 +60,9 @@ impl Keeper {
 }
 
 impl Keeper {
-    /// When the guard has to act: after our own stops have done their work, before a rescuer may.
-    pub(super) fn deadline(&self) -> std::time::Duration {
-        self.tenure.deadline()
+    /// When the guard has to act for a row: after our own stops have done their work, before a rescuer may.
+    pub(super) fn deadline(&self, id: JobId) -> std::time::Duration {
+        self.locked.get(&id).unwrap_or(&self.tenure).deadline()
     }
 }
 
@@ -85,16 +93,17 @@ impl Dispatcher {
             );
             tokio::spawn(async move {
                 let mut sent = host.since_boot();
-                let lost = store.renew(worker, ids).await;
+                let unrenewed = store.renew(worker, ids).await;
                 if planted!("renewal-measured-from-the-answer") {
                     sent = host.since_boot();
                 }
-                drop(sender.send(Event::Renewed(Renewal { sent, lost })));
+                drop(sender.send(Event::Renewed(Renewal { sent, unrenewed })));
             });
         }
         if ending {
             self.end_tenure();
         }
+        self.stop_locked();
         self.tell_guard();
     }
 
@@ -103,10 +112,17 @@ impl Dispatcher {
             return;
         };
         keeper.renewing = false;
-        match renewal.lost {
-            Ok(lost) => {
+        match renewal.unrenewed {
+            Ok(Unrenewed { lost, locked }) => {
+                // Our hold on these is what it was before.
+                let former = std::mem::take(&mut keeper.locked);
+                let hold = |id| (id, *former.get(&id).unwrap_or(&keeper.tenure));
+                keeper.locked = locked.into_iter().map(hold).collect();
                 keeper.tenure.confirm(renewal.sent);
-                keeper.renewed = renewal.sent;
+                // A row that is locked is tried again with the next tick: mostly it was for a moment only.
+                if keeper.locked.is_empty() {
+                    keeper.renewed = renewal.sent;
+                }
                 // An answer that took most of a lease says nothing about the rest of it: ask again.
                 if keeper.tenure.is_ending(self.host.since_boot()) {
                     keeper.next_tick = Deadline::now();
@@ -150,6 +166,23 @@ impl Dispatcher {
         }
         for held in self.holding.values_mut().filter(|held| held.job.again) {
             held.stop(LEASE_ENDED, grace);
+        }
+    }
+
+    /// Stops the jobs whose rows somebody else has had locked for so long that a rescuer may soon let them run again.
+    fn stop_locked(&mut self) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        let now = self.host.since_boot();
+        for held in self.holding.values_mut().filter(|held| held.job.again) {
+            // Sooner than the guard, which would kill the others too.
+            if let Some(hold) = keeper.locked.get(&held.job.id)
+                && hold.is_ending(now)
+                && held.stop(ROW_LOCKED, hold.grace() / 2)
+            {
+                tracing::error!(job = %held.job.id, target = %held.job.target, "lease could not be renewed, because somebody else has the row locked: stopping the job");
+            }
         }
     }
 

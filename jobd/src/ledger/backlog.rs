@@ -36,7 +36,8 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 /// First and longest pause after a failed write: claiming must resume within seconds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long an entry that was refused by itself is set aside. People mend what refuses it.
+/// How long an entry that was refused by itself is set aside, or met a locked row: people mend what refuses it,
+/// and each wait for a lock is a second in which nothing else is written.
 const ASIDE: Duration = Duration::from_secs(5);
 
 /// Lost connections in a row after which an entry is suspected to be their cause (a packet too large
@@ -276,7 +277,7 @@ impl Backlog {
             StoreError::Unavailable(_) => {
                 self.is_guilty(&mut trial) && turn.batch.finishes.iter().any(Finish::is_large)
             }
-            StoreError::Refused(_) => false,
+            StoreError::Refused(_) | StoreError::Locked(_) => false,
         };
         let mut finishes = Arc::make_mut(&mut turn.batch).finishes.iter_mut();
         if guilty && finishes.any(Finish::narrow) {
@@ -294,7 +295,7 @@ impl Backlog {
         }
         let pause = match error {
             StoreError::Unavailable(_) => PAUSE.1,
-            StoreError::Refused(_) | StoreError::Unfit(_) => ASIDE,
+            StoreError::Refused(_) | StoreError::Locked(_) | StoreError::Unfit(_) => ASIDE,
         };
         self.aside.push(Aside {
             turn,

@@ -40,6 +40,21 @@ impl Floors {
         floor.map_or(0, |floor| floor.id)
     }
 
+    /// A claim behind `floor` has failed, between these two moments: where looking from the first entry took so long
+    /// that it was given up, the next claims do better without.
+    pub(super) fn failed(
+        &mut self,
+        target: &TargetName,
+        floor: i64,
+        (began, ended): (Instant, Instant),
+    ) {
+        if floor == 0
+            && let Some(known) = self.0.get_mut(target)
+        {
+            known.until = next_look(began, ended);
+        }
+    }
+
     /// Takes in what a claim of `limit` rows behind `floor` took, between these two moments.
     pub(super) fn claimed(
         &mut self,
@@ -52,14 +67,18 @@ impl Floors {
         let last = claimed.jobs.iter().map(|job| key(job.id)).max();
         match last {
             Some(id) if claimed.jobs.len() >= limit as usize => {
-                let next_look = ended + LOOK_BACK.max((ended - began) * SHARE);
                 let known = self.0.get(target).filter(|_| floor > 0);
-                let until = known.map_or(next_look, |floor| floor.until);
+                let until = known.map_or_else(|| next_look(began, ended), |floor| floor.until);
                 self.0.insert(target.clone(), Floor { id, until });
             }
             _ => drop(self.0.remove(target)),
         }
     }
+}
+
+/// When to look from the first entry again, after a look between these two moments.
+fn next_look(began: Instant, ended: Instant) -> Instant {
+    ended + LOOK_BACK.max((ended - began) * SHARE)
 }
 
 #[cfg(test)]
@@ -117,5 +136,22 @@ mod tests {
             0,
             "there was no more behind it"
         );
+    }
+
+    #[test]
+    fn a_look_that_was_given_up_is_not_made_again_at_once() {
+        let target = TargetName::new("t").unwrap();
+        let mut floors = Floors::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        floors.failed(&target, 0, (at(0), at(30)));
+        assert_eq!(floors.of(&target, at(30)), 0, "nothing is known");
+        floors.claimed(&target, 0, 5, &claimed(1..6), (at(30), at(30)));
+        assert_eq!(floors.of(&target, at(31)), 0);
+        floors.failed(&target, 0, (at(31), at(61)));
+        assert_eq!(floors.of(&target, at(62)), 5);
+        assert_eq!(floors.of(&target, at(661)), 0);
+        floors.failed(&target, 5, (at(62), at(63)));
+        assert_eq!(floors.of(&target, at(661)), 0, "that was no look");
     }
 }

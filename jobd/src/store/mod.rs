@@ -68,13 +68,13 @@ pub trait Store: Send + Sync + 'static {
     /// first try: each entry changes its row once.
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>>;
 
-    /// Renews the leases of rows that carry a token of `worker`; returns those of `ids` that do not any more. For
-    /// tables with ownership, like the next.
+    /// Renews the leases of rows that carry a token of `worker`; returns those of `ids` whose leases it could not
+    /// renew. For tables with ownership, like the next.
     fn renew(
         &self,
         worker: String,
         ids: Vec<JobId>,
-    ) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Unrenewed, StoreError>>;
 
     /// Every claimed row of the table that somebody has a lease on.
     fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
@@ -179,12 +179,24 @@ pub struct Recorded {
     pub finished: Vec<bool>,
 }
 
+/// Rows whose leases a renewal did not renew.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unrenewed {
+    /// They carry no token of the worker any more.
+    pub lost: Vec<JobId>,
+    /// They do, but somebody else has them locked.
+    pub locked: Vec<JobId>,
+}
+
 /// Why a call did nothing that counts.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not reachable, lost, read-only or too busy: the same call will do later.
     #[error("database not available: {0}")]
     Unavailable(String),
+    /// Somebody else has a row, or the table, locked for longer than this call may wait: others may get through.
+    #[error("locked by somebody else: {0}")]
+    Locked(String),
     /// The server answered and said no: a privilege, a trigger, a table that is not there. It may be
     /// mended from outside.
     #[error("database refused: {0}")]

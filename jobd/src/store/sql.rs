@@ -3,6 +3,7 @@
 //! A COMMIT whose answer is lost is never guessed about. A start, an end or a release is simply
 //! written again; for a claim the rows are asked who holds them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,9 @@ use jobd_proto::{JobId, TargetName};
 use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
-use super::{Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, units};
+use super::{
+    Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, Unrenewed, units,
+};
 use crate::job::ClaimToken;
 use crate::leases::Lease;
 
@@ -69,6 +72,8 @@ pub(super) struct SqlStore<B> {
     backend: B,
     statements: RwLock<Option<Arc<Statements>>>,
     floors: Mutex<Floors>,
+    /// The last renewal met a row that somebody else had locked: the next one does not wait for it.
+    met_lock: AtomicBool,
 }
 
 impl<B: Backend> SqlStore<B> {
@@ -77,6 +82,7 @@ impl<B: Backend> SqlStore<B> {
             backend,
             statements: RwLock::new(None),
             floors: Mutex::default(),
+            met_lock: AtomicBool::new(false),
         }
     }
 
@@ -272,10 +278,13 @@ impl<B: Backend> Store for SqlStore<B> {
                     .boxed()
                 },
             );
-            let claimed = self.refreshed(claimed.await).await?;
+            let claimed = claimed.await;
             let time = (began, Instant::now());
-            self.floors().claimed(&target, floor, limit, &claimed, time);
-            Ok(claimed)
+            match &claimed {
+                Ok(claimed) => self.floors().claimed(&target, floor, limit, claimed, time),
+                Err(_) => self.floors().failed(&target, floor, time),
+            }
+            self.refreshed(claimed).await
         }
         .boxed()
     }
@@ -328,16 +337,36 @@ impl<B: Backend> Store for SqlStore<B> {
         &self,
         worker: String,
         ids: Vec<JobId>,
-    ) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
-        self.unit(
-            Lane::Leases,
-            || false,
-            move |connection, statements| {
+    ) -> BoxFuture<'_, Result<Unrenewed, StoreError>> {
+        async move {
+            let mut passing = self.met_lock.load(Ordering::Relaxed);
+            loop {
                 let (worker, ids) = (worker.clone(), ids.clone());
-                async move { units::renew(connection, owned(&statements), &worker, &ids).await }
-                    .boxed()
-            },
-        )
+                let renewed = self.unit(
+                    Lane::Leases,
+                    || false,
+                    move |connection, statements| {
+                        let (worker, ids) = (worker.clone(), ids.clone());
+                        async move {
+                            let ownership = owned(&statements);
+                            let how = (worker.as_str(), passing);
+                            units::renew(connection, &statements, ownership, how, &ids).await
+                        }
+                        .boxed()
+                    },
+                );
+                match renewed.await {
+                    // One row that somebody keeps locked must not cost the others their leases.
+                    Err(StoreError::Locked(_)) if !passing => passing = true,
+                    outcome => {
+                        let met = |unrenewed: &Unrenewed| !unrenewed.locked.is_empty();
+                        let met = outcome.as_ref().map_or(passing, met);
+                        self.met_lock.store(met, Ordering::Relaxed);
+                        return outcome;
+                    }
+                }
+            }
+        }
         .boxed()
     }
 

@@ -42,7 +42,9 @@ pub(super) struct Dialect {
 pub(super) struct Ownership {
     /// A lease from now on, for rows with a token of ours.
     pub(super) renew: ListStatement,
-    /// Which rows have a token of ours.
+    /// Which rows have a token of ours and nobody has locked; locks them. All, on a server that cannot tell.
+    pub(super) free: ListStatement,
+    /// Which rows are ours still: they have a token of ours, or a verdict that their end will replace.
     pub(super) held: ListStatement,
     /// Every row with a lease.
     pub(super) leases: Arc<str>,
@@ -143,7 +145,8 @@ impl Statements {
         let ours = |status: &str| format!("`{token}` = ? AND `status` = '{status}'");
         let claimed = "`status` IN ('accepted', 'running')";
         let accept = format!("`status` = 'accepted', `{token}` = ?{leased}");
-        let of_us = format!("`worker` >= ? AND `worker` < ? AND {claimed}");
+        let named = "`worker` >= ? AND `worker` < ?";
+        let of_us = format!("{named} AND {claimed}");
         let as_seen = guard!(
             "rescue-that-names-no-lease",
             format!(
@@ -204,7 +207,11 @@ impl Statements {
             .into(),
             ownership: counts.owned.then(|| Ownership {
                 renew: list(update(&format!("`lease_until` = {}", counts.lease), &of_us)),
-                held: list(select(id, &of_us)),
+                free: ListStatement::new(&format!("{} AND", select(id, &of_us)), skip_locked),
+                held: list(select(
+                    id,
+                    &format!("{named} AND (`status` = 'accepted' OR {})", counts.unfinished),
+                )),
                 leases: format!(
                     "SELECT {id}, CAST(`status` AS CHAR), CAST(`worker` AS CHAR), CAST(`lease_until` AS SIGNED), {} \
                      FROM {t} {claim_index} WHERE {claimed} AND `lease_until` > 0",
@@ -235,7 +242,9 @@ impl Statements {
             &self.release,
         ];
         let owned = self.ownership.iter();
-        let owned_lists = owned.clone().flat_map(|owned| [&owned.renew, &owned.held]);
+        let owned_lists = owned
+            .clone()
+            .flat_map(|owned| [&owned.free, &owned.renew, &owned.held]);
         let lists = lists.into_iter().chain(owned_lists);
         let single = [
             &self.claim_select,

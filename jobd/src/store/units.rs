@@ -10,7 +10,7 @@ use super::advance::Advance;
 use super::connection::{Connection, Value, attempt, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
-use super::{Batch, Claimed, Finish, Recorded, back_to, manual};
+use super::{Batch, Claimed, Finish, Recorded, Unrenewed, back_to, manual};
 use crate::faults::{batch_point, crash_point, planted};
 use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
@@ -304,33 +304,47 @@ fn ids_of(jobs: &[Job]) -> Vec<JobId> {
     jobs.iter().map(|job| job.id).collect()
 }
 
-/// Renews the leases of rows with a token of `worker`; returns those of `ids` that have none.
+/// Renews the leases of rows with a token of `worker`, with `passing` but for those that somebody has locked; names
+/// those of `ids` that it did not renew.
 pub(super) async fn renew<C: Connection>(
     connection: &mut C,
+    statements: &Statements,
     ownership: &Ownership,
-    worker: &str,
+    (worker, passing): (&str, bool),
     ids: &[JobId],
-) -> Outcome<Vec<JobId>> {
+) -> Outcome<Unrenewed> {
     let (first, behind) = tokens_of(worker);
-    let ours = [Value::Text(&first), Value::Text(&behind)];
-    let mut lost = Vec::new();
+    let of_us = |(sql, keys): (_, Vec<Value<'static>>)| {
+        let ours = [Value::Text(first.as_str()), Value::Text(behind.as_str())];
+        (sql, [&ours[..], &keys].concat())
+    };
+    let mut unrenewed = Unrenewed::default();
     for ids in ids.chunks(MAX_LIST) {
-        let (sql, keys) = ownership.renew.for_ids(ids);
-        if connection
-            .change(&sql, &[&ours[..], &keys].concat())
-            .await?
-            < ids.len() as u64
-        {
-            let (sql, keys) = ownership.held.for_ids(ids);
-            let held = job_ids(
-                connection
-                    .numbers(&sql, &[&ours[..], &keys].concat())
-                    .await?,
-            );
-            lost.extend(ids.iter().filter(|id| !held.contains(id)));
+        let mut free = ids.to_vec();
+        if passing {
+            connection.control(statements.begin).await?;
+            let (sql, values) = of_us(ownership.free.for_ids(ids));
+            free = job_ids(connection.numbers(&sql, &values).await?);
+        }
+        let mut renewed = 0;
+        if !free.is_empty() {
+            let (sql, values) = of_us(ownership.renew.for_ids(&free));
+            renewed = connection.change(&sql, &values).await?;
+        }
+        if passing {
+            connection.control("COMMIT").await?;
+        }
+        if renewed < ids.len() as u64 {
+            let (sql, values) = of_us(ownership.held.for_ids(ids));
+            let held = job_ids(connection.numbers(&sql, &values).await?);
+            let (held, lost): (Vec<JobId>, Vec<JobId>) =
+                ids.iter().partition(|id| held.contains(id));
+            unrenewed.lost.extend(lost);
+            let locked = held.into_iter().filter(|id| !free.contains(id));
+            unrenewed.locked.extend(locked);
         }
     }
-    Ok(lost)
+    Ok(unrenewed)
 }
 
 /// Every claimed row that carries a token of `worker`.

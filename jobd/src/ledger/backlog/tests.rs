@@ -164,6 +164,31 @@ fn an_entry_that_is_refused_stops_nobody_else() {
 }
 
 #[test]
+fn a_row_that_somebody_has_locked_is_tried_alone_until_it_is_free() {
+    let mut world = World::new();
+    (1..=3).for_each(|id| world.push(finish(id, 1 << 20, world.now)));
+    let free_at = world.now + Duration::from_mins(1);
+    let (mut taken, mut locked) = (0, 0);
+    while taken < 3 {
+        let batch = world.batch();
+        let has_it = batch.finishes.iter().any(|end| end.job.id == JobId(2));
+        let outcome = if has_it && world.now < free_at {
+            locked += 1;
+            Err(StoreError::Locked("by a report".to_owned()))
+        } else {
+            Ok(())
+        };
+        assert!(
+            batch.finishes.iter().all(Finish::is_large),
+            "nothing is cut"
+        );
+        taken += world.written(outcome, &batch);
+        assert!(taken >= 2 || locked < 3, "the others do not wait for it");
+    }
+    assert!(locked < 15, "{locked} waits for a lock in a minute");
+}
+
+#[test]
 fn a_start_that_is_refused_is_handed_back_with_the_reason() {
     let mut world = World::new();
     world.push(Entry::Start(job(1)));

@@ -14,7 +14,7 @@ use futures::FutureExt as _;
 use jobd_proto::table::MySqlSettings;
 use sqlx::mysql::MySqlConnection;
 
-use self::session::Session;
+use self::session::{Patience, Session};
 use super::sql::{Backend, Lane, Unit};
 use super::statements::Statements;
 use super::{Inspection, StoreError};
@@ -33,12 +33,12 @@ pub(super) struct MySql {
 impl MySql {
     pub(super) fn new(settings: MySqlSettings, lease: Duration) -> Self {
         let max_packet = Arc::new(AtomicU64::new(u64::MAX));
-        let session = || Session::new(settings.clone(), max_packet.clone());
+        let session = |patience| Session::new(settings.clone(), patience, max_packet.clone());
         Self {
-            claims: session(),
-            ledger: session(),
-            leases: session(),
-            desk: session(),
+            claims: session(Patience::Long),
+            ledger: session(Patience::Short),
+            leases: session(Patience::Short),
+            desk: session(Patience::Long),
             settings,
             lease,
             max_packet,

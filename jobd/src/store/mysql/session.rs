@@ -34,9 +34,34 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// How often a unit is repeated at once after a deadlock or a lock wait.
 const REPEATS: u32 = 8;
 
+/// How a lane waits for rows and tables that somebody else has locked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// For seconds, again and again: whoever asked has asked for these rows.
+    Long,
+    /// For a second, and then it says so: one row that an application keeps locked must not hold up the others.
+    Short,
+}
+
+impl Patience {
+    /// Seconds of one wait: all below UNIT_DEADLINE, so that a wait for a row or for a table that is being
+    /// altered ends by itself. MySQL goes on with the wait of a client that has hung up.
+    fn lock_waits(self) -> &'static str {
+        match self {
+            Self::Long => {
+                "SET SESSION innodb_lock_wait_timeout = 10, SESSION lock_wait_timeout = 10"
+            }
+            Self::Short => {
+                "SET SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 10"
+            }
+        }
+    }
+}
+
 /// A held connection, made when first needed and again after each loss.
 pub(super) struct Session {
     settings: MySqlSettings,
+    patience: Patience,
     /// Of the server that was last connected to, in bytes; shared by all lanes.
     max_packet: Arc<AtomicU64>,
     held: Mutex<Held>,
@@ -59,8 +84,10 @@ struct Live {
 /// How a unit failed.
 #[derive(Debug)]
 enum Fault {
-    /// The server rolled it back (deadlock, lock wait, killed query): repeat it.
+    /// The server rolled it back (deadlock, killed query): repeat it.
     Conflict(String),
+    /// It waited for somebody else's lock in vain.
+    Locked(String),
     /// The connection or the server's ability to write is gone.
     Lost(String),
     /// The connection was gone when it was used again.
@@ -72,9 +99,14 @@ enum Fault {
 }
 
 impl Session {
-    pub(super) fn new(settings: MySqlSettings, max_packet: Arc<AtomicU64>) -> Arc<Self> {
+    pub(super) fn new(
+        settings: MySqlSettings,
+        patience: Patience,
+        max_packet: Arc<AtomicU64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
+            patience,
             max_packet,
             held: Mutex::default(),
         })
@@ -94,14 +126,24 @@ impl Session {
             match self.once(make()).await {
                 Ok(value) => return Ok(value),
                 Err(Fault::Stale(_)) if !stale && !committing() => stale = true,
-                Err(Fault::Conflict(error)) if conflicts < REPEATS && !committing() => {
+                Err(Fault::Locked(text)) if matches!(self.patience, Patience::Short) => {
+                    return Err(StoreError::Locked(text));
+                }
+                Err(Fault::Conflict(error) | Fault::Locked(error))
+                    if conflicts < REPEATS && !committing() =>
+                {
                     conflicts += 1;
                     tracing::debug!(conflicts, error, "database conflict, repeating");
                     sleep(Duration::from_millis(u64::from(conflicts) * 3)).await;
                 }
                 Err(Fault::Refused(text)) => return Err(StoreError::Refused(text)),
                 Err(Fault::Unfit(text)) => return Err(StoreError::Unfit(text)),
-                Err(Fault::Stale(text) | Fault::Lost(text) | Fault::Conflict(text)) => {
+                Err(
+                    Fault::Stale(text)
+                    | Fault::Lost(text)
+                    | Fault::Conflict(text)
+                    | Fault::Locked(text),
+                ) => {
                     return Err(StoreError::Unavailable(text));
                 }
             }
@@ -158,8 +200,11 @@ impl Session {
         let mut connection = connect_mysql(&self.settings).await?;
         let found = variables(&mut connection).await?;
         self.max_packet.store(found.max_packet, Ordering::Relaxed);
-        // A server may be set up otherwise; then every read would begin a transaction that nobody ends.
-        connection.control("SET SESSION autocommit = 1").await?;
+        // A server may be set up otherwise; then every read would begin a transaction that nobody ends, or every
+        // COMMIT another one.
+        connection
+            .control("SET SESSION autocommit = 1, SESSION completion_type = 0")
+            .await?;
         // READ COMMITTED takes no gap locks, which deadlock with the applications' INSERTs. A server with
         // a statement-based binary log refuses writes under it (error 1665): its own level stays.
         if !found.statement_binlog {
@@ -167,14 +212,7 @@ impl Session {
                 .control("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
                 .await?;
         }
-        // Both below UNIT_DEADLINE, so that a wait for a row or for a table that is being altered ends by
-        // itself: MySQL goes on with the wait of a client that has hung up.
-        connection
-            .control("SET SESSION innodb_lock_wait_timeout = 10")
-            .await?;
-        connection
-            .control("SET SESSION lock_wait_timeout = 10")
-            .await?;
+        connection.control(self.patience.lock_waits()).await?;
         if found.galera {
             // What another node has committed is read, not what has arrived here.
             connection
@@ -296,9 +334,11 @@ impl Fault {
             };
         };
         match number {
-            // Deadlock, lock wait timeout, record changed (MariaDB's snapshot isolation), query
-            // interrupted, statement time exceeded (MySQL, MariaDB).
-            1213 | 1205 | 1020 | 1317 | 3024 | 1969
+            // Lock wait timeout.
+            1205 => Self::Locked(text),
+            // Deadlock, record changed (MariaDB's snapshot isolation), query interrupted, statement time
+            // exceeded (MySQL, MariaDB).
+            1213 | 1020 | 1317 | 3024 | 1969
             // Rolled back by a cluster, table definition changed, statement to be prepared again.
             | 3101 | 1412 | 1615 => Self::Conflict(text),
             // Too large for a packet; too long or wrong for the column or its character set. Of other columns that is not
@@ -309,8 +349,9 @@ impl Fault {
             {
                 Self::Unfit(text)
             }
-            // Gone away, lost, shutdown, killed, closed for inactivity, network errors.
-            2006 | 2013 | 1053 | 1927 | 4031 | 1152 | 1154..=1161 | 1184
+            // Gone away, lost, shutdown, killed, closed for inactivity, network errors; a prepared statement that
+            // a server behind a proxy does not know, since it is another one.
+            2006 | 2013 | 1053 | 1927 | 4031 | 1152 | 1154..=1161 | 1184 | 1243
             // Read-only after a failover; a Galera node that is not ready, or that lost the others during a COMMIT.
             | 1290 | 1836 | 1792 | 1047 | 1180 | 3032 | 3100
             // Too many connections, host blocked; disk or table full, out of memory: it may pass.

@@ -44,7 +44,7 @@ pub struct Options {
     /// Freezes, outages and cut lines last so long, in seconds, instead of up to 10
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub hold: Option<u64>,
-    /// Only faults whose names contain this
+    /// Only faults whose names contain this, or one of these: 'SIGTERM,answer to COMMIT'
     #[arg(long)]
     pub only: Option<String>,
     /// A small file system of this run's own, to be filled up (tests/chaos/run makes it)

@@ -14,6 +14,8 @@ use futures::FutureExt as _;
 use jobd_proto::table::MySqlSettings;
 use sqlx::mysql::MySqlConnection;
 
+#[cfg(test)]
+pub(super) use self::session::GALERA_WAITS;
 use self::session::{Patience, Session};
 use super::sql::{Backend, Lane, Unit};
 use super::statements::Statements;

@@ -58,6 +58,11 @@ impl Patience {
     }
 }
 
+/// On a node of a cluster: reads (1) and updates (2) wait until what other nodes have committed has arrived here.
+/// A worker's connections may lead to different nodes, and a start must find the row that was just claimed
+/// (Galera's manual, `wsrep_sync_wait`).
+pub(in crate::store) const GALERA_WAITS: &str = "SET SESSION wsrep_sync_wait = 3";
+
 /// A held connection, made when first needed and again after each loss.
 pub(super) struct Session {
     settings: MySqlSettings,
@@ -214,10 +219,7 @@ impl Session {
         }
         connection.control(self.patience.lock_waits()).await?;
         if found.galera {
-            // What another node has committed is read, not what has arrived here.
-            connection
-                .control("SET SESSION wsrep_sync_wait = 1")
-                .await?;
+            connection.control(GALERA_WAITS).await?;
         }
         Ok(connection)
     }

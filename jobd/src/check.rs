@@ -19,7 +19,10 @@ pub fn run(config: Option<&Config>, findings: &Findings) -> ExitCode {
     let mut sound = findings.is_empty();
     if let Some(config) = config {
         let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), "");
-        if let Some(warning) = launcher.missing_program() {
+        if let Some(warning) = launcher
+            .ok()
+            .and_then(|launcher| launcher.missing_program())
+        {
             println!("warning: {warning}");
         }
         sound &= check_table(config);

@@ -30,10 +30,6 @@ use crate::rescuer::Rescuer;
 use crate::store::{Inspection, Store, StoreError};
 use crate::{EX_CONFIG, control, job, master_link, reload, store};
 
-/// Threads for everything: the work is waiting for processes and the database, and each thread
-/// costs memory.
-const THREADS: usize = 2;
-
 /// Between two looks for a table whose server cannot be reached yet.
 const TABLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,8 +49,7 @@ pub fn run(config: &Config, findings: &Findings, file: ConfigFile<Config>) -> Ex
     for (_, line) in findings.iter() {
         tracing::warn!("{line}");
     }
-    let ended = runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+    let ended = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")
@@ -91,7 +86,8 @@ async fn serve(
 
     let tokens = Tokens::new(&config.name, &config.host_name, instance());
     let worker = tokens.worker().to_owned();
-    let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), &worker);
+    let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), &worker)
+        .context("cannot start threads")?;
     if let Some(warning) = launcher.missing_program() {
         tracing::warn!("{warning}");
     }

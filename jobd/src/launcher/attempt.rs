@@ -81,12 +81,13 @@ impl Executor for Launcher {
 }
 
 async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> Outcome {
-    let mut command = match launcher.command(job) {
+    let command = match launcher.command(job) {
         Ok(command) => command,
         Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
     };
     crash_point!("spawn-before");
-    match command.spawn() {
+    let (command, child) = launcher.inner.spawner.spawn(command).await;
+    match child {
         Ok(child) => {
             crash_point!("spawn-after");
             Outcome::Ended(Process::new(launcher, child, orders).run().await)

@@ -6,6 +6,7 @@
 mod attempt;
 mod capture;
 mod environment;
+mod spawner;
 mod template;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
+use self::spawner::Spawner;
 use crate::job::Job;
 
 pub use attempt::{Attempt, Order};
@@ -60,6 +62,7 @@ struct Inner {
     environment: Environment,
     worker: String,
     leaks: Arc<Semaphore>,
+    spawner: Spawner,
 }
 
 /// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
@@ -96,20 +99,21 @@ pub struct End {
 }
 
 impl Launcher {
-    /// `worker` names this worker to jobs (`JOBD_WORKER`).
+    /// `worker` names this worker to jobs (`JOBD_WORKER`). An error: no threads can be had.
     pub fn new(
         settings: LauncherSettings,
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             inner: Arc::new(Inner {
                 environment: Environment::new(inherited, &settings.env),
                 settings,
                 worker: worker.to_owned(),
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
+                spawner: Spawner::new()?,
             }),
-        }
+        })
     }
 
     /// The launcher of other settings in the same process.
@@ -124,6 +128,7 @@ impl Launcher {
                 settings,
                 worker: self.inner.worker.clone(),
                 leaks: self.inner.leaks.clone(),
+                spawner: self.inner.spawner.clone(),
             }),
         }
     }

@@ -110,7 +110,7 @@ const KEYS: &[Key] = &[
         name: "lease",
         kind: "time",
         default: "`30`",
-        doc: "On a table with the columns of ownership: how long a claim is good for without a renewal. The rows of a worker that dies are rescued after it. Must be the same on all workers of a table.",
+        doc: "On a table with the columns of ownership: how long a claim is good for without a renewal. The rows of a worker that dies are rescued after it. Must be the same on all workers of a table. Below 8 s there is no time to replace a connection that has gone dead without a word.",
     },
     Key {
         name: "state_dir",

@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::ioctl_fionbio;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
 
 use crate::clock;
@@ -81,10 +82,9 @@ impl Process {
         {
             tracing::warn!(%error, file = %lock.display(), "cannot write this run's name for the next one");
         }
-        let program =
-            std::env::current_exe().context("cannot find jobd's own program for the guard")?;
-        let mut command = Command::new(program);
-        command.arg("--guard").arg(worker);
+        // Also after an upgrade has replaced the file of this program.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("jobd").arg("--guard").arg(worker);
         if let Some(lock) = lock {
             command.arg("--guard-lock").arg(lock);
         }
@@ -317,6 +317,8 @@ struct Lock {
     file: File,
     path: PathBuf,
     held: bool,
+    /// It was said that it cannot be had.
+    told: bool,
     /// Former runs whose rows nobody has resolved yet.
     before: Vec<String>,
 }
@@ -332,13 +334,20 @@ impl Lock {
             file,
             path: path.to_owned(),
             held: false,
+            told: false,
             before: Vec::new(),
         })
     }
 
     /// Tries to get it; then adds our name and returns those of the others.
     fn take(&mut self, worker: &str) -> anyhow::Result<Option<Vec<String>>> {
-        if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(error) = flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK && !std::mem::replace(&mut self.told, true) {
+                let path = self.path.display();
+                eprintln!(
+                    "jobd's guard: cannot lock {path}, trying again: {error}; put state_dir on a local disk"
+                );
+            }
             return Ok(None);
         }
         self.held = true;

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jobd_tests::programs::Daemon;
+use jobd_tests::chaos::line::Line;
+use jobd_tests::programs::{Daemon, path};
 use jobd_tests::watchdog::Frozen;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
 use rustix::fs::{FlockOperation, flock};
@@ -144,7 +145,12 @@ async fn a_guard_that_is_killed_is_replaced_and_touches_nothing_that_runs() {
     let ini = worker(&database, "w1", &launcher)
         .set("state_dir", state.display())
         .target("a", 3);
-    let jobd = Jobd::start(&scratch, &ini).await;
+    // As an upgrade does it.
+    let program = scratch.join("jobd");
+    std::fs::copy(path("jobd"), &program).expect("copy jobd");
+    let mut jobd = Daemon::launch(&program, &scratch, &ini);
+    jobd.listening().await;
+    std::fs::remove_file(&program).expect("remove jobd");
     database
         .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', 1, 5)")
         .await;
@@ -291,10 +297,20 @@ async fn a_job_on_its_only_attempt_goes_on_after_a_verdict_and_its_end_replaces_
 
 #[tokio::test]
 async fn a_locked_row_costs_its_own_lease_and_no_other() {
+    locked_row(6).await;
+}
+
+/// A renewal that waited for the row once would come too late.
+#[tokio::test]
+async fn a_locked_row_costs_no_other_lease_of_few_seconds() {
+    locked_row(3).await;
+}
+
+async fn locked_row(lease: u32) {
     let scratch = Scratch::new();
     let database = full_table().await;
     let (launcher, notes) = noting(&scratch, 60);
-    let worker = |name| worker(&database, name, &launcher).set("lease", 6);
+    let worker = |name| worker(&database, name, &launcher).set("lease", lease);
     let jobd = Jobd::start(&scratch, &worker("w1")).await;
     let _other = Jobd::start(&scratch, &worker("w2")).await;
     let insert =
@@ -311,7 +327,7 @@ async fn a_locked_row_costs_its_own_lease_and_no_other() {
         .await
         .expect("lock a row");
     // Longer than two leases.
-    tokio::time::sleep(Duration::from_secs(14)).await;
+    tokio::time::sleep(Duration::from_secs((2 * lease + 2).into())).await;
     assert!(free.iter().copied().all(lives), "{}", jobd.process.log());
     assert!(
         !lives(locked),
@@ -326,6 +342,40 @@ async fn a_locked_row_costs_its_own_lease_and_no_other() {
         .await
         .expect("the counts");
     assert_eq!(attempts, "2,1");
+}
+
+#[tokio::test]
+async fn a_line_that_swallows_what_goes_over_old_connections_costs_no_lease() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let line = Line::start(([127, 0, 0, 1], database.port).into()).await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let ini = worker(&database, "w1", &launcher)
+        .set("mysql_port", line.port)
+        .set("mysql_tls", "off")
+        .set("lease", 9);
+    let jobd = Jobd::start(&scratch, &ini).await;
+    database
+        .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', UNIX_TIMESTAMP(), 3)")
+        .await;
+    running(&jobd, &notes, 1).await;
+    let row = "SELECT CAST(COALESCE(lease_until, 0) AS SIGNED) FROM jobs";
+    let lease = || async {
+        let lease = sqlx::query_scalar::<_, i64>(row).fetch_one(&database.pool);
+        lease.await.expect("the lease")
+    };
+    let renewed = async |by: i64| {
+        let before = lease().await;
+        let beyond = async || (lease().await >= before + by).then_some(());
+        until("renewals", PATIENCE, beyond).await;
+    };
+    renewed(2).await;
+    line.forget();
+    renewed(7).await;
+    assert!(lives(runs(&notes)[0][0]), "{}", jobd.process.log());
+    // What waits for an answer over the others would wait for half a minute.
+    line.cut_once();
+    assert!(jobd.stop().await.success());
 }
 
 #[tokio::test]

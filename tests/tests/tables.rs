@@ -99,6 +99,29 @@ async fn columns_of_the_application_and_a_missing_index() {
     .await;
 }
 
+/// As people do before they drop it; by then jobd names it in every claim.
+#[tokio::test]
+async fn an_index_that_is_made_invisible_while_it_is_used() {
+    let database = altered(&[]).await;
+    let scratch = Scratch::new();
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.2")
+        .target("mail", 1);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let before = database.insert_one("mail", "waiting").await;
+    database.done(before).await;
+    let mariadb = Server::shared().await.address().ends_with("mariadb");
+    let invisible = if mariadb { "IGNORED" } else { "INVISIBLE" };
+    database
+        .run(&format!(
+            "ALTER TABLE jobs ALTER INDEX status_target_idx {invisible}"
+        ))
+        .await;
+    let after = database.insert_one("mail", "waiting").await;
+    database.done(after).await;
+    drop(jobd);
+}
+
 #[tokio::test]
 async fn a_row_whose_target_differs_only_in_case_is_run() {
     let database = altered(&[]).await;

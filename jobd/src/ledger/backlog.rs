@@ -41,8 +41,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const ASIDE: Duration = Duration::from_secs(5);
 
 /// Lost connections in a row after which an entry is suspected to be their cause (a packet too large
-/// for somebody on the way), and tried alone to see whether others pass; and lone losses, with others
-/// passing between them, after which it is taken for the cause.
+/// for somebody on the way), and tried alone to see whether others pass; and lone losses, each right after
+/// something that did pass, after which it is taken for the cause.
 const SUSPICIOUS: u32 = 4;
 
 /// What to do next.
@@ -68,9 +68,8 @@ pub struct Backlog {
     aside: Vec<Aside>,
     /// Since when writing has been failing.
     failing: Option<Instant>,
-    /// How often writing has succeeded, and how often a connection was lost over it.
-    successes: u64,
-    losses: u64,
+    /// Whether the last write succeeded.
+    passing: bool,
 }
 
 /// A batch that more may be added to.
@@ -98,18 +97,10 @@ struct Turn {
 enum Manner {
     /// With what gathered; after so many losses of the connection, and with this pause after the next.
     Together { losses: u32, pause: Duration },
-    /// A lone entry.
-    Alone(Trial),
-}
-
-/// What the lone tries of an entry have shown.
-#[derive(Clone, Copy, Debug, Default)]
-struct Trial {
-    /// Lost connections in a row between which others were written, and nothing else was lost.
-    alone: u32,
-    /// The backlog's counts at its last loss.
-    successes: u64,
-    losses: u64,
+    /// A lone entry, after so many lost connections in a row right before which something else was written.
+    Alone { losses: u32 },
+    /// A start that is written already: shows whether anything passes, where nothing else is to be written.
+    Probe,
 }
 
 /// A lone entry that could not be written.
@@ -188,9 +179,14 @@ impl Backlog {
     pub fn written(&mut self, now: Instant, outcome: Result<Recorded, StoreError>) -> Vec<Note> {
         let turn = self.current.take();
         let turn = turn.expect("an outcome follows a step that writes");
+        let passing = std::mem::replace(&mut self.passing, outcome.is_ok());
         match outcome {
+            _ if matches!(turn.manner, Manner::Probe) => Vec::new(),
             Ok(recorded) => self.report(now, Arc::unwrap_or_clone(turn.batch), &recorded),
-            Err(error) => self.failed(now, turn, &error).into_iter().collect(),
+            Err(error) => self
+                .failed(now, turn, passing, &error)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -229,19 +225,26 @@ impl Backlog {
         self.turns.extend(due.map(|aside| aside.turn));
     }
 
-    fn failed(&mut self, now: Instant, mut turn: Turn, error: &StoreError) -> Option<Note> {
+    /// `passing` is whether the write before this one succeeded.
+    fn failed(
+        &mut self,
+        now: Instant,
+        mut turn: Turn,
+        passing: bool,
+        error: &StoreError,
+    ) -> Option<Note> {
         match (&mut turn.manner, error) {
-            (Manner::Alone(trial), _) => {
-                let trial = *trial;
-                self.failed_alone(now, turn, trial, error)
+            (Manner::Alone { losses }, StoreError::Unavailable(_)) => {
+                *losses = if passing { *losses + 1 } else { 0 };
+                self.failed_alone(now, turn, error)
             }
+            (Manner::Alone { .. } | Manner::Probe, _) => self.failed_alone(now, turn, error),
             (Manner::Together { losses, pause }, StoreError::Unavailable(error))
                 if *losses < SUSPICIOUS =>
             {
                 *losses += 1;
                 self.rest = Some(now + *pause);
                 *pause = (*pause * 2).min(PAUSE.1);
-                self.losses += 1;
                 self.note_failure(now, error, turn.batch.len());
                 self.turns.push_front(turn);
                 None
@@ -255,7 +258,7 @@ impl Backlog {
                 self.turns.extend(singles.map(|single| Turn {
                     batch: Arc::new(single),
                     since: turn.since,
-                    manner: Manner::Alone(Trial::default()),
+                    manner: Manner::Alone { losses: 0 },
                 }));
                 self.turns.extend(later);
                 None
@@ -265,61 +268,40 @@ impl Backlog {
 
     /// Writes less output of a lone entry where that is the matter; sets it aside where it cannot be
     /// written now.
-    fn failed_alone(
-        &mut self,
-        now: Instant,
-        mut turn: Turn,
-        mut trial: Trial,
-        error: &StoreError,
-    ) -> Option<Note> {
-        let guilty = match error {
-            StoreError::Unfit(_) => true,
-            StoreError::Unavailable(_) => {
-                self.is_guilty(&mut trial) && turn.batch.finishes.iter().any(Finish::is_large)
-            }
-            StoreError::Refused(_) | StoreError::Locked(_) => false,
-        };
+    fn failed_alone(&mut self, now: Instant, mut turn: Turn, error: &StoreError) -> Option<Note> {
+        let lost = matches!(error, StoreError::Unavailable(_));
+        let large = turn.batch.finishes.iter().find(|end| end.is_large());
+        // Suspected only where it is large; the cause where others get through before each of its losses.
+        let suspect = large.filter(|_| lost).map(|end| end.job.clone());
+        let guilty = matches!(error, StoreError::Unfit(_))
+            || suspect.is_some()
+                && matches!(turn.manner, Manner::Alone { losses } if losses >= SUSPICIOUS);
         let mut finishes = Arc::make_mut(&mut turn.batch).finishes.iter_mut();
         if guilty && finishes.any(Finish::narrow) {
             tracing::warn!(%error, job = %turn.batch.finishes[0].job.id, "output not taken, writing less of it");
-            turn.manner = Manner::Alone(Trial::default());
+            turn.manner = Manner::Alone { losses: 0 };
             self.turns.push_front(turn);
             return None;
         }
-        turn.manner = Manner::Alone(trial);
         self.note_failure(now, &error.to_string(), 1);
         if let StoreError::Refused(error) = error
             && let Some(job) = turn.batch.starts.first()
         {
             return Some(Note::Unstartable(job.clone(), error.clone()));
         }
-        let pause = match error {
-            StoreError::Unavailable(_) => PAUSE.1,
-            StoreError::Refused(_) | StoreError::Locked(_) | StoreError::Unfit(_) => ASIDE,
-        };
-        self.aside.push(Aside {
-            turn,
-            until: now + pause,
+        let until = now + if lost { PAUSE.1 } else { ASIDE };
+        // Right before its next try, as what was set aside keeps its order.
+        let probe = suspect.map(|job| Turn {
+            batch: Arc::new(Batch {
+                starts: vec![job],
+                ..Batch::default()
+            }),
+            since: now,
+            manner: Manner::Probe,
         });
+        let turns = probe.into_iter().chain([turn]);
+        self.aside.extend(turns.map(|turn| Aside { turn, until }));
         None
-    }
-
-    /// Notes a lost connection. Whether it is this entry that loses them: others get through between its
-    /// losses, and nobody else loses any.
-    fn is_guilty(&mut self, trial: &mut Trial) -> bool {
-        let others_pass = self.successes > trial.successes;
-        let others_lose = self.losses > trial.losses;
-        self.losses += 1;
-        *trial = Trial {
-            alone: if others_pass && !others_lose {
-                trial.alone + 1
-            } else {
-                0
-            },
-            successes: self.successes,
-            losses: self.losses,
-        };
-        trial.alone >= SUSPICIOUS
     }
 
     /// Says once that writing fails.
@@ -333,7 +315,6 @@ impl Backlog {
     }
 
     fn report(&mut self, now: Instant, batch: Batch, recorded: &Recorded) -> Vec<Note> {
-        self.successes += 1;
         if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
             tracing::info!(after = ?now - since, "writing to the table again");
         }

@@ -248,3 +248,56 @@ fn text(
         guards.join(" OR ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use jobd_proto::{JobId, JobResult, TargetName};
+
+    use super::*;
+    use crate::job::{Origin, Tokens};
+    use crate::store::text::PACKET_RESERVE;
+
+    #[test]
+    fn what_goes_with_a_large_end_fits_beside_it_in_a_packet() {
+        let statement = AdvanceStatement {
+            texts: std::array::from_fn(|_| std::array::from_fn(|_| "".into())),
+            codes: (0, 127),
+        };
+        let long = "x".repeat(64);
+        let job = Job {
+            id: JobId(u64::MAX >> 1),
+            target: TargetName::new("t").unwrap(),
+            origin: Origin::Manual,
+            token: Tokens::new(&long, &long, u64::MAX).next(Origin::Manual),
+            attempt: 1,
+            again: false,
+        };
+        let end = Finish {
+            job: job.clone(),
+            result: JobResult::Fail,
+            code: None,
+            signal: Some("SIGRTMAX".to_owned()),
+            stdout: "x".repeat(16 << 20),
+            stderr: String::new(),
+            ended: Instant::now(),
+        };
+        let batch = Batch {
+            starts: vec![job; MAX_ROWS],
+            finishes: vec![end.clone(), end],
+            ..Batch::default()
+        };
+        let parts = Advance::all(&batch);
+        let largest = parts.iter().max_by_key(|part| part.starts.len()).unwrap();
+        assert_eq!((largest.starts.len(), largest.finishes.len()), (64, 1));
+        let (_, values) = statement.bind(*largest);
+        // Two bytes of type, and at most nine of length before a text.
+        let bytes = values.iter().map(|value| match value {
+            Value::Text(text) | Value::MaybeText(Some(text)) => 11 + text.len(),
+            Value::Number(_) | Value::MaybeNumber(_) | Value::MaybeText(None) => 11,
+        });
+        let beside = bytes.sum::<usize>() - (16 << 20);
+        assert!(beside as u64 + 256 <= PACKET_RESERVE, "{beside}");
+    }
+}

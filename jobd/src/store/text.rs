@@ -8,8 +8,12 @@ use jobd_proto::table::{Columns, Kind};
 
 use crate::launcher::Captured;
 
-/// What must remain of `max_allowed_packet` for everything in a statement but the two outputs.
-const PACKET_RESERVE: u64 = 4096;
+/// What must remain of `max_allowed_packet` for everything in a statement but the two outputs: most of it for the
+/// starts beside them.
+pub(super) const PACKET_RESERVE: u64 = 24 << 10;
+
+/// What outputs get of a packet that leaves them nothing.
+const LEAST_OUTPUT: u64 = 4096;
 
 /// How outputs are made fit for one table.
 #[derive(Clone, Debug)]
@@ -72,9 +76,7 @@ impl OutputText {
 
     /// The same for a server that takes packets of `max_packet` bytes.
     pub(super) fn with_packet(&self, max_packet: u64) -> Self {
-        let both = max_packet
-            .saturating_sub(PACKET_RESERVE)
-            .max(PACKET_RESERVE);
+        let both = max_packet.saturating_sub(PACKET_RESERVE).max(LEAST_OUTPUT);
         let both = usize::try_from(both).unwrap_or(usize::MAX);
         Self {
             both,

@@ -51,6 +51,8 @@ struct State {
     server: SocketAddr,
     /// How often all connections were cut: a connection of an earlier time ends.
     cuts: u64,
+    /// How often the connections of the moment were forgotten.
+    forgotten: u64,
 }
 
 /// A relay on 127.0.0.1. It ends when it is dropped.
@@ -73,6 +75,7 @@ impl Line {
             mode: Mode::Open,
             server,
             cuts: 0,
+            forgotten: 0,
         });
         let lost = Arc::new(AtomicU32::new(0));
         let mut relays = JoinSet::new();
@@ -104,6 +107,12 @@ impl Line {
     /// Closes every connection; new ones are served.
     pub fn cut_once(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Hands nothing on any more over the connections there are, and tells nobody; new ones are served. So does a
+    /// firewall that has lost its state.
+    pub fn forget(&self) {
+        self.state.send_modify(|state| state.forgotten += 1);
     }
 
     /// Leads to another server from now on: connections to the former one are closed.
@@ -160,12 +169,18 @@ async fn relay(mut client: TcpStream, mut states: watch::Receiver<State>, lost: 
     let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let mut packets = Packets::default();
     loop {
-        let State { mode, cuts, .. } = *states.borrow_and_update();
+        let State {
+            mode,
+            cuts,
+            forgotten,
+            ..
+        } = *states.borrow_and_update();
         if cuts != born.cuts {
             return;
         }
         let strands = mode == Mode::StrandsCommits;
-        let stalled = mode == Mode::Stalled || (strands && born.mode == mode);
+        let stalled =
+            mode == Mode::Stalled || forgotten != born.forgotten || (strands && born.mode == mode);
         let unanswered = stalled || mode == Mode::HoldsAnswers;
         let passed = tokio::select! {
             biased;

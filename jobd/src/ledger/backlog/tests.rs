@@ -237,6 +237,15 @@ fn output_that_loses_the_connection_is_found_out_by_what_passes_between() {
 }
 
 #[test]
+fn outputs_that_lose_the_connection_are_found_out_on_an_idle_worker() {
+    let mut world = World::new();
+    (1..=3).for_each(|id| world.push(finish(id, 1 << 20, world.now)));
+    let large = |batch: &Batch| batch.finishes.iter().any(Finish::is_large);
+    let taken = world.settle(|batch| if large(batch) { Err(away()) } else { Ok(()) });
+    assert_eq!(taken, [1, 1, 1], "no note comes of a probe");
+}
+
+#[test]
 fn nothing_is_narrowed_because_everything_is_lost() {
     let mut world = World::new();
     (1..=3).for_each(|id| world.push(finish(id, 1 << 20, world.now)));

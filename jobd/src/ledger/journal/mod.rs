@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use self::record::Next;
 use crate::store::Finish;
@@ -46,6 +47,9 @@ pub enum OpenError {
     /// The jobd that writes it is alive.
     #[error("another jobd of this name has it")]
     Locked,
+    /// Its file system has no locks, or none to spare.
+    #[error("cannot lock it: {0}; put state_dir on a local disk")]
+    Unlockable(Errno),
     /// It begins like no journal of this version.
     #[error("it is no journal of this version of jobd")]
     Foreign,
@@ -58,8 +62,10 @@ impl Journal {
     /// Opens it, or creates it, and reads what it holds.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
         let file = open_file(path)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(OpenError::Locked);
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked),
+            Err(error) => return Err(OpenError::Unlockable(error)),
         }
         let size = file.metadata()?.len();
         let mut input = BufReader::new(&file);

@@ -20,7 +20,7 @@ pub(super) async fn look(
     let variables = variables(connection).await?;
     let version = Version::parse(&variables.version);
     let columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
-    let indexes = indexes(connection, settings).await?;
+    let indexes = indexes(connection, settings, &version).await?;
     let mut inspection = inspect::table(&settings.table, &columns, &indexes, Ddl::MySql);
     inspection.server = version.to_string();
     if !version.skip_locked() {
@@ -73,13 +73,17 @@ fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
     }
 }
 
+/// Those that may be named in a statement: an index that somebody has made invisible is as good as dropped.
 async fn indexes(
     connection: &mut MySqlConnection,
     settings: &MySqlSettings,
+    version: &Version,
 ) -> Result<Vec<Index>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR) FROM information_schema.statistics          WHERE table_schema = ? AND table_name = ? ORDER BY index_name, seq_in_index",
-    )
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR) FROM information_schema.statistics \
+         WHERE table_schema = ? AND table_name = ?{} ORDER BY index_name, seq_in_index",
+        version.visible()
+    )))
     .bind(settings.table.database().unwrap_or(&settings.database))
     .bind(settings.table.table())
     .fetch_all(connection)
@@ -243,6 +247,18 @@ impl Version {
 
     fn is_mariadb(&self) -> bool {
         self.text.to_lowercase().contains("mariadb")
+    }
+
+    /// Behind a condition on `information_schema.statistics`: leaves out indexes that a statement may not name,
+    /// which both servers have since they have SKIP LOCKED.
+    fn visible(&self) -> &'static str {
+        if !self.skip_locked() {
+            ""
+        } else if self.is_mariadb() {
+            " AND `ignored` = 'NO'"
+        } else {
+            " AND `is_visible` = 'YES'"
+        }
     }
 
     /// Since MySQL 8.0.1 and MariaDB 10.6.

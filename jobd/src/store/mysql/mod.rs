@@ -16,10 +16,14 @@ use sqlx::mysql::MySqlConnection;
 
 #[cfg(test)]
 pub(super) use self::session::GALERA_WAITS;
-use self::session::{Patience, Session};
+use self::session::{Patience, Session, UNIT_DEADLINE};
 use super::sql::{Backend, Lane, Unit};
 use super::statements::Statements;
 use super::{Inspection, StoreError};
+
+/// A renewal that has not been answered within this is given up, whatever the lease: answers take that long on a
+/// busy machine.
+const LEAST_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// See the module.
 pub(super) struct MySql {
@@ -35,12 +39,17 @@ pub(super) struct MySql {
 impl MySql {
     pub(super) fn new(settings: MySqlSettings, lease: Duration) -> Self {
         let max_packet = Arc::new(AtomicU64::new(u64::MAX));
-        let session = |patience| Session::new(settings.clone(), patience, max_packet.clone());
+        // A line that swallows everything without a word must not cost a lease: renewals come with every third of it,
+        // and after two thirds jobs are stopped.
+        let renewal = (lease / 6).clamp(LEAST_DEADLINE, UNIT_DEADLINE);
+        let session = |patience, deadline| {
+            Session::new(settings.clone(), patience, deadline, max_packet.clone())
+        };
         Self {
-            claims: session(Patience::Long),
-            ledger: session(Patience::Short),
-            leases: session(Patience::Short),
-            desk: session(Patience::Long),
+            claims: session(Patience::Long, UNIT_DEADLINE),
+            ledger: session(Patience::Short, UNIT_DEADLINE),
+            leases: session(Patience::Short, renewal),
+            desk: session(Patience::Long, UNIT_DEADLINE),
             settings,
             lease,
             max_packet,

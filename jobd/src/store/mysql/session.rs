@@ -26,7 +26,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A unit is a handful of statements on indexed rows: one that takes longer hangs on a dead link or a
 /// frozen server. Above the lock wait below, so that a wait for a lock ends by itself.
-const UNIT_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const UNIT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A connection idle for longer is pinged before use: firewalls and `wait_timeout` close those.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Patience {
                 "SET SESSION innodb_lock_wait_timeout = 10, SESSION lock_wait_timeout = 10"
             }
             Self::Short => {
-                "SET SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 10"
+                "SET SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1"
             }
         }
     }
@@ -67,6 +67,8 @@ pub(in crate::store) const GALERA_WAITS: &str = "SET SESSION wsrep_sync_wait = 3
 pub(super) struct Session {
     settings: MySqlSettings,
     patience: Patience,
+    /// A unit that takes longer is given up: [`UNIT_DEADLINE`] at most.
+    deadline: Duration,
     /// Of the server that was last connected to, in bytes; shared by all lanes.
     max_packet: Arc<AtomicU64>,
     held: Mutex<Held>,
@@ -107,11 +109,13 @@ impl Session {
     pub(super) fn new(
         settings: MySqlSettings,
         patience: Patience,
+        deadline: Duration,
         max_packet: Arc<AtomicU64>,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             patience,
+            deadline,
             max_packet,
             held: Mutex::default(),
         })
@@ -165,20 +169,21 @@ impl Session {
             let reused = held.live.is_some();
             // Taken out, and put back only when it is known to be clean.
             let mut live = session.ready(&mut held).await?;
-            let fault = match timeout(UNIT_DEADLINE, unit(&mut live.connection)).await {
+            let fault = match timeout(session.deadline, unit(&mut live.connection)).await {
                 Ok(Ok(value)) => {
                     live.used = Instant::now();
                     held.live = Some(live);
                     return Ok(value);
                 }
-                Ok(Err(error)) => match Fault::of(&error) {
-                    Fault::Lost(text) if reused => Fault::Stale(text),
-                    other => other,
-                },
+                Ok(Err(error)) => Fault::of(&error),
                 Err(_) => {
-                    let limit = UNIT_DEADLINE.as_secs();
-                    Fault::Lost(format!("no answer within {limit} s"))
+                    let limit = session.deadline;
+                    Fault::Lost(format!("no answer within {limit:?}"))
                 }
+            };
+            let fault = match fault {
+                Fault::Lost(text) if reused => Fault::Stale(text),
+                other => other,
             };
             if !matches!(fault, Fault::Lost(_) | Fault::Stale(_)) {
                 let rollback = timeout(CONNECT_DEADLINE, live.connection.control("ROLLBACK"));

@@ -319,8 +319,8 @@ async fn a_lost_commit_taken_for_success_is_caught() {
 /// before a rescuer may act that has seen the renewal at once.
 #[tokio::test]
 async fn a_renewal_measured_from_its_answer_is_caught() {
-    const LEASE: Duration = Duration::from_secs(9);
-    const LONG: &str = "25000-500";
+    const LEASE: Duration = Duration::from_secs(12);
+    const LONG: &str = "35000-500";
     let server = Server::shared().await;
     caught(
         plant!("renewal-measured-from-the-answer"),
@@ -363,8 +363,9 @@ async fn a_renewal_measured_from_its_answer_is_caught() {
                 }
             }
             rescuer.process.signal(Signal::CONT);
-            // Below the time at which the holder would stop the job for want of an answer.
-            sleep(LEASE * 19 / 100).await;
+            // Below a sixth, after which the holder would give up waiting for the answer; above a twelfth, by which its
+            // guard is early.
+            sleep(LEASE * 14 / 100).await;
             line.set(Mode::Open);
             let quick = scene.insert(1, "quick", "waiting", 1).await[0];
             scene.jobs.database().done(quick).await;

@@ -68,6 +68,7 @@ const VARIABLE: &str = "JOBD_WORKER=";
 /// jobd's side of the guard.
 #[derive(Debug)]
 pub struct Process {
+    worker: String,
     child: Child,
     orders: ChildStdin,
 }
@@ -105,7 +106,11 @@ impl Process {
                 told(names.split_whitespace().map(str::to_owned).collect());
             }
         });
-        Ok(Self { child, orders })
+        Ok(Self {
+            worker: worker.to_owned(),
+            child,
+            orders,
+        })
     }
 }
 
@@ -125,6 +130,11 @@ impl Process {
             let _ = self.child.kill();
         }
         told
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -148,8 +158,12 @@ impl Guard for Process {
                 std::thread::sleep(PAUSE);
             }
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
+    }
+
+    fn strike(mut self: Box<Self>) {
+        self.end();
+        kill_marked(&[mark(&self.worker)]);
     }
 
     fn is_alive(&mut self) -> bool {

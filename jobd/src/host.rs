@@ -41,6 +41,10 @@ pub trait Guard: Send {
     /// background may outlive jobd.
     fn dismiss(self: Box<Self>);
 
+    /// A deadline has passed: ends the guard, and what it may not have come to yet. Nothing that is started
+    /// after this returns is meant.
+    fn strike(self: Box<Self>);
+
     /// Whether the guard still stands.
     fn is_alive(&mut self) -> bool;
 }

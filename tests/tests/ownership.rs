@@ -259,6 +259,7 @@ async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     })
     .await;
     assert!(!overlapped, "{}", second.process.log());
+    let guard = children(first.process.id(), "--guard");
     first.process.signal(Signal::CONT);
     // The thawed worker finds that the row is not its own any more, and leaves it alone.
     until("the thawed worker to look", PATIENCE, async || {
@@ -269,6 +270,12 @@ async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     .await;
     assert_eq!(runs(&notes).len(), 2);
     assert_eq!(database.row(1).await.status, "running");
+    // The guard that has struck might not have been through with it: another one stands there.
+    until("another guard", PATIENCE, async || {
+        let present = children(first.process.id(), "--guard");
+        (present.len() == 1 && present != guard).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

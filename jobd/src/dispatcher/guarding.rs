@@ -59,7 +59,8 @@ impl Dispatcher {
     }
 
     /// Notes that a deadline has passed while we did not look: the guard has killed what ran then, and
-    /// these ends are not the jobs' own.
+    /// these ends are not the jobs' own. Another one takes its place, as it may still be at it: what is launched from now on
+    /// is not meant.
     pub(super) fn note_strike(&mut self) {
         if self
             .guard_deadline
@@ -74,7 +75,10 @@ impl Dispatcher {
                 jobs = struck,
                 "this worker was frozen for most of a lease: its guard has killed what ran"
             );
-            self.guard_deadline = None;
+            if let Some(guard) = self.guard.take() {
+                guard.strike();
+            }
+            self.keep_guard();
         }
     }
 

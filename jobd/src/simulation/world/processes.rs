@@ -153,6 +153,11 @@ impl World<'_> {
         if self.guards[&from].gone {
             return;
         }
+        if host.lock == Some(from) {
+            // That of the guard before, of the same run.
+            let before = host.lock_file.iter().filter(|run| **run != worker);
+            return told(before.cloned().collect());
+        }
         if host.lock.is_some() {
             return self.add(
                 100 * MS,

@@ -265,11 +265,11 @@ async fn run_manual(shared: &Shared, ids: &[u64], target: &str, random: &mut Ran
     answer.map_or(0, |answer| ledger.note_answers(&answer))
 }
 
-/// Those of `ids` that are not done, as far as the database can say.
+/// Those of `ids` that are not known to be done: a cluster's node may not even have heard of a row yet.
 async fn not_done(pool: &MySqlPool, ids: Vec<u64>) -> Vec<u64> {
     let list: Vec<String> = ids.iter().map(u64::to_string).collect();
     let sql = format!(
-        "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE id IN ({}) AND status <> 'done'",
+        "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE id IN ({}) AND status = 'done'",
         list.join(", ")
     );
     match sqlx::query(AssertSqlSafe(sql))
@@ -277,7 +277,10 @@ async fn not_done(pool: &MySqlPool, ids: Vec<u64>) -> Vec<u64> {
         .fetch_all(pool)
         .await
     {
-        Ok(rows) => rows.iter().map(|row| row.get("id")).collect(),
+        Ok(rows) => {
+            let done: Vec<u64> = rows.iter().map(|row| row.get("id")).collect();
+            ids.into_iter().filter(|id| !done.contains(id)).collect()
+        }
         Err(_) => ids,
     }
 }

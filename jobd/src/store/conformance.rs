@@ -36,6 +36,21 @@ struct Ground {
     _scratch: Scratch,
 }
 
+/// How the worker reaches a test's database.
+pub(super) fn settings(port: u16, database: &str) -> MySqlSettings {
+    MySqlSettings {
+        address: MySqlAddress::Tcp {
+            host: "127.0.0.1".into(),
+            port,
+        },
+        user: server::USER.into(),
+        password: Some(Secret::new(server::PASSWORD)),
+        database: database.into(),
+        table: TableName::parse("jobs").unwrap(),
+        tls: Tls::Preferred,
+    }
+}
+
 impl Ground {
     async fn over(settings: DatabaseSettings, shape: Table, scratch: Scratch) -> Self {
         let store = open(&settings, LEASE);
@@ -61,17 +76,7 @@ impl Ground {
             Table::Full => include_str!("../../../sql/mysql/jobs.sql"),
         };
         database.run(create).await;
-        let settings = MySqlSettings {
-            address: MySqlAddress::Tcp {
-                host: "127.0.0.1".into(),
-                port: database.port,
-            },
-            user: server::USER.into(),
-            password: Some(Secret::new(server::PASSWORD)),
-            database: database.name.clone(),
-            table: TableName::parse("jobs").unwrap(),
-            tls: Tls::Preferred,
-        };
+        let settings = settings(database.port, &database.name);
         Self::over(DatabaseSettings::MySql(settings), shape, Scratch::new()).await
     }
 

@@ -114,13 +114,7 @@ impl World<'_> {
     }
 
     pub(super) fn end_processes(&mut self, run: Incarnation, at_once: bool) {
-        let pids: Vec<Pid> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.by == run)
-            .map(|(pid, _)| *pid)
-            .collect();
-        for pid in pids {
+        for pid in self.pids_of(run) {
             if at_once {
                 self.exit(pid, (None, Some(9)));
             } else {
@@ -131,6 +125,12 @@ impl World<'_> {
         if !at_once {
             self.add(230 * MS, Event::Guard(run, GuardEvent::Gone));
         }
+    }
+
+    fn pids_of(&self, run: Incarnation) -> Vec<Pid> {
+        let processes = self.processes.iter();
+        let of_run = processes.filter(|(_, process)| process.by == run);
+        of_run.map(|(pid, _)| *pid).collect()
     }
 
     pub(super) fn guard(&mut self, at: Time, run: Incarnation, what: GuardEvent) {
@@ -190,13 +190,7 @@ impl World<'_> {
         }
         guard.overdue = true;
         self.say(|| format!("the guard of {run:x} strikes"));
-        let pids: Vec<Pid> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.by == run)
-            .map(|(pid, _)| *pid)
-            .collect();
-        for pid in pids {
+        for pid in self.pids_of(run) {
             let after = self.agenda.lock().random.between(MS, 20 * MS);
             self.add(after, Event::Kill(pid, 9));
         }

@@ -16,20 +16,6 @@ use crate::store::units;
 /// Writes take about a millisecond to other nodes here: without waiting, the first one fails as a rule.
 const STARTS: usize = 100;
 
-fn settings(port: u16, database: &str) -> MySqlSettings {
-    MySqlSettings {
-        address: MySqlAddress::Tcp {
-            host: "127.0.0.1".into(),
-            port,
-        },
-        user: server::USER.into(),
-        password: Some(Secret::new(server::PASSWORD)),
-        database: database.into(),
-        table: TableName::parse("jobs").unwrap(),
-        tls: Tls::Off,
-    }
-}
-
 /// A connection to one node with the session that jobd has, and the statements for the table.
 async fn session(settings: &MySqlSettings) -> (MySqlConnection, Statements) {
     let mut connection = jobd_proto::table::connect_mysql(settings).await.unwrap();

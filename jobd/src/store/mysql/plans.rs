@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use jobd_proto::Secret;
-use jobd_proto::table::{MySqlAddress, MySqlSettings, TableName, Tls, connect_mysql};
-use jobd_tests::{Server, server};
+use jobd_proto::table::connect_mysql;
+use jobd_tests::Server;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::look::look;
+use crate::store::conformance::settings;
 
 /// Doubles eight rows so often: enough for a planner to have a choice that hurts.
 const DOUBLINGS: u32 = 11;
@@ -65,17 +65,7 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
         .await;
     database.run("ANALYZE TABLE jobs").await;
 
-    let settings = MySqlSettings {
-        address: MySqlAddress::Tcp {
-            host: "127.0.0.1".into(),
-            port: database.port,
-        },
-        user: server::USER.into(),
-        password: Some(Secret::new(server::PASSWORD)),
-        database: database.name.clone(),
-        table: TableName::parse("jobs").unwrap(),
-        tls: Tls::Preferred,
-    };
+    let settings = settings(database.port, &database.name);
     let mut connection = connect_mysql(&settings).await.unwrap();
     let (inspection, statements) = look(&mut connection, &settings, Duration::from_secs(30))
         .await

@@ -346,7 +346,7 @@ impl Owner {
             Targets::Named(names) => {
                 for name in names {
                     if let Some(target) = self.registry.served(&name) {
-                        self.throttle.poke(target, now);
+                        self.throttle.poke(&target, now);
                     } else if let Ok(target) = TargetName::new(name) {
                         // A name that cannot be registered is nothing to wait for.
                         self.remember(target);

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use jobd_proto::master::{ManualJob, SignalJob};
-use jobd_proto::{JobId, TargetName, Targets};
+use jobd_proto::{JobId, Pattern, TargetName, Targets};
 
 /// A registration, by the connection that it came on. Never used twice in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +34,8 @@ pub struct Registry<L> {
     workers: BTreeMap<WorkerId, Worker<L>>,
     /// Exactly the targets of `workers`; no set is empty.
     by_target: HashMap<TargetName, BTreeSet<WorkerId>>,
+    /// Those of `by_target` that serve more names than their own.
+    patterns: Vec<Pattern>,
     turn: u64,
 }
 
@@ -60,6 +62,7 @@ impl<L> Default for Registry<L> {
         Self {
             workers: BTreeMap::new(),
             by_target: HashMap::new(),
+            patterns: Vec::new(),
             turn: 0,
         }
     }
@@ -74,7 +77,11 @@ impl<L> Registry<L> {
         let mut targets = targets;
         targets.retain(|target| seen.insert(target.clone()));
         for target in &targets {
-            self.by_target.entry(target.clone()).or_default().insert(id);
+            let serving = self.by_target.entry(target.clone()).or_default();
+            if serving.is_empty() {
+                self.patterns.extend(Pattern::of(target));
+            }
+            serving.insert(id);
         }
         let worker = match former {
             Some(former) => Worker { targets, ..former },
@@ -97,6 +104,7 @@ impl<L> Registry<L> {
                 serving.remove(&id);
                 if serving.is_empty() {
                     self.by_target.remove(target);
+                    self.patterns.retain(|pattern| pattern.name() != target);
                 }
             }
         }
@@ -130,19 +138,31 @@ impl<L> Registry<L> {
         self.workers.len()
     }
 
-    /// Every target that somebody serves, in no order.
+    /// Every target that somebody serves, in no order; patterns as they were registered.
     pub fn targets(&self) -> impl ExactSizeIterator<Item = &TargetName> {
         self.by_target.keys()
     }
 
-    /// The registered name of a target, which is cheap to clone, where somebody serves it.
-    pub fn served(&self, target: &str) -> Option<&TargetName> {
-        self.by_target.get_key_value(target).map(|(name, _)| name)
+    /// The name of a target that somebody serves.
+    pub fn served(&self, target: &str) -> Option<TargetName> {
+        if let Some((name, _)) = self.by_target.get_key_value(target) {
+            return Some(name.clone());
+        }
+        let mut patterns = self.patterns.iter();
+        patterns
+            .any(|pattern| pattern.matches(target))
+            .then(|| TargetName::new(target).ok())?
     }
 
-    /// Who serves a target.
-    pub fn serving(&self, target: &str) -> impl Iterator<Item = WorkerId> {
-        self.by_target.get(target).into_iter().flatten().copied()
+    /// Who serves a target, by its name or by a pattern.
+    pub fn serving(&self, target: &str) -> BTreeSet<WorkerId> {
+        let patterns = self.patterns.iter();
+        let matching = patterns.filter(|pattern| pattern.matches(target));
+        let names = matching.map(|pattern| pattern.name().as_str());
+        let serving = names
+            .chain([target])
+            .filter_map(|name| self.by_target.get(name));
+        serving.flatten().copied().collect()
     }
 
     /// For a request about targets: each worker that serves one of them, with those of the named
@@ -224,6 +244,7 @@ impl<L> Registry<L> {
     /// The workers of a target, the one to choose next on top.
     fn order_of_choice(&self, target: &str) -> BinaryHeap<Reverse<(bool, usize, u64, WorkerId)>> {
         self.serving(target)
+            .into_iter()
             .filter_map(|id| {
                 let worker = self.get(id)?;
                 Some(Reverse((

@@ -127,6 +127,38 @@ fn a_signal_goes_to_every_worker_of_its_target() {
 }
 
 #[test]
+fn a_pattern_serves_every_name_that_matches() {
+    let mut registry = Registry::default();
+    let named = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    registry.register(WorkerId(1), named(&["user/*", "mail"]), ());
+    registry.register(WorkerId(2), named(&["user/7"]), ());
+    let ids = |registry: &Registry<()>, name: &str| -> Vec<u64> {
+        registry.serving(name).iter().map(|id| id.0).collect()
+    };
+    assert_eq!(ids(&registry, "user/7"), [1, 2]);
+    assert_eq!(ids(&registry, "user/8"), [1]);
+    assert_eq!(ids(&registry, "user/*"), [1], "by its own text");
+    assert_eq!(registry.served("user/9").unwrap().as_str(), "user/9");
+    assert_eq!(
+        registry.split_targets(&names(&["user/7", "mail"])),
+        [
+            (WorkerId(1), names(&["user/7", "mail"])),
+            (WorkerId(2), names(&["user/7"])),
+        ]
+    );
+    assert_eq!(
+        registry.split_manual(vec![manual(1, "user/8")]).unserved,
+        []
+    );
+    registry.register(WorkerId(3), named(&["user/*"]), ());
+    registry.remove(WorkerId(1));
+    assert_eq!(ids(&registry, "user/8"), [3]);
+    registry.remove(WorkerId(3));
+    assert!(ids(&registry, "user/8").is_empty());
+    assert_eq!(registry.served("user/8"), None);
+}
+
+#[test]
 fn random_events_keep_the_registry_whole() {
     for seed in Random::seeds(200) {
         let mut random = Random::new(seed);
@@ -232,12 +264,12 @@ fn check(
             worker
                 .targets
                 .iter()
-                .all(|t| registry.serving(t.as_str()).any(|w| w == id))
+                .all(|t| registry.serving(t.as_str()).contains(&id))
         );
     }
     for target in registry.targets() {
         assert!(
-            registry.serving(target.as_str()).count() > 0,
+            !registry.serving(target.as_str()).is_empty(),
             "seed {seed}: empty set"
         );
         for id in registry.serving(target.as_str()) {

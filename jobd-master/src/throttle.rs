@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use jobd_proto::TargetName;
+use jobd_proto::{Pattern, TargetName};
 
 /// Targets without a worker whose pokes are remembered: far more than any application names, and
 /// with the longest names 4 MiB that a confused one can take.
@@ -95,6 +95,13 @@ impl Throttle {
         for target in targets {
             if self.remembered.remove(target) {
                 self.poke(target, now);
+            }
+            if let Some(pattern) = Pattern::of(target) {
+                let names = &mut self.remembered;
+                let served = names.extract_if(.., |name| pattern.matches(name.as_str()));
+                for name in served.collect::<Vec<_>>() {
+                    self.poke(&name, now);
+                }
             }
         }
     }

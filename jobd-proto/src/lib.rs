@@ -18,6 +18,7 @@ pub mod listener;
 pub mod master;
 pub mod memory;
 pub mod message;
+pub mod pattern;
 pub mod secret;
 pub mod settings;
 pub mod signal;
@@ -31,5 +32,6 @@ pub use connection::{
     CallError, CloseReason, Connection, ConnectionOptions, Incoming, IncomingRequest,
 };
 pub use job::{JobId, JobResult, TargetName};
+pub use pattern::Pattern;
 pub use secret::Secret;
 pub use targets::Targets;

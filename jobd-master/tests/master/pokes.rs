@@ -90,6 +90,36 @@ async fn pokes_for_targets_that_nobody_serves_wait_for_their_worker() {
 }
 
 #[tokio::test]
+async fn a_worker_with_a_pattern_is_polled_for_every_name_that_matches() {
+    let master = Master::start().await;
+    let client = master.client().await;
+    client.poke(&["user/1", "users", "user/2"]).await;
+    let mut pattern = master.worker("pattern", &["user/*", "mail"]).await;
+    let (_, remembered) = pattern.next().await;
+    assert_eq!(
+        remembered.request.data,
+        json!({"targets": ["user/1", "user/2"]}),
+        "pokes that were remembered"
+    );
+    remembered.respond(Ok("ok".into()));
+    let mut exact = master.worker("exact", &["user/7"]).await;
+    client.poke(&["user/7", "other"]).await;
+    pattern.expect("poll", json!({"targets": ["user/7"]})).await;
+    exact.expect("poll", json!({"targets": ["user/7"]})).await;
+    client.poke(&["user/*"]).await;
+    pattern.expect("poll", json!({"targets": ["user/*"]})).await;
+    let pause = tokio::spawn({
+        let client = client.clone();
+        async move { client.ask("pause", json!({"targets": ["user/8"]})).await }
+    });
+    pattern
+        .expect("pause", json!({"targets": ["user/8"]}))
+        .await;
+    assert_eq!(pause.await.unwrap(), "ok");
+    saw_nothing_more(&mut [&mut pattern, &mut exact], &client).await;
+}
+
+#[tokio::test]
 async fn a_throttled_poke_survives_the_worker_it_was_meant_for() {
     let master = Master::with(&Ini::listen().set("poke_throttle_interval", "0.3")).await;
     let mut worker = master.worker("before", &["a"]).await;

@@ -217,6 +217,40 @@ fn of_equal_keys_in_a_section_the_last_one_counts() {
 }
 
 #[test]
+fn a_section_of_settings_is_read_with_the_same_getters() {
+    let text = "mysql_host = h\ngrace = 5\nlauncher.env.A = 1\nnice = 1\n\
+                [target:b]\ngrace = x\nlauncher.env.B = 2\nmysql_host = i\ngrase = 3\nlauncher.enw.C = 1\n\
+                [target:a/low]\ngrace = 6\ngrace = 7\n[target:b]\nnice = 2\nhunter2\n[targets:b]\n[targt b]\n";
+    let (values, findings) = reading(text, |reader| {
+        let mut values = Vec::new();
+        let mut settings = |reader: &mut Reader<'_>| {
+            let grace = reader.integer("grace", 0..=9_usize, 4);
+            values.push((grace, reader.integer("nice", 0..=9_usize, 0)));
+            values.push((reader.map("launcher.env.").len(), 0));
+        };
+        settings(reader);
+        for section in reader.sections_of("target:") {
+            reader.within(&section.name, &mut settings);
+        }
+        reader.required_text("mysql_host");
+        values
+    });
+    assert_eq!(values, [(5, 1), (1, 0), (4, 2), (1, 0), (7, 0), (0, 0)]);
+    let lines: Vec<_> = findings.iter().map(|(_, line)| line).collect();
+    let expected = [
+        "6: grace must be a whole number from 0 to 9, not 'x'",
+        "8: mysql_host is not read in [target:b]: move it above the first section",
+        "9: unknown key grase, did you mean grace?",
+        "10: unknown key launcher.enw.C, did you mean launcher.env.B?",
+        "13: grace is set again, which overrides line 12",
+        "16: no = on this line and no key that is known",
+        "17: unknown section [targets:b], did you mean [target:b]?",
+        "18: unknown section [targt b], did you mean [target:b]?",
+    ];
+    assert_eq!(lines, expected.map(|line| format!("/etc/jobd.conf:{line}")));
+}
+
+#[test]
 fn the_shared_groups_have_the_defaults_of_the_reference() {
     let text = "host = 127.0.0.1\nport = 7080\n";
     let file = IniFile::parse(Path::new("x"), text);

@@ -3,27 +3,30 @@
 
 use std::process::ExitCode;
 
-use jobd_proto::settings::Findings;
+use jobd_proto::settings::Reading;
 use tokio::runtime;
 
 use crate::EX_CONFIG;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::launcher::Launcher;
 use crate::store::{self, StoreError};
 
 /// Prints what is wrong and says with its exit code whether anything is.
-pub fn run(config: Option<&Config>, findings: &Findings) -> ExitCode {
+pub fn run(reading: &Reading<Config>) -> ExitCode {
+    let Reading {
+        config, findings, ..
+    } = reading;
     if !findings.is_empty() {
         println!("{findings}");
     }
     let mut sound = findings.is_empty();
     if let Some(config) = config {
-        let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), "");
-        if let Some(warning) = launcher
-            .ok()
-            .and_then(|launcher| launcher.missing_program())
-        {
+        let launcher = Launcher::new(&config.per_target, std::env::vars_os(), "");
+        for warning in launcher.iter().flat_map(Launcher::missing_programs) {
             println!("warning: {warning}");
+        }
+        for line in config::own_settings(&reading.file) {
+            println!("{line}");
         }
         sound &= check_table(config);
     } else {

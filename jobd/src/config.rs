@@ -1,17 +1,20 @@
 //! `jobd.conf` → [`Config`]. Reports every mistake at once and starts nothing.
 
+mod target;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jobd_proto::TargetName;
 use jobd_proto::settings::{
-    self, IniFile, Key, Listen, LogSettings, ReadError, Reader, Reading, Value,
+    self, Entry, IniFile, Key, Listen, LogSettings, ReadError, Reader, Reading, Value,
 };
 use jobd_proto::table::{self, DatabaseSettings};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::launcher::{LauncherSettings, Template};
 use crate::master_link::MasterSettings;
+use crate::per_target::PerTarget;
 
 /// Everything that a config file says.
 #[derive(Clone, Debug)]
@@ -36,16 +39,13 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
-    /// `launcher*` and what belongs to it.
-    pub launcher: LauncherSettings,
+    /// What may be set for each target: `launcher*` and what belongs to it.
+    pub per_target: Arc<PerTarget>,
     /// `master_*`; `None` without host or port.
     pub master: Option<MasterSettings>,
     /// `[targets]`, in the file's order.
     pub targets: Vec<(TargetName, u32)>,
 }
-
-/// What a stream's output may take: what a MEDIUMTEXT holds, and a bound on memory per slot.
-const MAX_OUTPUT: u64 = 16 << 20;
 
 /// A day: a time-out beyond is a mistake for any of the keys here.
 const DAY: Duration = Duration::from_hours(24);
@@ -71,42 +71,6 @@ const KEYS: &[Key] = &[
         doc: "How often to look for waiting rows without being told to, so that a lost poke costs at most this. `0` turns it off.",
     },
     Key {
-        name: "launcher",
-        kind: "text",
-        default: "required",
-        doc: "The command for each job. `{id}` and `{target}` are replaced in every argument. Split at white space; quotes group; no shell is involved.",
-    },
-    Key {
-        name: "launcher.shell",
-        kind: "`never` or `always`",
-        default: "`never`",
-        doc: "`always` hands the launcher to `/bin/sh -c` as one line.",
-    },
-    Key {
-        name: "launcher.cwd",
-        kind: "path",
-        default: "jobd's own",
-        doc: "Working directory of the jobs.",
-    },
-    Key {
-        name: "launcher.env.*",
-        kind: "text",
-        default: "",
-        doc: "Environment variables of the jobs: `launcher.env.LC_ALL = en_US.UTF-8`.",
-    },
-    Key {
-        name: "max_output_buffer",
-        kind: "size",
-        default: "`16M`",
-        doc: "Bytes kept of a job's standard output, and as many of its standard error: the first half and the last, with a line between that says how many are missing. A loud job takes about five times as much memory for the moment in which its output is written.",
-    },
-    Key {
-        name: "leak_timeout",
-        kind: "time",
-        default: "`200ms`",
-        doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever.",
-    },
-    Key {
         name: "lease",
         kind: "time",
         default: "`30`",
@@ -123,12 +87,6 @@ const KEYS: &[Key] = &[
         kind: "time",
         default: "`60`",
         doc: "How long running jobs may go on after SIGTERM or SIGINT. A second signal ends the wait.",
-    },
-    Key {
-        name: "kill_grace",
-        kind: "time",
-        default: "`5`",
-        doc: "Between SIGTERM and SIGKILL to a job that has to stop.",
     },
     Key {
         name: "master_host",
@@ -160,16 +118,39 @@ const KEYS: &[Key] = &[
         default: "",
         doc: "A target that this worker serves, and how many of its jobs may run at a time.",
     },
+    Key {
+        name: "[target:NAME] KEY",
+        kind: "",
+        default: "as for all",
+        doc: "A setting of that target alone: see [below](#settings-of-targets).",
+    },
 ];
 
 /// Every key of a worker's config, for the reference and for near matches.
-pub fn tables() -> [&'static [Key]; 4] {
+pub fn tables() -> [&'static [Key]; 5] {
     [
         settings::LISTEN_KEYS,
         KEYS,
+        target::KEYS,
         table::settings::KEYS,
         settings::LOG_KEYS,
     ]
+}
+
+/// What a file says of single targets, a line each: `[target:mail] launcher = …`. What jobs find in their environment
+/// may be secret, and is left out.
+pub fn own_settings(file: &IniFile) -> impl Iterator<Item = String> {
+    file.entries().iter().filter_map(|entry| {
+        let section = entry.section.as_ref()?;
+        let Entry { key, value, .. } = entry;
+        let value = match value {
+            Value::Text(_) if key.starts_with("launcher.env.") => "…",
+            Value::Text(text) => text,
+            Value::True | Value::Unset => return None,
+        };
+        let is_own = section.starts_with(target::FAMILY);
+        is_own.then(|| format!("[{section}] {key} = {value}"))
+    })
 }
 
 /// Reads a config file.
@@ -208,8 +189,8 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
     let drain_timeout = reader.seconds("drain_timeout", Duration::ZERO..=DAY, seconds(60));
     let lease = reader.seconds("lease", seconds(1)..=Duration::from_hours(1), seconds(30));
     let state_dir = state_dir(reader);
-    let launcher = launcher(reader);
     let targets = targets(reader);
+    let per_target = target::read(reader, &targets);
     if targets.is_empty() {
         reader.warn(
             "targets",
@@ -233,7 +214,7 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
         lease,
         state_dir,
         drain_timeout,
-        launcher: launcher?,
+        per_target: Arc::new(per_target),
         master,
         targets,
     })
@@ -256,46 +237,6 @@ fn state_dir(reader: &mut Reader<'_>) -> Option<PathBuf> {
         );
     }
     Some(path)
-}
-
-fn launcher(reader: &mut Reader<'_>) -> Option<LauncherSettings> {
-    let text = reader.required_text("launcher");
-    let shell = reader.choice(
-        "launcher.shell",
-        &[("never", false), ("always", true)],
-        false,
-    );
-    let max_output = reader.bytes("max_output_buffer", 0..=1 << 30, MAX_OUTPUT);
-    let grace = Duration::ZERO..=Duration::from_mins(10);
-    let settings = |template| LauncherSettings {
-        template,
-        cwd: reader.path("launcher.cwd"),
-        env: reader.map("launcher.env."),
-        max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
-        leak_timeout: reader.seconds("leak_timeout", grace.clone(), Duration::from_millis(200)),
-        kill_grace: reader.seconds("kill_grace", grace.clone(), Duration::from_secs(5)),
-    };
-    let template = if shell {
-        Template::shell(&text)
-    } else {
-        Template::parse(&text)
-    };
-    match template.map(settings) {
-        Ok(settings) => {
-            if let Some(operator) = settings.template.shell_operator() {
-                let text = format!(
-                    "launcher holds {operator:?}, which only a shell acts on: set launcher.shell = always, or quote it"
-                );
-                reader.warn("launcher", text);
-            }
-            Some(settings)
-        }
-        Err(_) if text.is_empty() => None,
-        Err(error) => {
-            reader.mistake("launcher", error.to_string());
-            None
-        }
-    }
 }
 
 fn master(reader: &mut Reader<'_>, name: &str, listen: &Listen) -> Option<MasterSettings> {
@@ -367,6 +308,7 @@ fn targets(reader: &mut Reader<'_>) -> Vec<(TargetName, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launcher::{LauncherSettings, Template};
 
     fn project() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -396,7 +338,11 @@ mod tests {
     fn the_reference_page_lists_every_key() {
         let page = project().join("docs/CONFIG.md");
         let text = std::fs::read_to_string(&page).unwrap();
-        let wanted = settings::with_reference(&text, "jobd", &tables()).unwrap();
+        let (own, all): (Vec<_>, Vec<_>) = tables()
+            .into_iter()
+            .partition(|table| table.as_ptr() == target::KEYS.as_ptr());
+        let wanted = settings::with_reference(&text, "jobd", &all).unwrap();
+        let wanted = settings::with_reference(&wanted, "each target", &own).unwrap();
         if std::env::var_os("JOBD_BLESS").is_some() {
             std::fs::write(&page, &wanted).unwrap();
         } else {
@@ -429,7 +375,7 @@ mod tests {
             ),
             (100, 5, 60)
         );
-        assert_eq!(config.launcher.max_output, 16 << 20);
+        assert_eq!(config.per_target.default().launcher.max_output, 16 << 20);
         assert_eq!(config.name, config.host_name);
         assert_eq!(config.targets[0].0.as_str(), "1/low");
         assert!(config.master.is_none());
@@ -450,6 +396,59 @@ mod tests {
             findings.starts_with("jobd.conf:7: poll_interval stands under [targets]"),
             "{findings}"
         );
+    }
+
+    #[test]
+    fn a_target_has_settings_of_its_own_beside_those_of_all() {
+        let (config, findings) = read_text(&format!(
+            "{MINIMAL}kill_grace = 9\nlauncher.cwd = /\nlauncher.env.A = 1\nlauncher.env.B = 2\n[targets]\na = 1\nb/c = 1\n\
+             [target:b/c]\nlauncher.shell = always\nlauncher.env.B = 3\nkill_grace = 1\n[target:a]\nmax_output_buffer = 1K\n"
+        ));
+        assert_eq!(findings, "");
+        let per_target = config.unwrap().per_target;
+        let of = |name| &per_target.of(&TargetName::new(name).unwrap()).launcher;
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let own = of("b/c");
+        assert_eq!(own.template, Template::shell("true").unwrap());
+        assert_eq!(own.env, [pair("A", "1"), pair("B", "3")]);
+        assert_eq!((own.kill_grace.as_secs(), own.max_output), (1, 16 << 20));
+        for name in ["a", "other"] {
+            let LauncherSettings {
+                template, env, cwd, ..
+            } = of(name);
+            assert_eq!(*template, Template::parse("true").unwrap());
+            assert_eq!(*env, [pair("A", "1"), pair("B", "2")]);
+            assert_eq!(cwd.as_deref(), Some(Path::new("/")));
+            assert_eq!(of(name).kill_grace.as_secs(), 9);
+        }
+        assert_eq!(
+            (of("a").max_output, of("other").max_output),
+            (1 << 10, 16 << 20)
+        );
+    }
+
+    #[test]
+    fn mistakes_in_the_sections_of_targets_are_reported_with_their_lines() {
+        let (config, findings) = read_text(&format!(
+            "{MINIMAL}[targets]\na = 1\n[target:*]\n[target:a]\nkill_grace = x\nlaunchre = true\nport = 5\n\
+             launcher = 'x\n[target:b]\n[target:]\n[target: a]\n[targets:a]\n"
+        ));
+        assert!(config.is_none());
+        let expected = [
+            "9: kill_grace must be a time from 0 to 10m",
+            "10: unknown key launchre, did you mean launcher?",
+            "11: port is not read in [target:a]",
+            "12: launcher has an unbalanced ' quote",
+            "13: [target:b] is about no target below [targets]",
+            "14: ",
+            "15: [target: a] is about no target",
+            "16: unknown section [targets:a], did you mean [target:a]?",
+        ];
+        let lines: Vec<&str> = findings.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{findings}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.starts_with(&format!("jobd.conf:{expected}")), "{line}");
+        }
     }
 
     #[test]

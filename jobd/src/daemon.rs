@@ -86,9 +86,9 @@ async fn serve(
 
     let tokens = Tokens::new(&config.name, &config.host_name, instance());
     let worker = tokens.worker().to_owned();
-    let launcher = Launcher::new(config.launcher.clone(), std::env::vars_os(), &worker)
+    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker)
         .context("cannot start threads")?;
-    if let Some(warning) = launcher.missing_program() {
+    for warning in launcher.missing_programs() {
         tracing::warn!("{warning}");
     }
     let machine: Arc<dyn Host> = Arc::new(Machine);
@@ -184,6 +184,7 @@ async fn serve(
 fn settings(config: &Config) -> Settings {
     Settings {
         limits: reload::limits(config),
+        per_target: config.per_target.clone(),
         targets: config.targets.clone(),
         lease: config.lease,
         lock: state_file(config, "lock"),

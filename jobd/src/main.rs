@@ -16,6 +16,7 @@ mod launcher;
 mod leases;
 mod ledger;
 mod master_link;
+mod per_target;
 mod reload;
 mod rescuer;
 #[cfg(test)]
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        return check::run(reading.config.as_ref(), &reading.findings);
+        return check::run(&reading);
     }
     let Some(config) = reading.config else {
         eprintln!("{}", reading.findings);

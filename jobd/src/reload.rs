@@ -65,15 +65,14 @@ impl Keeper<'_> {
         if let Err(error) = self.logs.change(&config.logs) {
             return self.file.refuse(&error.to_string());
         }
-        let launcher = self
-            .launcher
-            .with(config.launcher.clone(), std::env::vars_os());
-        if let Some(warning) = launcher.missing_program() {
+        let launcher = self.launcher.with(&config.per_target, std::env::vars_os());
+        for warning in launcher.missing_programs() {
             tracing::warn!("{warning}");
         }
         let (set, removed) = difference(&self.targets, &config.targets);
         let reload = Reload {
             limits: limits(&config),
+            per_target: config.per_target.clone(),
             launcher: Arc::new(launcher.clone()),
             set,
             removed,
@@ -106,7 +105,6 @@ pub fn limits(config: &Config) -> Limits {
         fetch_limit: config.fetch_limit,
         poll_interval: config.poll_interval,
         drain_timeout: config.drain_timeout,
-        kill_grace: config.launcher.kill_grace,
     }
 }
 

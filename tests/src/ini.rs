@@ -12,6 +12,8 @@ use crate::server::{PASSWORD, USER};
 pub struct Ini {
     keys: Vec<(String, String)>,
     targets: Vec<(String, u32)>,
+    /// Sections with keys of their own.
+    sections: Vec<(String, String, String)>,
 }
 
 impl Ini {
@@ -65,6 +67,15 @@ impl Ini {
         self
     }
 
+    /// Sets `key` for one target alone.
+    #[must_use]
+    pub fn own(mut self, target: &str, key: &str, value: impl std::fmt::Display) -> Self {
+        let section = format!("target:{target}");
+        self.sections
+            .push((section, key.to_owned(), value.to_string()));
+        self
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.keys.iter().find(|(name, _)| name == key);
@@ -89,6 +100,9 @@ impl Ini {
         }
         for (name, concurrency) in &self.targets {
             writeln!(text, "{name} = {concurrency}").expect("write to a string");
+        }
+        for (section, key, value) in &self.sections {
+            writeln!(text, "[{section}]\n{key} = {value}").expect("write to a string");
         }
         text
     }

@@ -12,19 +12,23 @@ use std::time::Duration;
 
 use super::keys::near_match;
 use super::units;
-use super::{Entry, Finding, Findings, IniFile, Key, Severity, Value};
+use super::{Entry, Finding, Findings, IniFile, Key, Section, Severity, Value};
 use crate::Secret;
 
 /// Reads keys of one file and collects what is wrong with them.
 ///
-/// Unless said otherwise a getter looks at keys before the first section, an unset key gives
-/// the default, and of equal keys the last one counts.
+/// Unless said otherwise a getter looks at keys before the first section (or, [`Reader::within`] one, at
+/// those in it), an unset key gives the default, and of equal keys the last one counts.
 #[derive(Debug)]
 pub struct Reader<'a> {
     file: &'a IniFile,
-    asked: BTreeSet<String>,
-    prefixes: BTreeSet<String>,
+    /// The section that getters look at; `None` for what stands before the first one.
+    place: Option<String>,
+    asked: BTreeSet<(Option<String>, String)>,
+    prefixes: BTreeSet<(Option<String>, String)>,
     sections: BTreeSet<String>,
+    /// What the names of sections may begin with.
+    families: BTreeSet<String>,
     found: Vec<Finding>,
 }
 
@@ -33,9 +37,11 @@ impl<'a> Reader<'a> {
     pub fn new(file: &'a IniFile) -> Self {
         Self {
             file,
+            place: None,
             asked: BTreeSet::new(),
             prefixes: BTreeSet::new(),
             sections: BTreeSet::new(),
+            families: BTreeSet::new(),
             found: Vec::new(),
         }
     }
@@ -149,10 +155,11 @@ impl<'a> Reader<'a> {
     /// The keys that begin with `prefix`, without it, in the order of the file; unset ones are
     /// left out.
     pub fn map(&mut self, prefix: &str) -> Vec<(String, String)> {
-        self.prefixes.insert(prefix.to_owned());
+        self.prefixes
+            .insert((self.place.clone(), prefix.to_owned()));
         let rest = |entry: &Entry| Some(entry.key.strip_prefix(prefix)?.to_owned());
         let mut pairs = Vec::new();
-        for entry in last_of_equals(self.file, None) {
+        for entry in last_of_equals(self.file, self.place.as_deref()) {
             let Some(name) = rest(&entry).filter(|name| !name.is_empty()) else {
                 continue;
             };
@@ -172,9 +179,30 @@ impl<'a> Reader<'a> {
         entries
     }
 
-    /// The line on which `key` was set last, before any section.
+    /// The sections whose names begin with `prefix` (`target:`), each once, in the order of the file. Their
+    /// keys are read [within](Self::within) them.
+    pub fn sections_of(&mut self, prefix: &str) -> Vec<Section> {
+        self.families.insert(prefix.to_owned());
+        let mut seen = BTreeSet::new();
+        let of_prefix = self.file.sections().iter();
+        let of_prefix = of_prefix.filter(|section| section.name.starts_with(prefix));
+        of_prefix
+            .filter(|section| seen.insert(section.name.as_str()))
+            .cloned()
+            .collect()
+    }
+
+    /// Has the getters in `read` look at the keys of one section.
+    pub fn within<T>(&mut self, section: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let former = self.place.replace(section.to_owned());
+        let values = read(self);
+        self.place = former;
+        values
+    }
+
+    /// The line on which `key` was set last.
     pub fn line_of(&self, key: &str) -> Option<u32> {
-        find_last(self.file, key).map(|entry| entry.line)
+        self.find(key).map(|entry| entry.line)
     }
 
     /// Notes a mistake that stops a start, at the line of `key` where there is one. `text` is
@@ -215,8 +243,13 @@ impl<'a> Reader<'a> {
     }
 
     fn look_up(&mut self, key: &str) -> Option<&'a Entry> {
-        self.asked.insert(key.to_owned());
-        find_last(self.file, key)
+        self.asked.insert((self.place.clone(), key.to_owned()));
+        self.find(key)
+    }
+
+    fn find(&self, key: &str) -> Option<&'a Entry> {
+        let mut entries = self.file.entries().iter().rev();
+        entries.find(|entry| entry.section == self.place && entry.key == key)
     }
 
     fn parsed<T>(
@@ -241,7 +274,7 @@ impl<'a> Reader<'a> {
         get: impl FnOnce(&mut Self, &str) -> Option<T>,
     ) -> Option<T> {
         let value = get(self, key);
-        let entry = find_last(self.file, key);
+        let entry = self.find(key);
         if entry.is_none_or(|entry| entry.value == Value::Unset) {
             let line = entry.map(|entry| entry.line);
             self.mistake_at(line, format!("missing required key {key}"));
@@ -258,7 +291,23 @@ impl<'a> Reader<'a> {
     }
 
     fn is_known_section(&self, name: &str, keys: &[&Key]) -> bool {
-        self.sections.contains(name) || keys.iter().any(|key| key.section() == Some(name))
+        self.sections.contains(name)
+            || self.is_settings(name)
+            || keys.iter().any(|key| key.section() == Some(name))
+    }
+
+    /// Whether a section holds settings, not names of the operator's own.
+    fn is_settings(&self, name: &str) -> bool {
+        let mut families = self.families.iter();
+        families.any(|family| name.starts_with(family))
+    }
+
+    /// `[targets:mail]` for `[target:mail]`.
+    fn near_family(&self, name: &str) -> Option<String> {
+        let (family, rest) = name.split_once([':', ' '])?;
+        let known = self.families.iter();
+        let meant = near_match(family, known.map(|family| family.trim_end_matches(':')))?;
+        Some(format!("{meant}:{}", rest.trim_start()))
     }
 
     fn find_unknown_sections(&mut self, keys: &[&Key]) {
@@ -270,7 +319,9 @@ impl<'a> Reader<'a> {
             }
             let known = self.sections.iter().map(String::as_str);
             let known = known.chain(keys.iter().filter_map(|key| key.section()));
-            let advice = match near_match(name, known) {
+            let meant = self.near_family(name);
+            let meant = meant.or_else(|| near_match(name, known).map(str::to_owned));
+            let advice = match meant {
                 Some(meant) => format!("did you mean [{meant}]?"),
                 None => "nothing in it is read".to_owned(),
             };
@@ -307,14 +358,24 @@ impl<'a> Reader<'a> {
             );
             return self.warn_at(Some(entry.line), text);
         }
-        let is_key = self.asked.contains(&entry.key)
-            || self
-                .prefixes
-                .iter()
-                .any(|prefix| entry.key.starts_with(prefix))
-            || keys.iter().any(|key| key.describes(&entry.key));
+        let is_key =
+            self.is_read(None, &entry.key) || keys.iter().any(|key| key.describes(&entry.key));
         match &entry.section {
             None if !is_key => self.report_unknown(entry, keys),
+            Some(name) if self.is_settings(name) => {
+                let is_read = self.is_read(Some(name), &entry.key);
+                match is_key {
+                    _ if is_read => {}
+                    true => {
+                        let key = &entry.key;
+                        let text = format!(
+                            "{key} is not read in [{name}]: move it above the first section"
+                        );
+                        self.warn_at(Some(entry.line), text);
+                    }
+                    false => self.report_unknown(entry, &[]),
+                }
+            }
             Some(name)
                 if is_key
                     && self.is_known_section(name, keys)
@@ -328,9 +389,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether a getter has asked for this key, there or outside all sections.
+    fn is_read(&self, section: Option<&str>, key: &str) -> bool {
+        let here = |(place, _): &&(Option<String>, String)| place.as_deref() == section;
+        let mut asked = self.asked.iter().filter(here);
+        let mut prefixes = self.prefixes.iter().filter(here);
+        asked.any(|(_, asked)| asked == key)
+            || prefixes.any(|(_, prefix)| key.len() > prefix.len() && key.starts_with(prefix))
+    }
+
     fn report_unknown(&mut self, entry: &Entry, keys: &[&Key]) {
         let key = name_to_show(entry);
-        let known = self.asked.iter().map(String::as_str);
+        let asked = self.asked.iter();
+        let known = asked.filter(|(place, _)| *place == entry.section);
+        let known = known.map(|(_, key)| key.as_str());
         let known = known.chain(keys.iter().map(|key| key.name));
         let text = match (near_match(key, known), &entry.value) {
             (Some(meant), Value::True) => {
@@ -343,11 +415,6 @@ impl<'a> Reader<'a> {
         };
         self.warn_at(Some(entry.line), text);
     }
-}
-
-fn find_last<'a>(file: &'a IniFile, key: &str) -> Option<&'a Entry> {
-    let mut entries = file.entries().iter().rev();
-    entries.find(|entry| entry.section.is_none() && entry.key == key)
 }
 
 /// Entries of one section in order, of equal keys only the last one.

@@ -40,6 +40,7 @@ use crate::host::{Guard, Host};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
+use crate::per_target::PerTarget;
 use crate::store::{Claimed, Inspection, Store, StoreError};
 use crate::targets::Targets;
 use crate::waiters::{Answer, Ticket, Waiters};
@@ -107,6 +108,8 @@ enum Event {
 pub struct Settings {
     /// What may change while it runs.
     pub limits: Limits,
+    /// What is set for each target; may change too.
+    pub per_target: Arc<PerTarget>,
     /// `[targets]`.
     pub targets: Vec<(TargetName, u32)>,
     /// `lease`.
@@ -128,8 +131,6 @@ pub struct Limits {
     pub poll_interval: Duration,
     /// `drain_timeout`.
     pub drain_timeout: Duration,
-    /// `kill_grace`.
-    pub kill_grace: Duration,
 }
 
 /// The loop and everything that it alone may change.

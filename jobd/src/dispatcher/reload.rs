@@ -7,11 +7,14 @@ use jobd_proto::TargetName;
 
 use super::{Dispatcher, Limits, Table};
 use crate::launcher::Executor;
+use crate::per_target::PerTarget;
 
 /// What a config that was read again changes about the loop.
 pub struct Reload {
     /// In force from now on.
     pub limits: Limits,
+    /// What is set for each target.
+    pub per_target: Arc<PerTarget>,
     /// For jobs that start from now on.
     pub launcher: Arc<dyn Executor>,
     /// Targets that the file names anew or with another concurrency than before.
@@ -60,6 +63,7 @@ impl Dispatcher {
         }
         self.targets.set_fetch_limit(reload.limits.fetch_limit);
         self.launcher = reload.launcher;
+        self.settings.per_target = reload.per_target;
         let former = std::mem::replace(&mut self.settings.limits, reload.limits);
         if former.poll_interval != reload.limits.poll_interval {
             self.next_poll = None;

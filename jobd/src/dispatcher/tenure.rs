@@ -193,8 +193,9 @@ impl Dispatcher {
             tracing::warn!(job = %id, target = %job.target, "row was taken from us while it waited for a slot");
             self.fail_waiter(&job, "was changed while it waited to start");
         }
-        let grace = self.settings.limits.kill_grace;
         for held in self.holding.values_mut().filter(|held| held.job.id == id) {
+            let settings = self.settings.per_target.of(&held.job.target);
+            let grace = settings.launcher.kill_grace;
             if held.stop(ROW_LOST, grace) {
                 tracing::warn!(job = %id, target = %held.job.target, "row was taken from us while its job ran: stopping the job");
             }

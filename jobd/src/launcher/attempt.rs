@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::capture::{Capture, Captured};
-use super::{End, Executor, Launcher, Outcome};
+use super::{End, Executor, Launcher, LauncherSettings, Outcome, Way};
 use crate::faults::crash_point;
 use crate::job::Job;
 
@@ -81,7 +81,8 @@ impl Executor for Launcher {
 }
 
 async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> Outcome {
-    let command = match launcher.command(job) {
+    let way = launcher.way(job);
+    let command = match way.command(job, &launcher.inner.worker) {
         Ok(command) => command,
         Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
     };
@@ -90,7 +91,7 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
     match child {
         Ok(child) => {
             crash_point!("spawn-after");
-            Outcome::Ended(Process::new(launcher, child, orders).run().await)
+            Outcome::Ended(Process::new(launcher, way, child, orders).run().await)
         }
         Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
         Err(error) => {
@@ -106,8 +107,7 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
                 .into_owned();
             Outcome::Ended(End::never_started(
                 code,
-                &launcher
-                    .missing_cwd()
+                &way.missing_cwd()
                     .unwrap_or_else(|| format!("{program}: {error}")),
             ))
         }
@@ -126,6 +126,7 @@ fn is_no_room(error: &io::Error) -> bool {
 /// A process and what is known of it.
 struct Process<'a> {
     launcher: &'a Launcher,
+    settings: &'a LauncherSettings,
     child: Child,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
@@ -140,8 +141,14 @@ struct Process<'a> {
 }
 
 impl<'a> Process<'a> {
-    fn new(launcher: &'a Launcher, mut child: Child, orders: mpsc::Receiver<Order>) -> Self {
-        let limit = launcher.inner.settings.max_output;
+    fn new(
+        launcher: &'a Launcher,
+        way: &'a Way,
+        mut child: Child,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        let settings = &way.settings;
+        let limit = settings.max_output;
         let pid = child
             .id()
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
@@ -151,6 +158,7 @@ impl<'a> Process<'a> {
             stdout: Stream::new(child.stdout.take(), limit),
             stderr: Stream::new(child.stderr.take(), limit),
             launcher,
+            settings,
             child,
             orders,
             kill_at: None,
@@ -213,7 +221,7 @@ impl<'a> Process<'a> {
     /// What was written before the exit is in the pipes and read to its end; a background child
     /// that keeps them open is waited for no longer than `leak_timeout`.
     async fn drain_output(&mut self) {
-        let deadline = Deadline::now() + self.launcher.inner.settings.leak_timeout;
+        let deadline = Deadline::now() + self.settings.leak_timeout;
         while self.stdout.is_open() || self.stderr.is_open() {
             tokio::select! {
                 biased;

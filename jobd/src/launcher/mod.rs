@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use self::environment::Environment;
 use self::spawner::Spawner;
 use crate::job::Job;
+use crate::per_target::{PerTarget, TargetSettings};
 
 pub use attempt::{Attempt, Order};
 pub use capture::Captured;
@@ -34,7 +35,7 @@ pub use template::Template;
 /// is closed all the same, because each costs file descriptors.
 const MAX_LEAKS: usize = 256;
 
-/// The `launcher*` settings.
+/// The `launcher*` settings, and what belongs to them.
 #[derive(Clone, Debug)]
 pub struct LauncherSettings {
     /// `launcher`.
@@ -43,12 +44,27 @@ pub struct LauncherSettings {
     pub cwd: Option<PathBuf>,
     /// `launcher.env.*`.
     pub env: Vec<(String, String)>,
-    /// `max_output_buffer`: bytes kept of each stream.
+    /// `max_output_buffer`: bytes kept of each stream. By default what a MEDIUMTEXT holds, and a bound on memory
+    /// per slot.
     pub max_output: usize,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
     /// `kill_grace`: between SIGTERM and SIGKILL.
     pub kill_grace: Duration,
+}
+
+impl LauncherSettings {
+    /// What counts where nothing but the launcher is set.
+    pub fn new(template: Template) -> Self {
+        Self {
+            template,
+            cwd: None,
+            env: Vec::new(),
+            max_output: 16 << 20,
+            leak_timeout: Duration::from_millis(200),
+            kill_grace: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Starts jobs of one configuration.
@@ -58,11 +74,17 @@ pub struct Launcher {
 }
 
 struct Inner {
-    settings: LauncherSettings,
-    environment: Environment,
+    /// Looked up once for each launch.
+    ways: PerTarget<Arc<Way>>,
     worker: String,
     leaks: Arc<Semaphore>,
     spawner: Spawner,
+}
+
+/// How the jobs of a target are launched.
+struct Way {
+    settings: LauncherSettings,
+    environment: Environment,
 }
 
 /// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
@@ -101,14 +123,13 @@ pub struct End {
 impl Launcher {
     /// `worker` names this worker to jobs (`JOBD_WORKER`). An error: no threads can be had.
     pub fn new(
-        settings: LauncherSettings,
+        settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
     ) -> io::Result<Self> {
         Ok(Self {
             inner: Arc::new(Inner {
-                environment: Environment::new(inherited, &settings.env),
-                settings,
+                ways: ways(settings, inherited),
                 worker: worker.to_owned(),
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
                 spawner: Spawner::new()?,
@@ -119,13 +140,12 @@ impl Launcher {
     /// The launcher of other settings in the same process.
     pub fn with(
         &self,
-        settings: LauncherSettings,
+        settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                environment: Environment::new(inherited, &settings.env),
-                settings,
+                ways: ways(settings, inherited),
                 worker: self.inner.worker.clone(),
                 leaks: self.inner.leaks.clone(),
                 spawner: self.inner.spawner.clone(),
@@ -133,19 +153,50 @@ impl Launcher {
         }
     }
 
-    /// Why the launcher's program could not be started right now, for a warning at start. Programs
-    /// whose name depends on the job cannot be told.
-    pub fn missing_program(&self) -> Option<String> {
+    /// Why programs could not be started right now, for warnings at start, each once.
+    pub fn missing_programs(&self) -> Vec<String> {
+        let Inner { ways, .. } = &*self.inner;
+        let mut warnings: Vec<String> = ways.default().missing_program().into_iter().collect();
+        for (target, way) in ways.named() {
+            let warning = way.missing_program();
+            if let Some(warning) = warning.filter(|warning| !warnings.contains(warning)) {
+                warnings.push(format!("target {target}: {warning}"));
+            }
+        }
+        warnings
+    }
+
+    fn way(&self, job: &Job) -> &Arc<Way> {
+        self.inner.ways.of(&job.target)
+    }
+}
+
+fn ways(
+    settings: &PerTarget,
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+) -> PerTarget<Arc<Way>> {
+    let inherited: Vec<_> = inherited.collect();
+    settings.map(|TargetSettings { launcher }| {
+        Arc::new(Way {
+            environment: Environment::new(inherited.iter().cloned(), &launcher.env),
+            settings: launcher.clone(),
+        })
+    })
+}
+
+impl Way {
+    /// Why the program could not be started right now. Programs whose name depends on the job cannot be told.
+    fn missing_program(&self) -> Option<String> {
         if let Some(cwd) = self.missing_cwd() {
             return Some(cwd);
         }
-        let Template::Words(words) = &self.inner.settings.template else {
+        let Template::Words(words) = &self.settings.template else {
             return None;
         };
         let program = words.first().filter(|program| !program.contains('{'))?;
-        match self.inner.environment.find(program) {
+        match self.environment.find(program) {
             None => Some(format!("launcher: {program} is in no directory of PATH")),
-            Some(file) if self.inner.settings.cwd.is_none() && !file.exists() => {
+            Some(file) if self.settings.cwd.is_none() && !file.exists() => {
                 Some(format!("launcher: {program} does not exist"))
             }
             Some(_) => None,
@@ -154,21 +205,15 @@ impl Launcher {
 
     /// The system says "no such file" of a missing working directory too.
     fn missing_cwd(&self) -> Option<String> {
-        let cwd = self
-            .inner
-            .settings
-            .cwd
-            .as_ref()
-            .filter(|cwd| !cwd.is_dir())?;
+        let cwd = self.settings.cwd.as_ref().filter(|cwd| !cwd.is_dir())?;
         Some(format!("launcher.cwd: {} is no directory", cwd.display()))
     }
 
-    /// The command of a job, or why there is none.
-    fn command(&self, job: &Job) -> Result<Command, String> {
-        let argv = self.inner.settings.template.argv(job);
+    /// The command of a job, or why there is none. `worker` is its `JOBD_WORKER`.
+    fn command(&self, job: &Job, worker: &str) -> Result<Command, String> {
+        let argv = self.settings.template.argv(job);
         let (program, arguments) = argv.split_first().expect("a template has a program");
         let file = self
-            .inner
             .environment
             .find(program)
             .ok_or_else(|| format!("{program}: command not found in PATH"))?;
@@ -176,16 +221,16 @@ impl Launcher {
         command
             .args(arguments)
             .env_clear()
-            .envs(self.inner.environment.variables())
+            .envs(self.environment.variables())
             .env("JOBD_ID", job.id.to_string())
             .env("JOBD_TARGET", job.target.as_str())
             .env("JOBD_ATTEMPT", job.attempt.to_string())
-            .env("JOBD_WORKER", &self.inner.worker)
+            .env("JOBD_WORKER", worker)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if let Some(cwd) = &self.inner.settings.cwd {
+        if let Some(cwd) = &self.settings.cwd {
             command.current_dir(cwd);
         }
         Ok(command)

@@ -1,6 +1,15 @@
 //! The lives of workers: start, run, freeze, die.
 
 use super::*;
+use crate::launcher::{LauncherSettings, Template};
+use crate::per_target::{PerTarget, TargetSettings};
+
+/// What is set for each target; processes are simulated, so only the time that they get to end counts.
+fn per_target() -> PerTarget {
+    let mut launcher = LauncherSettings::new(Template::Words(Vec::new()));
+    launcher.kill_grace = Duration::from_millis(500);
+    PerTarget::new(TargetSettings { launcher }, BTreeMap::new())
+}
 
 impl World<'_> {
     /// The worker's process is gone; its guard ends its jobs, or is gone as well.
@@ -60,8 +69,8 @@ impl World<'_> {
                 fetch_limit: 0,
                 poll_interval: Duration::from_millis(plan.poll_ms),
                 drain_timeout: Duration::from_millis(plan.drain_ms),
-                kill_grace: Duration::from_millis(500),
             },
+            per_target: Arc::new(per_target()),
             targets: (0..TARGETS)
                 .map(|at| (target(at), plan.concurrency[at]))
                 .collect(),

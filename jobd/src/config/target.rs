@@ -1,0 +1,175 @@
+//! The settings of targets: before the first section for all of them, in `[target:NAME]` for one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jobd_proto::settings::{Key, Reader};
+use jobd_proto::{Pattern, TargetName};
+
+use crate::launcher::{LauncherSettings, Template};
+use crate::per_target::{PerTarget, TargetSettings};
+
+/// What the names of their sections begin with.
+pub const FAMILY: &str = "target:";
+
+/// The keys that may also stand in `[target:NAME]`.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "launcher",
+        kind: "text",
+        default: "required",
+        doc: "The command for each job. `{id}` and `{target}` are replaced in every argument. Split at white space; quotes group; no shell is involved.",
+    },
+    Key {
+        name: "launcher.shell",
+        kind: "`never` or `always`",
+        default: "`never`",
+        doc: "`always` hands the launcher to `/bin/sh -c` as one line.",
+    },
+    Key {
+        name: "launcher.cwd",
+        kind: "path",
+        default: "jobd's own",
+        doc: "Working directory of the jobs.",
+    },
+    Key {
+        name: "launcher.env.*",
+        kind: "text",
+        default: "",
+        doc: "Environment variables of the jobs: `launcher.env.LC_ALL = en_US.UTF-8`. Those of a target come beside those of all.",
+    },
+    Key {
+        name: "max_output_buffer",
+        kind: "size",
+        default: "`16M`",
+        doc: "Bytes kept of a job's standard output, and as many of its standard error: the first half and the last, with a line between that says how many are missing. A loud job takes about five times as much memory for the moment in which its output is written.",
+    },
+    Key {
+        name: "leak_timeout",
+        kind: "time",
+        default: "`200ms`",
+        doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever.",
+    },
+    Key {
+        name: "kill_grace",
+        kind: "time",
+        default: "`5`",
+        doc: "Between SIGTERM and SIGKILL to a job that has to stop.",
+    },
+];
+
+/// A launcher as it was written.
+#[derive(Clone)]
+struct Line {
+    text: String,
+    shell: bool,
+}
+
+/// Reads all of them. Where the reader has found a mistake, they are not to be used.
+pub(super) fn read(reader: &mut Reader<'_>, targets: &[(TargetName, u32)]) -> PerTarget {
+    let (line, default) = defaults(reader);
+    let mut named = BTreeMap::new();
+    for section in reader.sections_of(FAMILY) {
+        let name = &section.name[FAMILY.len()..];
+        let name = match TargetName::new(name) {
+            Ok(name) => name,
+            Err(error) => {
+                reader.mistake_at(Some(section.line), error);
+                continue;
+            }
+        };
+        if !targets.iter().any(|(known, _)| is_about(&name, known)) {
+            let text = format!(
+                "[{}] is about no target below [targets]: it counts only if a client adds one",
+                section.name
+            );
+            reader.warn_at(Some(section.line), text);
+        }
+        let settings = reader.within(&section.name, |reader| own(reader, &line, &default));
+        named.insert(name, settings);
+    }
+    PerTarget::new(default, named)
+}
+
+/// Whether a section of this name, or pattern, is about what stands below `[targets]`.
+fn is_about(name: &TargetName, known: &TargetName) -> bool {
+    let matches = |pattern: &TargetName, name: &TargetName| {
+        Pattern::of(pattern).is_some_and(|pattern| pattern.matches(name.as_str()))
+    };
+    name == known || matches(name, known) || matches(known, name)
+}
+
+fn defaults(reader: &mut Reader<'_>) -> (Line, TargetSettings) {
+    let text = reader.required_text("launcher");
+    let line = Line {
+        shell: shell(reader, false),
+        text,
+    };
+    let launcher = LauncherSettings::new(template(reader, &line));
+    let settings = rest(reader, &TargetSettings { launcher });
+    (line, settings)
+}
+
+/// What the section that is being read says, and else what counts for all.
+fn own(reader: &mut Reader<'_>, line: &Line, default: &TargetSettings) -> TargetSettings {
+    let mut settings = rest(reader, default);
+    let text = reader.text("launcher");
+    let shell = shell(reader, line.shell);
+    if text.is_some() || shell != line.shell {
+        let text = text.unwrap_or_else(|| line.text.clone());
+        settings.launcher.template = template(reader, &Line { text, shell });
+    }
+    settings
+}
+
+/// Everything but the launcher's line.
+fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
+    let TargetSettings { launcher } = default;
+    let max_output = reader.bytes("max_output_buffer", 0..=1 << 30, launcher.max_output as u64);
+    let grace = Duration::ZERO..=Duration::from_mins(10);
+    let mut env = launcher.env.clone();
+    for (name, value) in reader.map("launcher.env.") {
+        env.retain(|(known, _)| *known != name);
+        env.push((name, value));
+    }
+    let launcher = LauncherSettings {
+        template: launcher.template.clone(),
+        cwd: reader.path("launcher.cwd").or(launcher.cwd.clone()),
+        env,
+        max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
+        leak_timeout: reader.seconds("leak_timeout", grace.clone(), launcher.leak_timeout),
+        kill_grace: reader.seconds("kill_grace", grace, launcher.kill_grace),
+    };
+    TargetSettings { launcher }
+}
+
+fn shell(reader: &mut Reader<'_>, default: bool) -> bool {
+    let words = [("never", false), ("always", true)];
+    reader.choice("launcher.shell", &words, default)
+}
+
+fn template(reader: &mut Reader<'_>, line: &Line) -> Template {
+    let template = if line.shell {
+        Template::shell(&line.text)
+    } else {
+        Template::parse(&line.text)
+    };
+    match template {
+        Ok(template) => {
+            if let Some(operator) = template.shell_operator() {
+                let text = format!(
+                    "launcher holds {operator:?}, which only a shell acts on: set launcher.shell = always, or quote it"
+                );
+                reader.warn("launcher", text);
+            }
+            template
+        }
+        Err(error) => {
+            // A missing one has been noted.
+            if !line.text.is_empty() {
+                reader.mistake("launcher", error.to_string());
+            }
+            Template::Words(vec![line.text.clone()])
+        }
+    }
+}

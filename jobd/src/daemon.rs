@@ -27,7 +27,7 @@ use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
 use crate::rescuer::Rescuer;
-use crate::store::{Inspection, Store, StoreError};
+use crate::store::{Ability, Inspection, Store, StoreError};
 use crate::{EX_CONFIG, control, job, master_link, reload, store};
 
 /// Between two looks for a table whose server cannot be reached yet.
@@ -242,7 +242,7 @@ pub(crate) async fn await_table(table: Arc<dyn Store>, handle: Handle, rescue: R
     loop {
         match table.inspect().await {
             Ok(inspection) => {
-                let ownership = inspection.abilities.ownership;
+                let ownership = inspection.abilities.has(Ability::Ownership);
                 let fit = report(inspection, &handle);
                 if fit {
                     let Rescue {

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jobd_proto::{JobId, TargetName};
 
@@ -38,6 +39,22 @@ pub struct Job {
     /// Whether a rescuer that does not see us alive would let the job run again: attempts are left
     /// after this one.
     pub again: bool,
+    /// What its row asks for.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read as the abilities come"))]
+    pub terms: Terms,
+}
+
+/// What a row says of how its job is to be run, by columns that it may or may not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// `max_attempts`: how often it may run, interruptions aside. `None` where nothing says so: once.
+    pub max_attempts: Option<u32>,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// Whether there is something in `data`.
+    pub has_data: bool,
+    /// Whether somebody has asked to cancel it (`cancel_requested`).
+    pub cancel: bool,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.

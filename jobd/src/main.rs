@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod daemon;
 mod dispatcher;
+mod fate;
 mod faults;
 mod guard;
 mod host;

@@ -5,5 +5,4 @@ ALTER TABLE `jobs`
   ADD COLUMN `lease_until` int(10) unsigned DEFAULT NULL,
   ADD COLUMN `attempts` int(10) unsigned NOT NULL DEFAULT 0,
   ADD COLUMN `interruptions` int(10) unsigned NOT NULL DEFAULT 0,
-  ADD COLUMN `max_attempts` int(10) unsigned NOT NULL DEFAULT 1,
   ALGORITHM=INSTANT;

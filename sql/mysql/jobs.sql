@@ -6,7 +6,7 @@ CREATE TABLE `jobs` (
   `time_created` int(10) unsigned NOT NULL,
   `time_started` int(10) unsigned NOT NULL DEFAULT 0,
   `time_finished` int(10) unsigned NOT NULL DEFAULT 0,
-  `status` enum('waiting','manual','accepted','running','done','ignored') NOT NULL DEFAULT 'waiting',
+  `status` enum('waiting','manual','accepted','running','done','ignored','scheduled') NOT NULL DEFAULT 'waiting',
   `result` enum('ok','fail') DEFAULT NULL,
   `return_code` tinyint(3) unsigned DEFAULT NULL,
   `sig` char(10) DEFAULT NULL,
@@ -17,8 +17,29 @@ CREATE TABLE `jobs` (
   `lease_until` int(10) unsigned DEFAULT NULL,
   `attempts` int(10) unsigned NOT NULL DEFAULT 0,
   `interruptions` int(10) unsigned NOT NULL DEFAULT 0,
-  -- How often a job may run, interruptions aside. NULL and a missing column mean once.
-  `max_attempts` int(10) unsigned NOT NULL DEFAULT 1,
+  -- Later, with the status 'scheduled': not before this moment, in seconds since 1970. NULL in every other status.
+  `run_at` int(10) unsigned DEFAULT NULL,
+  -- Retries: how often a job may run, interruptions aside (NULL: what the worker's config says; once, if nothing),
+  -- and how it has failed so far, as JSON.
+  `max_attempts` int(10) unsigned DEFAULT NULL,
+  `errors` mediumtext DEFAULT NULL,
+  -- Higher first within a target.
+  `priority` smallint(6) NOT NULL DEFAULT 0,
+  -- Seconds that the job may take.
+  `timeout` int(10) unsigned DEFAULT NULL,
+  -- Why it ended: exit, signal, timeout, idle, cancelled, orphaned, spawn, drained. NULL for ok.
+  `reason` varchar(16) CHARACTER SET ascii DEFAULT NULL,
+  -- 1 asks for a cancellation; a worker sets it to 0 when that is done, or too late.
+  `cancel_requested` tinyint(3) unsigned DEFAULT NULL,
+  -- The job's standard input.
+  `data` mediumblob DEFAULT NULL,
+  -- What the job says of how far it has come.
+  `progress` varchar(255) DEFAULT NULL,
+  -- What it has used: CPU time, and memory at most.
+  `cpu_ms` int(10) unsigned DEFAULT NULL,
+  `peak_kib` int(10) unsigned DEFAULT NULL,
   PRIMARY KEY (`id`),
-  KEY `status_target_idx` (`status`, `target`, `id`)
+  KEY `status_target_idx` (`status`, `target`, `id`),
+  KEY `run_at_idx` (`run_at`),
+  KEY `cancel_idx` (`cancel_requested`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

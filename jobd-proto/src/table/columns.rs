@@ -121,22 +121,29 @@ impl Columns {
     }
 
     /// Reads the columns from `pragma_table_info`. SQLite's declared types are advice, so a column
-    /// of any text-like or undeclared type counts as text.
+    /// of any text-like or undeclared type counts as text. A CHECK with a list stands for an ENUM.
     pub async fn of_sqlite(
         connection: &mut SqliteConnection,
         table: &TableName,
     ) -> Result<Self, sqlx::Error> {
         let sql = format!("PRAGMA table_info({})", quote(table.table()));
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
             .await?;
+        let create = sqlx::query("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?")
+            .bind(table.table())
+            .fetch_optional(connection)
+            .await?;
+        let create: Option<String> = create.map(|row| row.try_get(0)).transpose()?;
+        let create = create.unwrap_or_default();
         let columns = rows.iter().map(|row| {
             let type_text: String = row.try_get("type")?;
+            let name = row.try_get::<String, _>("name")?.to_lowercase();
             let primary = row.try_get::<i64, _>("pk")? != 0;
             let nullable = row.try_get::<i64, _>("notnull")? == 0;
             Ok(Column {
-                name: row.try_get::<String, _>("name")?.to_lowercase(),
-                kind: sqlite_kind(&type_text.to_uppercase()),
+                kind: sqlite_kind(&type_text.to_uppercase(), checked(&create, &name)),
+                name,
                 type_text,
                 nullable,
                 has_default: nullable
@@ -205,7 +212,7 @@ fn integer(bits: u32, unsigned: bool) -> Kind {
 }
 
 /// The rules of SQLite's manual, "Determination Of Column Affinity".
-fn sqlite_kind(declared: &str) -> Kind {
+fn sqlite_kind(declared: &str, values: Option<Vec<String>>) -> Kind {
     if declared.contains("INT") {
         integer(64, false)
     } else if ["CHAR", "CLOB", "TEXT"]
@@ -216,7 +223,7 @@ fn sqlite_kind(declared: &str) -> Kind {
             charset: "utf8mb4".into(),
             ignores_case: false,
             max_bytes: SQLITE_MAX_BYTES,
-            values: None,
+            values,
         }
     } else if declared.is_empty() || declared.contains("BLOB") {
         Kind::Binary {
@@ -225,6 +232,18 @@ fn sqlite_kind(declared: &str) -> Kind {
     } else {
         Kind::Other
     }
+}
+
+/// The list of `CHECK ("column" IN ('a', 'b'))` in a CREATE TABLE.
+fn checked(create: &str, column: &str) -> Option<Vec<String>> {
+    let plain = |c: &char| !c.is_whitespace() && !"\"`[]".contains(*c);
+    let plain: String = create.chars().filter(plain).collect();
+    // ASCII only, so that places stay the same.
+    let at = plain
+        .to_ascii_lowercase()
+        .find(&format!("check({column}in("))?;
+    let list = &plain[at..];
+    list.find(')').map(|end| enum_values(&list[..end]))
 }
 
 /// The values of `enum('a','it''s')`.
@@ -274,6 +293,14 @@ mod tests {
                 max: 4_294_967_295
             }
         );
+    }
+
+    #[test]
+    fn a_check_with_a_list_stands_for_an_enum() {
+        let create = r#"CREATE TABLE "t" ("a" TEXT CHECK ("a" IN ('x', 'y')), b TEXT Check(B in ('z')), c TEXT)"#;
+        assert_eq!(checked(create, "a").unwrap(), ["x", "y"]);
+        assert_eq!(checked(create, "b").unwrap(), ["z"]);
+        assert_eq!(checked(create, "c"), None);
     }
 
     #[test]

@@ -41,7 +41,7 @@ use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
 use crate::per_target::PerTarget;
-use crate::store::{Claimed, Inspection, Store, StoreError};
+use crate::store::{Ability, Claimed, Inspection, Store, StoreError};
 use crate::targets::Targets;
 use crate::waiters::{Answer, Ticket, Waiters};
 
@@ -371,7 +371,7 @@ impl Dispatcher {
         if let Table::Ready(inspection) = &self.table {
             self.keeper = inspection
                 .abilities
-                .ownership
+                .has(Ability::Ownership)
                 .then(|| Keeper::new(self.settings.lease, self.host.since_boot()));
             self.schedule_poll();
             self.inherit();

@@ -4,6 +4,7 @@ use jobd_proto::worker::JobOutcome;
 
 use super::{Dispatcher, DrainState, Event, REFUSED_REST, REST, reply, slot};
 use crate::clock;
+use crate::fate::Reason;
 use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::{Attempt, Outcome};
@@ -66,7 +67,7 @@ impl Dispatcher {
         match outcome {
             Outcome::Ended(end) => {
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                let cut_short = end.stopped || struck && end.is_killed();
+                let cut_short = end.cause == Some(Reason::Drained) || struck && end.is_killed();
                 if cut_short && end.code != Some(0) && self.keeper.is_some() {
                     // Cut short by us, not by itself: it may run again, as no attempt counts.
                     self.back_out(job, "its attempt was cut short");

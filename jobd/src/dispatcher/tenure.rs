@@ -7,6 +7,7 @@ use jobd_proto::JobId;
 use tokio::time::Instant as Deadline;
 
 use super::{Dispatcher, Event, Held};
+use crate::fate::Reason;
 use crate::faults::planted;
 use crate::launcher::Order;
 use crate::leases::Tenure;
@@ -204,12 +205,17 @@ impl Dispatcher {
 }
 
 impl Held {
-    /// Tells the process to stop, once. `false` where there is none, or it was told before.
+    /// Tells the process to stop because this worker cannot keep it, once. `false` where there is none, or it was told
+    /// before.
     pub(super) fn stop(&mut self, note: &'static str, grace: std::time::Duration) -> bool {
         let Some(attempt) = self.attempt.as_ref().filter(|_| !self.stopping) else {
             return false;
         };
-        attempt.order(Order::Stop { note, grace });
+        attempt.order(Order::Stop {
+            reason: Reason::Drained,
+            note,
+            grace,
+        });
         self.stopping = true;
         true
     }

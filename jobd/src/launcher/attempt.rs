@@ -22,6 +22,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::capture::{Capture, Captured};
 use super::{End, Executor, Launcher, LauncherSettings, Outcome, Way};
+use crate::fate::Reason;
 use crate::faults::crash_point;
 use crate::job::Job;
 
@@ -39,8 +40,12 @@ const MAX_SIGNALS: usize = 16;
 pub enum Order {
     /// Send this signal to the process itself, as `send-signal` does; answers whether it was delivered.
     Signal(i32, oneshot::Sender<bool>),
-    /// Stop the whole group: SIGTERM, and SIGKILL after `grace`. The note goes to `stderr`.
-    Stop { note: &'static str, grace: Duration },
+    /// Stop the whole group for this reason: SIGTERM, and SIGKILL after `grace`. The note goes to `stderr`.
+    Stop {
+        reason: Reason,
+        note: &'static str,
+        grace: Duration,
+    },
 }
 
 /// A running attempt.
@@ -137,7 +142,8 @@ struct Process<'a> {
     stderr: Stream<ChildStderr>,
     /// When the group gets SIGKILL.
     kill_at: Option<Deadline>,
-    note: Option<&'static str>,
+    /// Why it was told to stop, and what is noted of that.
+    stopped: Option<(Reason, &'static str)>,
 }
 
 impl<'a> Process<'a> {
@@ -162,14 +168,14 @@ impl<'a> Process<'a> {
             child,
             orders,
             kill_at: None,
-            note: None,
+            stopped: None,
         }
     }
 
     async fn run(mut self) -> End {
         let status = self.until_exit().await;
         let ended = Instant::now();
-        if self.note.is_some() {
+        if self.stopped.is_some() {
             self.kill_rest();
         }
         self.drain_output().await;
@@ -179,7 +185,7 @@ impl<'a> Process<'a> {
         );
         // What came to a good end just then was not cut short.
         let good = matches!(&status, Ok(status) if status.success());
-        if let Some(note) = self.note.filter(|_| !good) {
+        if let Some((_, note)) = self.stopped.filter(|_| !good) {
             stderr.note(note);
         }
         let (code, signal) = match status {
@@ -195,7 +201,7 @@ impl<'a> Process<'a> {
             stdout,
             stderr,
             ended,
-            stopped: self.note.is_some(),
+            cause: self.stopped.map(|(reason, _)| reason),
         }
     }
 
@@ -242,8 +248,12 @@ impl<'a> Process<'a> {
                 // A client that is gone needs no answer.
                 let _ = answer.send(delivered);
             }
-            Order::Stop { note, grace } => {
-                self.note = Some(note);
+            Order::Stop {
+                reason,
+                note,
+                grace,
+            } => {
+                self.stopped = Some((reason, note));
                 self.kill_at = Some(Deadline::now() + grace);
                 self.signal_group(Signal::TERM);
             }
@@ -351,7 +361,7 @@ mod tests {
     use jobd_proto::{JobId, TargetName};
 
     use super::*;
-    use crate::job::{Origin, Tokens};
+    use crate::job::{Origin, Terms, Tokens};
 
     /// A process that is being started: its orders wait.
     #[derive(Default)]
@@ -374,6 +384,7 @@ mod tests {
             token: Tokens::new("w", "h", 1).next(Origin::Background),
             attempt: 1,
             again: false,
+            terms: Terms::default(),
         };
         let attempt = Attempt::start(&slow, job, drop);
         let mut refused = 0;
@@ -384,7 +395,11 @@ mod tests {
         }
         assert_eq!(refused, 100 - MAX_SIGNALS);
         let grace = Duration::ZERO;
-        attempt.order(Order::Stop { note: "", grace });
+        attempt.order(Order::Stop {
+            reason: Reason::Drained,
+            note: "",
+            grace,
+        });
         let mut orders = slow.0.lock().unwrap().take().unwrap();
         let orders: Vec<Order> = std::iter::from_fn(|| orders.try_recv().ok()).collect();
         assert!(matches!(orders.last(), Some(Order::Stop { .. })));

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
 use self::spawner::Spawner;
+use crate::fate::Reason;
 use crate::job::Job;
 use crate::per_target::{PerTarget, TargetSettings};
 
@@ -116,8 +117,8 @@ pub struct End {
     pub stderr: Captured,
     /// When it ended.
     pub ended: Instant,
-    /// Whether it was told to stop before.
-    pub stopped: bool,
+    /// Why, where the process did not end by itself: it was told to stop before, or could never be started.
+    pub cause: Option<Reason>,
 }
 
 impl Launcher {
@@ -256,7 +257,7 @@ impl End {
             stdout: Captured::default(),
             stderr,
             ended: Instant::now(),
-            stopped: false,
+            cause: Some(Reason::Spawn),
         }
     }
 }

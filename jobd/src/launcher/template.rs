@@ -118,7 +118,7 @@ mod tests {
     use jobd_proto::{JobId, TargetName};
 
     use super::*;
-    use crate::job::{Origin, Tokens};
+    use crate::job::{Origin, Terms, Tokens};
 
     fn job(target: &str) -> Job {
         Job {
@@ -128,6 +128,7 @@ mod tests {
             token: Tokens::new("w", "h", 1).next(Origin::Background),
             attempt: 1,
             again: false,
+            terms: Terms::default(),
         }
     }
 

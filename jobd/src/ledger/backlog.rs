@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use jobd_proto::{JobId, JobResult};
 
 use super::{Entry, Note};
+use crate::fate;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Batch, Finish, OutputText, Recorded, StoreError};
@@ -350,6 +351,7 @@ fn as_row(job: Job, end: &End, text: &OutputText) -> Finish {
         result,
         code: end.code,
         signal: end.signal.map(jobd_proto::signal::name),
+        reason: fate::reason(end),
         stdout,
         stderr,
         ended: end.ended,

@@ -65,6 +65,10 @@ pub enum Note {
 
 /// What the task is told.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all but one of a worker's life are entries"
+)]
 enum Order {
     Write(Entry),
     UseJournal,

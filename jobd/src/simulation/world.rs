@@ -30,6 +30,7 @@ use super::site::Site;
 use super::witness::{Now, Places, Run, Witness, text};
 use crate::daemon::{Rescue, await_table};
 use crate::dispatcher::{Dispatcher, Handle, Limits, Settings};
+use crate::fate::Reason;
 use crate::host::Told;
 use crate::job::{Job, Tokens};
 use crate::launcher::{Captured, End, Outcome};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::connection::{Value, key};
 use super::statements::{Counts, Dialect};
 use super::{Batch, Finish};
+use crate::fate::Reason;
 use crate::faults::guard;
 use crate::job::Job;
 
@@ -29,6 +30,8 @@ pub(super) struct AdvanceStatement {
     texts: [[Arc<str>; SIZES.len()]; SIZES.len()],
     /// What fits `return_code`.
     codes: (i64, i64),
+    /// Whether the table has the column `reason`.
+    reasons: bool,
 }
 
 /// What one statement writes.
@@ -89,6 +92,7 @@ impl AdvanceStatement {
         Self {
             texts: SIZES.map(|starts| SIZES.map(|ends| text(starts, ends))),
             codes,
+            reasons: counts.reasons,
         }
     }
 
@@ -110,7 +114,7 @@ impl AdvanceStatement {
         let start_id = |job: &Job| Value::Number(key(job.id));
         let end_id = |end: &Finish| Value::Number(key(end.job.id));
 
-        let mut values = Vec::with_capacity(3 * starts.1 + 15 * ends.1);
+        let mut values = Vec::with_capacity(3 * starts.1 + 17 * ends.1);
         ends.pairs(&mut values, end_id, |end| Value::Text(end.result.as_str()));
         ends.pairs(&mut values, end_id, |end| self.code(end));
         ends.pairs(&mut values, end_id, |end| {
@@ -118,6 +122,11 @@ impl AdvanceStatement {
         });
         ends.pairs(&mut values, end_id, |end| Value::Text(&end.stdout));
         ends.pairs(&mut values, end_id, |end| Value::Text(&end.stderr));
+        if self.reasons {
+            ends.pairs(&mut values, end_id, |end| {
+                Value::MaybeText(end.reason.map(Reason::as_str))
+            });
+        }
         ends.pairs(&mut values, end_id, |end| {
             Value::Number(i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0))
         });
@@ -200,6 +209,8 @@ fn text(
     let mut set = Vec::new();
     if ends > 0 {
         let outcome = ["`result`", "`return_code`", "`sig`", "`stdout`", "`stderr`"];
+        let reason = counts.reasons.then_some("`reason`");
+        let outcome = outcome.into_iter().chain(reason);
         set.extend(outcome.map(|column| format!("{column} = {}", of_id(ends, column))));
         let ended = format!("{now} - {}", of_id(ends, "0"));
         set.push(format!(
@@ -256,7 +267,7 @@ mod tests {
     use jobd_proto::{JobId, JobResult, TargetName};
 
     use super::*;
-    use crate::job::{Origin, Tokens};
+    use crate::job::{Origin, Terms, Tokens};
     use crate::store::text::PACKET_RESERVE;
 
     #[test]
@@ -264,6 +275,7 @@ mod tests {
         let statement = AdvanceStatement {
             texts: std::array::from_fn(|_| std::array::from_fn(|_| "".into())),
             codes: (0, 127),
+            reasons: true,
         };
         let long = "x".repeat(64);
         let job = Job {
@@ -273,12 +285,14 @@ mod tests {
             token: Tokens::new(&long, &long, u64::MAX).next(Origin::Manual),
             attempt: 1,
             again: false,
+            terms: Terms::default(),
         };
         let end = Finish {
             job: job.clone(),
             result: JobResult::Fail,
             code: None,
             signal: Some("SIGRTMAX".to_owned()),
+            reason: Some(Reason::Exit),
             stdout: "x".repeat(16 << 20),
             stderr: String::new(),
             ended: Instant::now(),

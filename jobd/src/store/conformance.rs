@@ -1,5 +1,6 @@
 //! What every store must do, run against each of them on its real database.
 
+mod abilities;
 mod galera;
 mod ownership;
 
@@ -15,7 +16,7 @@ use jobd_tests::{Scratch, Server, server};
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::*;
-use crate::job::{Origin, Tokens};
+use crate::job::{Origin, Terms, Tokens};
 
 /// The tables that people have: the least that works, and the one with every ability.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,10 @@ impl Ground {
         let store = open(&settings, LEASE);
         let inspection = store.inspect().await.unwrap();
         assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
-        assert_eq!(inspection.abilities.ownership, shape == Table::Full);
+        assert_eq!(
+            inspection.abilities.has(Ability::Ownership),
+            shape == Table::Full
+        );
         let table = Connection::open(&settings).await.unwrap();
         Self {
             store,
@@ -179,6 +183,7 @@ fn finish(job: &Job) -> Finish {
         result: JobResult::Fail,
         code: Some(3),
         signal: None,
+        reason: Some(Reason::Exit),
         stdout: "out\0 é".into(),
         stderr: String::new(),
         ended: Instant::now(),
@@ -493,6 +498,8 @@ conformance! {
     large_claims_and_batches_are_split,
     a_batch_that_is_refused_changes_nothing;
     an_end_counts_attempts_and_interruptions,
+    a_claim_reads_what_its_row_asks_for,
+    the_row_says_why_its_job_ended,
     leases_are_renewed_and_lost_rows_named,
     an_orphan_goes_back_runs_again_or_gets_a_verdict,
 }

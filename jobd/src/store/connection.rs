@@ -1,13 +1,15 @@
 //! What the units of work need of a database connection. Knows no table and no job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use jobd_proto::JobId;
+use jobd_proto::{JobId, TargetName};
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::manual::Found;
+use crate::job::{ClaimToken, Job, Terms};
 use crate::leases::Lease;
 
 /// A value to bind.
@@ -17,6 +19,59 @@ pub(super) enum Value<'a> {
     MaybeNumber(Option<i64>),
     Text(&'a str),
     MaybeText(Option<&'a str>),
+}
+
+/// What a claim reads of a row: id, attempts, interruptions, max_attempts, timeout, whether there is data, whether it
+/// is to be cancelled.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) id: JobId,
+    /// How often it was started.
+    attempts: u32,
+    /// How often we cut it short.
+    interruptions: u32,
+    terms: Terms,
+}
+
+impl Taken {
+    /// How many columns that is.
+    pub(super) const COLUMNS: usize = 7;
+
+    /// `numbers`: attempts, interruptions, whether there is data, whether it is to be cancelled; `maybe`:
+    /// max_attempts, timeout in seconds.
+    pub(super) fn new(key: i64, numbers: [i64; 4], maybe: [Option<i64>; 2]) -> Self {
+        let [attempts, interruptions, data, cancel] = numbers;
+        let [max_attempts, timeout] = maybe;
+        Self {
+            id: id(key),
+            attempts: count(attempts),
+            interruptions: count(interruptions),
+            terms: Terms {
+                max_attempts: max_attempts.map(count),
+                timeout: timeout.map(|seconds| Duration::from_secs(count(seconds).into())),
+                has_data: data != 0,
+                cancel: cancel != 0,
+            },
+        }
+    }
+
+    /// The job of this row, claimed with `token` for `target`.
+    pub(super) fn job(self, target: &TargetName, token: &ClaimToken) -> Job {
+        let origin = token.origin();
+        let most = self.terms.max_attempts.unwrap_or(1);
+        let attempt = self.attempts.saturating_add(1);
+        Job {
+            id: self.id,
+            target: target.clone(),
+            origin,
+            token: token.clone(),
+            attempt,
+            // For a manual job a client waits: nobody starts it again by himself. Interruptions do not count, and
+            // rescuers reckon in the same way.
+            again: !origin.is_manual() && most.saturating_add(self.interruptions) > attempt,
+            terms: self.terms,
+        }
+    }
 }
 
 /// One connection to a database. Its futures must be run to their end, or the connection given up.
@@ -41,12 +96,12 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<i64>, sqlx::Error>> + Send;
 
-    /// Rows of as many numbers each.
-    fn numbers_of<const N: usize>(
+    /// Rows of what a claim reads.
+    fn taken(
         &mut self,
         sql: &Arc<str>,
         values: &[Value<'_>],
-    ) -> impl Future<Output = Result<Vec<[i64; N]>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<Vec<Taken>, sqlx::Error>> + Send;
 
     /// Every claimed row with a lease.
     fn leases(
@@ -55,7 +110,7 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Lease>, sqlx::Error>> + Send;
 
-    /// Rows of id, status, target and attempt.
+    /// Rows of what a manual claim reads: what every claim reads, status and target.
     fn rows(
         &mut self,
         sql: &Arc<str>,
@@ -73,6 +128,22 @@ macro_rules! bound {
                 Value::Text(text) => query.bind(text),
                 Value::MaybeText(text) => query.bind(text),
             },
+        )
+    };
+}
+
+/// See [`Taken`].
+macro_rules! taken {
+    ($row:expr) => {
+        Taken::new(
+            $row.try_get(0)?,
+            [
+                $row.try_get(1)?,
+                $row.try_get(2)?,
+                $row.try_get(5)?,
+                $row.try_get(6)?,
+            ],
+            [$row.try_get(3)?, $row.try_get(4)?],
         )
     };
 }
@@ -105,20 +176,13 @@ macro_rules! connection {
                 rows.iter().map(|row| row.try_get(0)).collect()
             }
 
-            async fn numbers_of<const N: usize>(
+            async fn taken(
                 &mut self,
                 sql: &Arc<str>,
                 values: &[Value<'_>],
-            ) -> Result<Vec<[i64; N]>, sqlx::Error> {
+            ) -> Result<Vec<Taken>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
-                let numbers = rows.iter().map(|row| {
-                    let mut numbers = [0; N];
-                    for (at, number) in numbers.iter_mut().enumerate() {
-                        *number = row.try_get(at)?;
-                    }
-                    Ok(numbers)
-                });
-                numbers.collect()
+                rows.iter().map(|row| Ok(taken!(row))).collect()
             }
 
             async fn leases(
@@ -147,10 +211,9 @@ macro_rules! connection {
                 let rows = bound!(sql, values).fetch_all(self).await?;
                 let found = rows.iter().map(|row| {
                     Ok(Found {
-                        id: id(row.try_get(0)?),
-                        status: row.try_get(1)?,
-                        target: row.try_get(2)?,
-                        attempt: attempt(row.try_get(3)?),
+                        row: taken!(row),
+                        status: row.try_get(Taken::COLUMNS)?,
+                        target: row.try_get(Taken::COLUMNS + 1)?,
                     })
                 });
                 found.collect()
@@ -172,7 +235,7 @@ pub(super) fn id(key: i64) -> JobId {
     JobId(u64::try_from(key).unwrap_or_default())
 }
 
-/// The number of an attempt as the drivers read it.
-pub(super) fn attempt(number: i64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+/// A count as the drivers read it.
+fn count(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }

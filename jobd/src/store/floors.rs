@@ -86,7 +86,7 @@ mod tests {
     use jobd_proto::JobId;
 
     use super::*;
-    use crate::job::{Job, Origin, Tokens};
+    use crate::job::{Job, Origin, Terms, Tokens};
 
     fn claimed(ids: std::ops::Range<u64>) -> Claimed {
         let job = |id| Job {
@@ -96,6 +96,7 @@ mod tests {
             token: Tokens::new("w", "h", 1).next(Origin::Background),
             attempt: 1,
             again: false,
+            terms: Terms::default(),
         };
         Claimed {
             jobs: ids.map(job).collect(),

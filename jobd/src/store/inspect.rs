@@ -5,6 +5,7 @@ use std::fmt;
 
 use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
 
+use super::abilities::{self, Abilities, WORKER};
 use crate::job::MAX_TOKEN;
 
 /// What was found out about the table and its server.
@@ -22,43 +23,6 @@ impl Inspection {
     /// Whether the worker must not work on this table.
     pub fn is_fatal(&self) -> bool {
         self.problems.iter().any(|problem| problem.fatal)
-    }
-}
-
-/// What the columns of a table switch on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Abilities {
-    /// Claims are leases: the rows of a worker that dies are rescued by another.
-    pub ownership: bool,
-}
-
-impl Abilities {
-    /// What missing columns cost, a sentence each, for people. `state_dir` tells whether a restart resolves
-    /// what its predecessor left.
-    pub fn lacks(self, state_dir: bool) -> Vec<String> {
-        if self.ownership {
-            return Vec::new();
-        }
-        let until = if state_dir {
-            "it is started again on its host"
-        } else {
-            "somebody puts them back (state_dir would let its next start do so)"
-        };
-        vec![format!(
-            "no ownership (columns {}): rows of a worker that dies stay accepted or running until {until}; \
-             jobs that a shutdown cuts short fail",
-            OWNERSHIP.map(|(column, _)| column).join(", ")
-        )]
-    }
-}
-
-impl fmt::Display for Abilities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.ownership {
-            "ownership"
-        } else {
-            "minimal table (rows of a worker that dies stay accepted or running)"
-        })
     }
 }
 
@@ -164,14 +128,6 @@ const SEED: [(&str, Wanted, &str); 11] = [
     ("stderr", Wanted::Text, "mediumtext DEFAULT NULL"),
 ];
 
-/// The columns that make claims leases, all together.
-const OWNERSHIP: [(&str, &str); 4] = [
-    ("worker", "varchar(191) CHARACTER SET ascii DEFAULT NULL"),
-    ("lease_until", "int(10) unsigned DEFAULT NULL"),
-    ("attempts", "int(10) unsigned NOT NULL DEFAULT 0"),
-    ("interruptions", "int(10) unsigned NOT NULL DEFAULT 0"),
-];
-
 /// The statuses that a worker writes or reads.
 const STATUSES: [&str; 5] = ["waiting", "manual", "accepted", "running", "done"];
 
@@ -183,11 +139,6 @@ pub(super) fn token_column(columns: &Columns) -> &'static str {
     } else {
         "stderr"
     }
-}
-
-/// Whether all columns of ownership are there.
-pub(super) fn has_ownership(columns: &Columns) -> bool {
-    OWNERSHIP.iter().all(|(column, _)| columns.has(column))
 }
 
 /// The index that serves a claim: `status` and `target` first, then `id` (which InnoDB appends
@@ -237,33 +188,14 @@ pub(super) fn table(
     }
     problems.extend(token_problem(name, columns, ddl));
     if claim_index(indexes).is_none() {
-        let ddl = match ddl {
-            Ddl::MySql => format!(
-                "ALTER TABLE {} ADD KEY `status_target_idx` (`status`, `target`, `id`);",
-                name.quoted()
-            ),
-            Ddl::Sqlite => format!(
-                "CREATE INDEX `status_target_idx` ON {} (`status`, `target`, `id`);",
-                name.quoted()
-            ),
-        };
-        problems.push(Problem::warning(format!("no index of {name} begins with status, target, id: every claim reads the whole table")).mended_by(ddl));
+        let text = format!(
+            "no index of {name} begins with status, target, id: every claim reads the whole table"
+        );
+        let ddl = index_ddl(name, "status_target_idx", &["status", "target", "id"], ddl);
+        problems.push(Problem::warning(text).mended_by(ddl));
     }
-    let abilities = Abilities {
-        ownership: has_ownership(columns),
-    };
-    // Columns of these names may be the application's own, unless all of them are there.
-    let counters = OWNERSHIP.iter().skip(1).filter(|_| abilities.ownership);
-    for (column, definition) in counters {
-        problems.extend(seed_problem(
-            name,
-            columns,
-            column,
-            &Wanted::Number,
-            definition,
-            ddl,
-        ));
-    }
+    let abilities = Abilities::of(columns, indexes);
+    problems.extend(abilities::problems(name, columns, indexes, abilities, ddl));
     Inspection {
         server: String::new(),
         abilities,
@@ -305,14 +237,8 @@ fn seed_problem(
                 "column {column} of {name} does not hold {}",
                 missing.join(", ")
             );
-            // With the application's own values.
-            let all = known.iter().map(String::as_str).chain(missing);
-            let list: Vec<String> = all
-                .map(|value| format!("'{}'", value.replace('\'', "''")))
-                .collect();
-            let definition = format!("enum({}) NOT NULL DEFAULT 'waiting'", list.join(","));
-            let problem = Problem::fatal(text);
-            return Some(problem.mended_by(alter(name, "MODIFY", column, &definition, ddl)));
+            let ddl = status_ddl(name, columns, &missing, ddl);
+            return Some(Problem::fatal(text).mended_by(ddl));
         }
         _ => format!(
             "column {column} of {name} is {}, which jobd cannot use",
@@ -342,7 +268,6 @@ fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Proble
             None
         }
         _ => {
-            let (_, definition) = OWNERSHIP[0];
             let text = format!(
                 "column {} of {name} is {}: the name of a claim needs {MAX_TOKEN} characters",
                 column.name, column.type_text
@@ -352,12 +277,47 @@ fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Proble
             } else {
                 "ADD"
             };
-            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", definition, ddl)))
+            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", WORKER, ddl)))
         }
     }
 }
 
-fn alter(name: &TableName, how: &str, column: &str, definition: &str, ddl: Ddl) -> String {
+/// What gives `status` further values, beside the application's own.
+pub(super) fn status_ddl(name: &TableName, columns: &Columns, more: &[&str], ddl: Ddl) -> String {
+    let known = match columns.get("status").map(|column| &column.kind) {
+        Some(Kind::Text { values, .. }) => values.as_deref().unwrap_or_default(),
+        _ => &[],
+    };
+    let all = known.iter().map(String::as_str).chain(more.iter().copied());
+    let list: Vec<String> = all
+        .map(|value| format!("'{}'", value.replace('\'', "''")))
+        .collect();
+    let definition = format!("enum({}) NOT NULL DEFAULT 'waiting'", list.join(","));
+    alter(name, "MODIFY", "status", &definition, ddl)
+}
+
+/// What adds a column.
+pub(super) fn add(name: &TableName, column: &str, definition: &str, ddl: Ddl) -> String {
+    alter(name, "ADD", column, definition, ddl)
+}
+
+/// What adds an index.
+pub(super) fn index_ddl(name: &TableName, index: &str, columns: &[&str], ddl: Ddl) -> String {
+    let columns: Vec<String> = columns.iter().map(|column| quote(column)).collect();
+    let (table, index, columns) = (name.quoted(), quote(index), columns.join(", "));
+    match ddl {
+        Ddl::MySql => format!("ALTER TABLE {table} ADD KEY {index} ({columns});"),
+        Ddl::Sqlite => format!("CREATE INDEX {index} ON {table} ({columns});"),
+    }
+}
+
+pub(super) fn alter(
+    name: &TableName,
+    how: &str,
+    column: &str,
+    definition: &str,
+    ddl: Ddl,
+) -> String {
     match ddl {
         Ddl::MySql => format!(
             "ALTER TABLE {} {how} COLUMN {} {definition};",

@@ -3,14 +3,14 @@
 use jobd_proto::{JobId, TargetName};
 
 use super::Claimed;
-use crate::job::{ClaimToken, Job, Origin};
+use super::connection::Taken;
+use crate::job::ClaimToken;
 
 /// A row that a manual claim has locked.
 pub(super) struct Found {
-    pub(super) id: JobId,
+    pub(super) row: Taken,
     pub(super) status: String,
     pub(super) target: String,
-    pub(super) attempt: u32,
 }
 
 /// Sorts `wanted` ids by what was found. The error texts are the protocol's.
@@ -23,29 +23,26 @@ pub(super) fn sort(
 ) -> Claimed {
     let mut claimed = Claimed::default();
     let mut missing: std::collections::BTreeSet<JobId> = wanted.iter().copied().collect();
-    for row in found {
+    for Found {
+        row,
+        status,
+        target,
+    } in found
+    {
         // A padded list may ask for a row twice.
         if !missing.remove(&row.id) {
             continue;
         }
-        if row.status != "manual" {
+        if status != "manual" {
             claimed
                 .errors
-                .insert(row.id, format!("status = {} != manual", row.status));
-        } else if let Some(target) = serving(&row.target, served, ignore_case) {
-            claimed.jobs.push(Job {
-                id: row.id,
-                target: target.clone(),
-                origin: Origin::Manual,
-                token: token.clone(),
-                attempt: row.attempt,
-                // A client waits for this very run: nobody starts it again by himself.
-                again: false,
-            });
+                .insert(row.id, format!("status = {status} != manual"));
+        } else if let Some(target) = serving(&target, served, ignore_case) {
+            claimed.jobs.push(row.job(target, token));
         } else {
             claimed.errors.insert(
                 row.id,
-                format!("target '{}' not found (job id={})", row.target, row.id),
+                format!("target '{target}' not found (job id={})", row.id),
             );
         }
     }
@@ -81,10 +78,9 @@ mod tests {
     fn each_wanted_id_gets_a_job_or_an_error() {
         let served = [TargetName::new("mail").unwrap()];
         let row = |id, status: &str, target: &str| Found {
-            id: JobId(id),
+            row: Taken::new(id, [0; 4], [None; 2]),
             status: status.into(),
             target: target.into(),
-            attempt: 1,
         };
         let found = vec![
             row(1, "manual", "Mail "),
@@ -92,7 +88,7 @@ mod tests {
             row(3, "manual", "x"),
             row(1, "manual", "Mail "),
         ];
-        let token = crate::job::Tokens::new("w", "h", 1).next(Origin::Manual);
+        let token = crate::job::Tokens::new("w", "h", 1).next(crate::job::Origin::Manual);
         let claimed = sort(&[1, 2, 3, 4].map(JobId), found, &served, true, &token);
         assert_eq!(
             claimed.jobs.iter().map(|job| job.id).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 //! claim's token. What it did not change, its caller must not act on. Nothing here inserts or
 //! deletes a row, and no transaction outlives a call.
 
+mod abilities;
 mod advance;
 #[cfg(test)]
 mod conformance;
@@ -29,9 +30,11 @@ use futures::future::BoxFuture;
 use jobd_proto::table::DatabaseSettings;
 use jobd_proto::{JobId, JobResult, TargetName};
 
+use crate::fate::Reason;
 use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
 
+pub use abilities::{Abilities, Ability};
 pub use inspect::Inspection;
 pub use text::OutputText;
 
@@ -137,6 +140,8 @@ pub struct Finish {
     pub code: Option<i32>,
     /// Signal name, where a signal ended it.
     pub signal: Option<String>,
+    /// Why it did not end well, for tables that have a column for it.
+    pub reason: Option<Reason>,
     /// Fit for the column.
     pub stdout: String,
     /// Fit for the column.

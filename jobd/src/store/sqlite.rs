@@ -143,6 +143,8 @@ async fn look(
         ..Dialect::default()
     };
     let fit = !inspection.is_fatal();
-    let statements = fit.then(|| Statements::new(&settings.table, &columns, &dialect, lease));
+    let abilities = inspection.abilities;
+    let statements =
+        fit.then(|| Statements::new(&settings.table, &columns, abilities, &dialect, lease));
     Ok((inspection, statements))
 }

@@ -10,7 +10,7 @@ use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::AdvanceStatement;
 use super::lists::ListStatement;
-use super::{OutputText, inspect};
+use super::{Abilities, Ability, OutputText, inspect};
 use crate::faults::guard;
 
 /// Targets that one statement asks about.
@@ -61,7 +61,7 @@ pub(super) struct Ownership {
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` rows of a target behind an id: id, attempt, whether one is left after it.
+    /// `waiting` rows of a target behind an id, as [`Taken`] has them.
     pub(super) claim_select: Arc<str>,
     /// Whether that locks its rows.
     pub(super) claim_locks: bool,
@@ -100,10 +100,11 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// For a table with these columns, whose leases are good for `lease`.
+    /// For a table with these columns and abilities, whose leases are good for `lease`.
     pub(super) fn new(
         table: &TableName,
         columns: &Columns,
+        abilities: Abilities,
         dialect: &Dialect,
         lease: Duration,
     ) -> Self {
@@ -121,13 +122,9 @@ impl Statements {
         let token = inspect::token_column(columns);
         let nullable = columns.get(token).is_some_and(|column| column.nullable);
         let no_token = if nullable { "NULL" } else { "''" };
-        let counts = Counts::new(columns, now, lease);
+        let counts = Counts::new(columns, abilities, now, lease);
         let Counts {
-            leased,
-            unleased,
-            attempt,
-            again,
-            ..
+            leased, unleased, ..
         } = &counts;
         // What fits `return_code`.
         let codes = match columns.get("return_code").map(|column| &column.kind) {
@@ -136,7 +133,7 @@ impl Statements {
         };
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
-        let claim = format!("{id}, {attempt}, {again}");
+        let claim = format!("{id}, {}", terms(columns, abilities));
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
         let probe =
             |n| format!("SELECT {n} FROM (SELECT 1) AS one WHERE EXISTS (SELECT 1 {waiting})");
@@ -172,7 +169,7 @@ impl Statements {
                 ListStatement::new(&format!("UPDATE {t} {id_index} SET {set} WHERE"), "")
             }),
             manual_select: locked_list(select(
-                &format!("{id}, CAST(`status` AS CHAR), CAST(`target` AS CHAR), {attempt}"),
+                &format!("{claim}, CAST(`status` AS CHAR), CAST(`target` AS CHAR)"),
                 "",
             )),
             accept_manual: list(update(&accept, "`status` = 'manual'")),
@@ -205,8 +202,9 @@ impl Statements {
             verdict: update(
                 &format!(
                     "`status` = 'done', `result` = 'fail', `return_code` = NULL, `sig` = NULL, `stderr` = ?, \
-                     `time_finished` = {now}{}",
-                    counts.given_up
+                     `time_finished` = {now}{}{}",
+                    counts.given_up,
+                    if counts.reasons { ", `reason` = 'orphaned'" } else { "" }
                 ),
                 &as_seen,
             )
@@ -271,7 +269,38 @@ impl Statements {
     }
 }
 
-/// What ownership adds to the statements; on a table without it, nothing.
+/// What a claim reads beside the id, in the order of [`Taken`](super::connection::Taken): constants where there is no column.
+fn terms(columns: &Columns, abilities: Abilities) -> String {
+    let owned = abilities.has(Ability::Ownership);
+    // The casts make the answer's types the same on every server.
+    let either = |there: bool, column: &str, constant: &str| {
+        if there {
+            format!("CAST({column} AS SIGNED)")
+        } else {
+            constant.to_owned()
+        }
+    };
+    [
+        either(owned, "`attempts`", "0"),
+        either(owned, "`interruptions`", "0"),
+        // It counts without the rest of what retries need: for those that rescue.
+        either(
+            owned && columns.has("max_attempts"),
+            "`max_attempts`",
+            "NULL",
+        ),
+        either(abilities.has(Ability::Timeout), "`timeout`", "NULL"),
+        either(abilities.has(Ability::Data), "`data` IS NOT NULL", "0"),
+        either(
+            abilities.has(Ability::Cancel),
+            "COALESCE(`cancel_requested`, 0) = 1",
+            "0",
+        ),
+    ]
+    .join(", ")
+}
+
+/// What ownership, and a column for reasons, add to the statements; on a table without them, nothing.
 pub(super) struct Counts {
     pub(super) owned: bool,
     /// When a lease ends that begins now.
@@ -283,10 +312,6 @@ pub(super) struct Counts {
     /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
     /// what ran.
     interrupt: &'static str,
-    /// The number of the attempt that would be next.
-    attempt: &'static str,
-    /// Whether one would be left after that.
-    again: String,
     /// Whether one is left after the one that runs.
     again_now: String,
     /// The value that names a lease.
@@ -295,23 +320,25 @@ pub(super) struct Counts {
     given_up: &'static str,
     /// Rows that an end may be written to: those that run, and those that a rescuer has given up.
     pub(super) unfinished: &'static str,
+    /// Whether the column `reason` is there.
+    pub(super) reasons: bool,
 }
 
 impl Counts {
-    fn new(columns: &Columns, now: &str, lease: Duration) -> Self {
-        if !inspect::has_ownership(columns) {
+    fn new(columns: &Columns, abilities: Abilities, now: &str, lease: Duration) -> Self {
+        let reasons = abilities.has(Ability::Reason);
+        if !abilities.has(Ability::Ownership) {
             return Self {
                 owned: false,
                 lease: String::new(),
                 leased: String::new(),
                 unleased: "",
                 interrupt: "",
-                attempt: "1",
-                again: "0".to_owned(),
                 again_now: "0".to_owned(),
                 until: "0",
                 given_up: "",
                 unfinished: "`status` = 'running'",
+                reasons,
             };
         }
         let most = if columns.has("max_attempts") {
@@ -319,9 +346,6 @@ impl Counts {
         } else {
             "1"
         };
-        // Interruptions do not count. Sums only: a difference of unsigned numbers may not be negative.
-        let left =
-            |attempts: &str| format!("CAST({most} + `interruptions` > {attempts} AS SIGNED)");
         let lease = format!("{now} + {}", lease.as_secs().max(1));
         Self {
             owned: true,
@@ -329,12 +353,12 @@ impl Counts {
             lease,
             unleased: ", `lease_until` = NULL",
             interrupt: "`interruptions` = `interruptions` + (`status` = 'running'), ",
-            attempt: "CAST(`attempts` + 1 AS SIGNED)",
-            again: left("`attempts` + 1"),
-            again_now: left("`attempts`"),
+            // Interruptions do not count. A sum: a difference of unsigned numbers may not be negative.
+            again_now: format!("CAST({most} + `interruptions` > `attempts` AS SIGNED)"),
             until: "CAST(COALESCE(`lease_until`, 0) AS SIGNED)",
             given_up: ", `lease_until` = 0",
             unfinished: "(`status` = 'running' OR (`status` = 'done' AND `lease_until` = 0))",
+            reasons,
         }
     }
 }

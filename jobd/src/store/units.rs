@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 use jobd_proto::{JobId, TargetName};
 
 use super::advance::Advance;
-use super::connection::{Connection, Value, attempt, id, key};
+use super::connection::{Connection, Taken, Value, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
 use super::{Batch, Claimed, Finish, Recorded, Unrenewed, back_to, manual};
 use crate::faults::{batch_point, crash_point, planted};
-use crate::job::{ClaimToken, Job, Origin};
+use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
 
 type Outcome<T> = Result<T, sqlx::Error>;
@@ -52,36 +52,26 @@ pub(super) async fn claim<C: Connection>(
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
-    let mut rows: Vec<[i64; 3]> = Vec::new();
+    let mut rows = Vec::new();
     for floor in [floor, 0] {
         let values = [
             Value::Text(target.as_str()),
             Value::Number(floor),
             Value::Number(limit.into()),
         ];
-        rows = connection
-            .numbers_of(&statements.claim_select, &values)
-            .await?;
+        rows = connection.taken(&statements.claim_select, &values).await?;
         if floor == 0 || rows.len() >= limit as usize {
             break;
         }
     }
-    let ids: Vec<JobId> = rows.iter().map(|[key, ..]| id(*key)).collect();
+    let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
     let changed = mark(connection, &statements.accept, token, &ids).await?;
     if !statements.claim_locks || changed < ids.len() as u64 {
         // Others may have been faster with a row, or even done with it: what carries the token is ours, as it is now.
         rows = accepted(connection, statements, token, &ids).await?;
     }
-    let job = |[key, number, again]: [i64; 3]| Job {
-        id: id(key),
-        target: target.clone(),
-        origin: Origin::Background,
-        token: token.clone(),
-        attempt: attempt(number),
-        again: again != 0,
-    };
-    let jobs: Vec<Job> = rows.into_iter().map(job).collect();
+    let jobs = rows.into_iter().map(|row| row.job(target, token)).collect();
     let claimed = Claimed {
         jobs,
         ..Claimed::default()
@@ -191,7 +181,7 @@ pub(super) async fn settle<C: Connection>(
 ) -> Outcome<Vec<JobId>> {
     connection.control(statements.begin).await?;
     let rows = accepted(connection, statements, token, ids).await?;
-    let held: Vec<JobId> = rows.iter().map(|[key, ..]| id(*key)).collect();
+    let held: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     let others: Vec<JobId> = ids
         .iter()
         .filter(|id| !held.contains(id))
@@ -207,17 +197,17 @@ pub(super) async fn settle<C: Connection>(
     Ok(held)
 }
 
-/// The rows of `ids` that carry `token`: id, attempt, whether one is left after it.
+/// The rows of `ids` that carry `token`.
 async fn accepted<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     token: &ClaimToken,
     ids: &[JobId],
-) -> Outcome<Vec<[i64; 3]>> {
+) -> Outcome<Vec<Taken>> {
     let mut rows = Vec::with_capacity(ids.len());
     for ids in ids.chunks(MAX_LIST) {
         let (sql, values) = with_token(&statements.accepted, token, ids);
-        rows.extend(connection.numbers_of(&sql, &values).await?);
+        rows.extend(connection.taken(&sql, &values).await?);
     }
     Ok(rows)
 }

@@ -4,7 +4,7 @@ use jobd_proto::JobId;
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::{Origin, Tokens};
+use crate::job::{Origin, Terms, Tokens};
 
 fn name(index: u8) -> TargetName {
     TargetName::new(format!("t{index}")).unwrap()
@@ -18,6 +18,7 @@ fn job(id: u64, target: TargetName, origin: Origin) -> Job {
         token: Tokens::new("w", "h", id).next(origin),
         attempt: 1,
         again: false,
+        terms: Terms::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use jobd_proto::TargetName;
 
 use super::*;
-use crate::job::{Origin, Tokens};
+use crate::job::{Origin, Terms, Tokens};
 use crate::launcher::Captured;
 
 fn job(id: u64) -> Job {
@@ -14,6 +14,7 @@ fn job(id: u64) -> Job {
         token: Tokens::new("w", "h", id).next(Origin::Background),
         attempt: 1,
         again: false,
+        terms: Terms::default(),
     }
 }
 
@@ -28,7 +29,7 @@ fn finish(id: u64, bytes: usize, now: Instant) -> Entry {
         stdout: captured(vec![b'x'; bytes]),
         stderr: Captured::default(),
         ended: now,
-        stopped: false,
+        cause: None,
     };
     Entry::Finish(job(id), end)
 }

@@ -14,7 +14,8 @@ use crc::{CRC_32_ISCSI, Crc};
 use jobd_proto::{JobId, JobResult, TargetName};
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ClaimToken, Job};
+use crate::fate::Reason;
+use crate::job::{ClaimToken, Job, Terms};
 use crate::store::Finish;
 
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -32,6 +33,9 @@ struct Head {
     result: JobResult,
     code: Option<i32>,
     signal: Option<String>,
+    /// Not there in records of older versions.
+    #[serde(default)]
+    reason: Option<Reason>,
     /// When it ended, by this host's clock: it outlives a restart of the machine.
     ended_ms: u64,
     /// Bytes of standard output; standard error is the rest.
@@ -61,6 +65,7 @@ pub fn encode(finish: &Finish, out: &mut Vec<u8>) {
         result: finish.result,
         code: finish.code,
         signal: finish.signal.clone(),
+        reason: finish.reason,
         ended_ms: ended.map_or(0, |ended| u64::try_from(ended.as_millis()).unwrap_or(0)),
         stdout: finish.stdout.len(),
     };
@@ -130,10 +135,12 @@ fn decode(body: &[u8]) -> Option<Finish> {
             token,
             attempt: head.attempt,
             again: false,
+            terms: Terms::default(),
         },
         result: head.result,
         code: head.code,
         signal: head.signal,
+        reason: head.reason,
         stdout: String::from_utf8(stdout.to_vec()).ok()?,
         stderr: String::from_utf8(stderr.to_vec()).ok()?,
         ended: now.checked_sub(ago).unwrap_or(now),

@@ -7,7 +7,8 @@ use jobd_proto::{JobId, JobResult, TargetName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::{Job, Origin, Tokens};
+use crate::fate::Reason;
+use crate::job::{Job, Origin, Terms, Tokens};
 
 fn end(id: u64, stdout: &str) -> Finish {
     let origin = if id.is_multiple_of(2) {
@@ -23,10 +24,12 @@ fn end(id: u64, stdout: &str) -> Finish {
             token: Tokens::new("w", "h", id).next(origin),
             attempt: 3,
             again: false,
+            terms: Terms::default(),
         },
         result: JobResult::Fail,
         code: (id > 2).then_some(7),
         signal: (id <= 2).then(|| "SIGTERM".to_owned()),
+        reason: (id > 1).then_some(Reason::Cancelled),
         stdout: stdout.to_owned(),
         stderr: "\0\n\u{1F600}".to_owned(),
         ended: Instant::now(),
@@ -38,7 +41,7 @@ fn said(end: &Finish) -> impl PartialEq + std::fmt::Debug + use<> {
     let job = &end.job;
     (
         (job.id, job.token.clone(), job.origin, job.target.clone()),
-        (end.result, end.code, end.signal.clone()),
+        (end.result, end.code, end.signal.clone(), end.reason),
         (end.stdout.clone(), end.stderr.clone()),
     )
 }

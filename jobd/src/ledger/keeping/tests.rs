@@ -6,7 +6,7 @@ use jobd_proto::TargetName;
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::{Job, Origin, Tokens};
+use crate::job::{Job, Origin, Terms, Tokens};
 use crate::launcher::{Captured, End};
 use crate::ledger::{Entry, Note, backlog};
 use crate::store::{OutputText, Recorded, StoreError};
@@ -65,6 +65,7 @@ impl World {
             token: self.tokens.next(Origin::Background),
             attempt: 1,
             again: false,
+            terms: Terms::default(),
         };
         let stdout = Captured {
             head: vec![b'x'; bytes],
@@ -76,7 +77,7 @@ impl World {
             stdout,
             stderr: Captured::default(),
             ended: self.now,
-            stopped: false,
+            cause: None,
         };
         self.backlog
             .push(self.now, Entry::Finish(job, end), &self.text);

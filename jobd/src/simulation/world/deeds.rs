@@ -160,7 +160,7 @@ impl World<'_> {
                 "status" => Val::Text(if manual { "manual" } else { "waiting" }.into()),
                 "max_attempts" => Val::Int(attempts),
                 "time_created" | "time_started" | "time_finished" | "attempts"
-                | "interruptions" => Val::Int(0),
+                | "interruptions" | "priority" => Val::Int(0),
                 _ => Val::Null,
             });
         let row = row.collect();

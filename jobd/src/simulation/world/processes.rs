@@ -107,7 +107,7 @@ impl World<'_> {
                 },
                 stderr: Captured::default(),
                 ended: worker.site.clock.local(at).into_std(),
-                stopped: process.stopped,
+                cause: process.stopped.then_some(Reason::Drained),
             };
             drop(done.send(Outcome::Ended(end)));
         }

@@ -35,6 +35,82 @@ pub(super) async fn an_end_counts_attempts_and_interruptions(mut ground: Ground)
     );
 }
 
+pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
+    let manual = ground.insert("mail", true, 1).await;
+    ground.insert("mail", false, 1).await;
+    for (changes, terms, again) in [
+        ("id = id", Terms::default(), false),
+        (
+            "max_attempts = 3, timeout = 90, data = '', cancel_requested = 1",
+            Terms {
+                max_attempts: Some(3),
+                timeout: Some(Duration::from_secs(90)),
+                has_data: true,
+                cancel: true,
+            },
+            true,
+        ),
+        (
+            "max_attempts = 1, interruptions = 1, attempts = 1, cancel_requested = 0, data = NULL",
+            Terms {
+                max_attempts: Some(1),
+                timeout: Some(Duration::from_secs(90)),
+                ..Terms::default()
+            },
+            false,
+        ),
+    ] {
+        ground.run(&format!("UPDATE jobs SET {changes}")).await;
+        let token = ground.tokens.next(Origin::Manual);
+        let claimed = ground
+            .store
+            .claim_manual(token, manual.clone(), vec![name("mail")])
+            .await
+            .unwrap();
+        let job = &claimed.jobs[0];
+        assert_eq!((&job.terms, job.again), (&terms, false), "a client waits");
+        let jobs = ground.claim("mail", 1).await;
+        assert_eq!(
+            (&jobs[0].terms, jobs[0].again),
+            (&terms, again),
+            "{changes}"
+        );
+        let releases = [jobs, claimed.jobs].concat();
+        ground
+            .record(Batch {
+                releases,
+                ..Batch::default()
+            })
+            .await;
+    }
+}
+
+pub(super) async fn the_row_says_why_its_job_ended(mut ground: Ground) {
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground.record(starts(&jobs)).await;
+    let ends = [Some(Reason::Cancelled), None];
+    let ends = jobs.iter().zip(ends).map(|(job, reason)| Finish {
+        reason,
+        ..finish(job)
+    });
+    ground
+        .record(Batch {
+            finishes: ends.collect(),
+            ..Batch::default()
+        })
+        .await;
+    for lease in ground.store.leases().await.unwrap() {
+        ground.store.rescue(lease).await.unwrap();
+    }
+    let mut reasons = Vec::new();
+    for job in jobs {
+        reasons.push(other(&ground.row(job.id).await, "reason").map(str::to_owned));
+    }
+    let reasons: Vec<_> = reasons.iter().map(Option::as_deref).collect();
+    assert_eq!(reasons, [Some("cancelled"), None, Some("orphaned")]);
+}
+
 fn counter(row: &JobRow, column: &str) -> i64 {
     other(row, column).unwrap().parse().unwrap()
 }

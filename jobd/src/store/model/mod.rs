@@ -19,7 +19,7 @@ use jobd_proto::table::{Columns, TableName};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Connection, Value, attempt, id};
+use super::connection::{Connection, Taken, Value, id};
 use super::inspect::{self, Ddl, Index};
 use super::manual::Found;
 use super::sql::{Backend, Lane, SqlStore, Unit};
@@ -108,15 +108,21 @@ impl Schema {
             max_packet: 1 << 20,
             ..Dialect::default()
         };
-        let index = Index {
+        let index = |columns: &[&str]| Index {
             name: "i".to_owned(),
-            columns: ["status", "target", "id"].map(str::to_owned).into(),
+            columns: columns.iter().map(ToString::to_string).collect(),
         };
-        let inspection = inspect::table(&table, &columns, &[index], Ddl::MySql);
+        let indexes = [
+            &["status", "target", "id"][..],
+            &["run_at"],
+            &["cancel_requested"],
+        ];
+        let indexes = indexes.map(index);
+        let inspection = inspect::table(&table, &columns, &indexes, Ddl::MySql);
         assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
         Self {
             columns: columns.iter().map(|column| column.name.clone()).collect(),
-            statements: Statements::new(&table, &columns, &dialect, lease),
+            statements: Statements::new(&table, &columns, inspection.abilities, &dialect, lease),
             inspection,
             texts: Arc::default(),
         }
@@ -318,16 +324,13 @@ impl Connection for Link {
         Ok(rows.iter().map(|row| number(&row[0])).collect())
     }
 
-    async fn numbers_of<const N: usize>(
+    async fn taken(
         &mut self,
         sql: &Arc<str>,
         values: &[Value<'_>],
-    ) -> Result<Vec<[i64; N]>, sqlx::Error> {
+    ) -> Result<Vec<Taken>, sqlx::Error> {
         let rows = self.found(sql, values).await?;
-        Ok(rows
-            .iter()
-            .map(|row| std::array::from_fn(|at| number(&row[at])))
-            .collect())
+        Ok(rows.iter().map(taken).collect())
     }
 
     async fn leases(
@@ -353,13 +356,33 @@ impl Connection for Link {
     ) -> Result<Vec<Found>, sqlx::Error> {
         let rows = self.found(sql, values).await?;
         let found = |row: &Row| Found {
-            id: id(number(&row[0])),
-            status: text(&row[1]),
-            target: text(&row[2]),
-            attempt: attempt(number(&row[3])),
+            row: taken(row),
+            status: text(&row[Taken::COLUMNS]),
+            target: text(&row[Taken::COLUMNS + 1]),
         };
         Ok(rows.iter().map(found).collect())
     }
+}
+
+fn taken(row: &Row) -> Taken {
+    let [
+        key,
+        attempts,
+        interruptions,
+        most,
+        timeout,
+        data,
+        cancel,
+        ..,
+    ] = &row[..]
+    else {
+        panic!("a claim reads more than {row:?}");
+    };
+    Taken::new(
+        number(key),
+        [attempts, interruptions, data, cancel].map(number),
+        [most, timeout].map(|value| (*value != Val::Null).then(|| number(value))),
+    )
 }
 
 fn number(value: &Val) -> i64 {

@@ -55,6 +55,7 @@ pub(super) enum Expr {
     In(Box<Expr>, Vec<Expr>),
     Sum(Box<(Expr, Expr)>, i64),
     Coalesce(Box<(Expr, Expr)>),
+    IsNotNull(Box<Expr>),
     /// The first branch whose condition holds, or else the last.
     Case(Vec<(Expr, Expr)>, Box<Expr>),
     /// The first branch whose value is that of the subject, or else the last.
@@ -96,6 +97,7 @@ impl Expr {
                 Val::Null => sides.1.value(context),
                 value => value,
             },
+            Self::IsNotNull(inner) => Val::Int((inner.value(context) != Val::Null).into()),
             Self::Case(branches, otherwise) => {
                 let mut branches = branches.iter();
                 let taken = branches.find(|(when, _)| when.truth(context) == Some(true));
@@ -346,6 +348,11 @@ impl Reader<'_> {
             (">=", Comparison::AtLeast),
             ("<", Comparison::Less),
         ];
+        if self.skip("IS") {
+            self.expect("NOT");
+            self.expect("NULL");
+            return Expr::IsNotNull(Box::new(left));
+        }
         for (sign, how) in signs {
             if self.skip(sign) {
                 return Expr::Compare(how, Box::new((left, self.sum())));

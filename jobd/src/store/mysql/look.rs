@@ -34,6 +34,7 @@ pub(super) async fn look(
     let statements = Statements::new(
         &settings.table,
         &columns,
+        inspection.abilities,
         &dialect(&version, &indexes, variables.max_packet),
         lease,
     );

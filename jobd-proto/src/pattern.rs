@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use crate::TargetName;
 
-/// Stands for any characters, or none.
+/// Stands for one character or more.
 const WILD: char = '*';
 
 /// A name in `[targets]` that holds a `*`, and so serves many names.
@@ -81,12 +81,20 @@ fn fits(text: &str, name: &str) -> bool {
     };
     for part in parts {
         // The earliest place leaves the most for what follows.
-        let Some(at) = rest.find(part) else {
+        let found = behind_first(rest).and_then(|behind| behind.split_once(part));
+        let Some((_, behind)) = found else {
             return false;
         };
-        rest = &rest[at + part.len()..];
+        rest = behind;
     }
-    rest.ends_with(last)
+    rest.strip_suffix(last)
+        .is_some_and(|between| !between.is_empty())
+}
+
+/// What comes behind the first character.
+fn behind_first(text: &str) -> Option<&str> {
+    let mut chars = text.chars();
+    chars.next().map(|_| chars.as_str())
 }
 
 #[cfg(test)]
@@ -99,17 +107,18 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_any_characters_or_none() {
+    fn a_star_stands_for_one_character_or_more() {
         for (text, good, bad) in [
             (
                 "user/*",
-                &["user/7", "user/7/low", "user/"][..],
-                &["user", "User/7", "a/user/7", "user/*"][..],
+                &["user/7", "user/7/low", "user/ж"][..],
+                &["user", "user/", "User/7", "a/user/7", "user/*"][..],
             ),
-            ("*", &["a", "ж"], &["*", "a*b"]),
-            ("*/low", &["1/low", "a/b/low"], &["low", "1/lower"]),
-            ("a*b*a", &["aba", "axbxa", "abba"], &["ab", "aa", "a"]),
-            ("ab*ba", &["abba", "ab ba"], &["aba"]),
+            ("*", &["a", "жж"], &["*", "a*b"]),
+            ("*/low", &["1/low", "a/b/low"], &["low", "/low", "1/lower"]),
+            ("a*b*a", &["axbxa", "abbba"], &["aba", "abxa", "axba", "a"]),
+            ("ab*ba", &["abxba", "ab ba"], &["abba", "aba"]),
+            ("a**", &["abc", "aжж"], &["ab"]),
         ] {
             let pattern = pattern(text);
             for name in good {

@@ -116,7 +116,7 @@ const KEYS: &[Key] = &[
         name: "[targets] NAME",
         kind: "integer",
         default: "",
-        doc: "A target that this worker serves, and how many of its jobs may run at a time.",
+        doc: "A target that this worker serves, and how many of its jobs may run at a time. With a `*`, which stands for one character or more, it is a pattern: `user/* = 1` serves every name that matches, each by itself.",
     },
     Key {
         name: "[target:NAME] KEY",

@@ -4,16 +4,21 @@
 //! It decides what to claim and what to start; the dispatcher does it and tells what came of it.
 
 mod pace;
+mod patterns;
+mod requests;
 mod target;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jobd_proto::worker::TargetStatus;
-use jobd_proto::{JobId, TargetName, Targets as Selection};
+use jobd_proto::{JobId, Pattern, TargetName};
 
+use self::patterns::{Full, Patterns};
 use self::target::Target;
 use crate::job::Job;
+
+pub use self::patterns::Search;
 
 /// A claimed row that waited this long for a slot goes back to the table, where another worker may
 /// have one free. A look-ahead is meant to cover a claim's round trip, not a long job.
@@ -27,6 +32,7 @@ const MAX_CLAIM: usize = 1000;
 #[derive(Debug)]
 pub struct Targets {
     by_name: BTreeMap<TargetName, Target>,
+    patterns: Patterns,
     fetch_limit: usize,
     draining: bool,
 }
@@ -46,6 +52,18 @@ pub enum TargetError {
     /// `remove-target` with jobs queued, running or being claimed.
     #[error("queue is not empty")]
     Busy,
+    /// `remove-target` of a name that a pattern serves.
+    #[error("target '{0}' belongs to the pattern '{1}': pause the name, or remove the pattern")]
+    OnDemand(TargetName, TargetName),
+    /// A change names a target that a pattern would serve, if there were not too many.
+    #[error("too many targets at a time, try again later")]
+    TooMany,
+}
+
+impl From<Full> for TargetError {
+    fn from(_: Full) -> Self {
+        Self::TooMany
+    }
 }
 
 impl Targets {
@@ -53,6 +71,7 @@ impl Targets {
     pub fn new(fetch_limit: u32) -> Self {
         let mut targets = Self {
             by_name: BTreeMap::new(),
+            patterns: Patterns::default(),
             fetch_limit: 0,
             draining: false,
         };
@@ -68,30 +87,45 @@ impl Targets {
         };
     }
 
-    /// Serves one more target, from its first rows on.
+    /// Serves one more target, from its first rows on; or every name that matches, where it is a pattern.
     pub fn add(&mut self, name: TargetName, concurrency: u32) -> Result<(), TargetError> {
+        let concurrency = concurrency as usize;
+        if let Some(pattern) = Pattern::of(&name) {
+            return self.add_pattern(pattern, concurrency);
+        }
         match self.by_name.get_mut(&name) {
-            Some(target) if target.leaving => {
-                target.concurrency = concurrency as usize;
+            Some(target) if target.leaving || target.pattern.is_some() => {
+                if target.pattern.take().is_some() {
+                    self.patterns.no_longer();
+                }
+                target.concurrency = concurrency;
                 (target.leaving, target.paused, target.wanted) = (false, false, true);
             }
             Some(_) => return Err(TargetError::Exists(name)),
             None => {
-                self.by_name.insert(name, Target::new(concurrency as usize));
+                self.note_spelling(&name);
+                self.by_name.insert(name, Target::new(concurrency));
             }
         }
         Ok(())
     }
 
-    /// How many jobs of a target may run at a time, where it is served.
+    /// How many jobs of a target, or of each name of a pattern, may run at a time, where it is served by its own
+    /// name.
     pub fn concurrency(&self, name: &TargetName) -> Option<usize> {
-        self.served(name).map(|target| target.concurrency)
+        let pattern = self.patterns.get(name).map(|served| served.concurrency);
+        let target = self.served(name).filter(|t| t.pattern.is_none());
+        pattern.or(target.map(|target| target.concurrency))
     }
 
     /// Stops serving a target that need not be idle: hands back what it had claimed ahead, and says how many
     /// jobs are left to end. Manual jobs that wait for a slot still get one. `None` where it is not served.
     pub fn retire(&mut self, name: &TargetName) -> Option<(Vec<Job>, usize)> {
-        let target = self.by_name.get_mut(name).filter(|t| !t.leaving)?;
+        if self.patterns.get(name).is_some() {
+            return self.drop_pattern(name);
+        }
+        let target = self.by_name.get_mut(name);
+        let target = target.filter(|t| !t.leaving && t.pattern.is_none())?;
         target.leaving = true;
         let back = target.queue.drain(..).map(|(_, job)| job).collect();
         let left = target.length();
@@ -99,15 +133,25 @@ impl Targets {
         Some((back, left))
     }
 
-    /// Stops serving a target that is idle.
+    /// Stops serving a target, or a pattern with all its names, that is idle.
     pub fn remove(&mut self, name: &TargetName) -> Result<(), TargetError> {
+        if self.patterns.get(name).is_some() {
+            if self.is_pattern_busy(name) {
+                return Err(TargetError::Busy);
+            }
+            self.drop_pattern(name);
+            return Ok(());
+        }
         let target = self
             .served(name)
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
+        if let Some(pattern) = &target.pattern {
+            return Err(TargetError::OnDemand(name.clone(), pattern.clone()));
+        }
         if target.claiming || target.length() > 0 {
             return Err(TargetError::Busy);
         }
-        self.by_name.remove(name);
+        self.forget_target(name);
         Ok(())
     }
 
@@ -117,35 +161,20 @@ impl Targets {
         name: &TargetName,
         concurrency: u32,
     ) -> Result<(), TargetError> {
-        let target = self
-            .by_name
-            .get_mut(name)
-            .filter(|target| !target.leaving)
-            .ok_or_else(|| TargetError::NotFound(name.clone()))?;
-        // A raised limit has room for rows that nobody pokes about again.
-        target.wanted |= concurrency as usize > target.concurrency;
-        target.concurrency = concurrency as usize;
-        Ok(())
-    }
-
-    /// The served targets that a request selects.
-    pub fn select(&self, selection: &Selection) -> Result<Vec<TargetName>, TargetError> {
-        match selection {
-            Selection::All => Ok(self.names()),
-            Selection::Named(names) => names
-                .iter()
-                .map(|name| match self.by_name.get_key_value(name.as_str()) {
-                    Some((name, target)) if !target.leaving => Ok(name.clone()),
-                    _ => Err(TargetError::Invalid(name.clone())),
-                })
-                .collect(),
+        if self.set_pattern_concurrency(name, concurrency as usize) {
+            self.part_with_idle(name);
+            return Ok(());
         }
-    }
-
-    /// Every served target.
-    pub fn names(&self) -> Vec<TargetName> {
-        let served = self.by_name.iter().filter(|(_, target)| !target.leaving);
-        served.map(|(name, _)| name.clone()).collect()
+        let name = self
+            .demand(name.as_str())?
+            .ok_or_else(|| TargetError::NotFound(name.clone()))?;
+        self.each(std::slice::from_ref(&name), |target| {
+            // A raised limit has room for rows that nobody pokes about again.
+            target.wanted |= concurrency as usize > target.concurrency;
+            target.concurrency = concurrency as usize;
+        });
+        self.part(&name);
+        Ok(())
     }
 
     /// Targets that a periodic look at the table should ask about.
@@ -156,29 +185,6 @@ impl Targets {
             .filter(|(_, target)| !self.draining && hungry(target))
             .map(|(name, _)| name.clone())
             .collect()
-    }
-
-    /// Remembers that rows of these targets may be waiting.
-    pub fn want(&mut self, names: &[TargetName]) {
-        self.each(names, |target| target.wanted = true);
-    }
-
-    /// Pauses targets and hands back what they had claimed ahead. Running and manual jobs go on.
-    pub fn pause(&mut self, names: &[TargetName]) -> Vec<Job> {
-        let mut back = Vec::new();
-        self.each(names, |target| {
-            target.paused = true;
-            back.extend(target.queue.drain(..).map(|(_, job)| job));
-        });
-        back
-    }
-
-    /// Ends a pause, and looks for rows at once.
-    pub fn resume(&mut self, names: &[TargetName]) {
-        self.each(names, |target| {
-            target.paused = false;
-            target.wanted = true;
-        });
     }
 
     /// The claims to make now, each with the most rows to take. One claim per target at a time.
@@ -221,6 +227,7 @@ impl Targets {
             return jobs;
         }
         target.queue.extend(jobs.into_iter().map(|job| (now, job)));
+        self.part(name);
         Vec::new()
     }
 
@@ -235,9 +242,13 @@ impl Targets {
     }
 
     /// Queues a manual job; gives it back where the target is gone or the worker drains.
-    pub fn push_manual(&mut self, job: Job) -> Result<(), Job> {
+    pub fn push_manual(&mut self, mut job: Job) -> Result<(), Job> {
+        if self.draining {
+            return Err(job);
+        }
+        self.demand_for(&mut job);
         match self.by_name.get_mut(&job.target) {
-            Some(target) if !target.leaving && !self.draining => {
+            Some(target) if !target.leaving => {
                 target.manual.push_back(job);
                 Ok(())
             }
@@ -376,16 +387,16 @@ impl Targets {
     /// Takes nothing any more and hands back everything that has not started.
     pub fn drain(&mut self) -> Vec<Job> {
         self.draining = true;
-        let queues = self.by_name.values_mut();
-        queues
-            .flat_map(|target| {
-                target
-                    .manual
-                    .drain(..)
-                    .chain(target.queue.drain(..).map(|(_, job)| job))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        let mut back = Vec::new();
+        for target in self.by_name.values_mut() {
+            back.extend(target.manual.drain(..));
+            back.extend(target.queue.drain(..).map(|(_, job)| job));
+        }
+        let names: Vec<TargetName> = self.by_name.keys().cloned().collect();
+        for name in &names {
+            self.part(name);
+        }
+        back
     }
 
     /// Claims under way.
@@ -403,23 +414,34 @@ impl Targets {
             .all(|target| !target.claiming && target.length() == 0)
     }
 
-    /// What `status` tells.
+    /// What `status` tells. A pattern has no jobs of its own; its names have.
     pub fn status(&self) -> BTreeMap<String, TargetStatus> {
-        self.by_name
-            .iter()
-            .map(|(name, target)| (name.to_string(), target.status()))
-            .collect()
+        let targets = self.by_name.iter();
+        let targets = targets.map(|(name, target)| (name.to_string(), target.status()));
+        let patterns = self.patterns.list().map(|served| {
+            let name = served.pattern.name();
+            (name.to_string(), served.status(self.names_of(name)))
+        });
+        targets.chain(patterns).collect()
     }
 
     fn served(&self, name: &TargetName) -> Option<&Target> {
         self.by_name.get(name).filter(|target| !target.leaving)
     }
 
-    /// Forgets a target that is leaving and has nothing left.
+    /// Forgets a target that is leaving, or was made on demand, and has nothing left.
     fn part(&mut self, name: &TargetName) {
-        let gone = |target: &Target| target.leaving && !target.claiming && target.length() == 0;
+        let gone = |target: &Target| {
+            (target.leaving || self.is_needless(target)) && !target.claiming && target.length() == 0
+        };
         if self.by_name.get(name).is_some_and(gone) {
-            self.by_name.remove(name);
+            self.forget_target(name);
+        }
+    }
+
+    fn forget_target(&mut self, name: &TargetName) {
+        if let Some(target) = self.by_name.remove(name) {
+            self.gone(name, &target);
         }
     }
 

@@ -7,7 +7,8 @@ use super::{Dispatcher, DrainState, Event, REST, SHUTTING_DOWN, reply};
 use crate::clock;
 use crate::job::{Job, Origin};
 use crate::ledger::Entry;
-use crate::store::{Claimed, StoreError};
+use crate::store::{Claimed, Names, StoreError};
+use crate::targets::Search;
 use crate::waiters::Ticket;
 
 impl Dispatcher {
@@ -75,9 +76,11 @@ impl Dispatcher {
         self.ledger.write(Entry::Release(job));
     }
 
-    /// Asks which idle targets have rows; a poke that got lost costs at most this interval.
+    /// Asks which idle targets have rows, and for names that patterns serve; a poke that got lost costs at most
+    /// this interval.
     pub(super) fn look(&mut self) {
         self.schedule_poll();
+        self.targets.search();
         let targets = self.targets.hungry(clock::now());
         if self.looking || targets.is_empty() {
             return;
@@ -95,6 +98,24 @@ impl Dispatcher {
         self.note_outage(found.as_ref().err());
         if let Ok(targets) = found {
             self.targets.want(&targets);
+        }
+    }
+
+    /// Looks for names of a pattern that have waiting rows.
+    pub(super) fn search(&mut self, search: Search) {
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let found = store.names(search.prefix.clone(), search.after.clone());
+            let found = found.await;
+            drop(sender.send(Event::Names(search, found)));
+        });
+    }
+
+    pub(super) fn names(&mut self, search: &Search, found: Result<Names, StoreError>) {
+        self.note_outage(found.as_ref().err());
+        match found {
+            Ok(Names { names, more }) => self.targets.found(search, names, more),
+            Err(_) => self.targets.search_failed(search),
         }
     }
 

@@ -138,10 +138,7 @@ impl Dispatcher {
 
     fn change(&mut self, request: WorkerRequest) -> Result<(), TargetError> {
         match request {
-            WorkerRequest::Poll(selection) => {
-                let names = self.targets.select(&selection)?;
-                self.targets.want(&names);
-            }
+            WorkerRequest::Poll(selection) => self.targets.poll(&selection)?,
             WorkerRequest::Pause(selection) => {
                 let names = self.targets.select(&selection)?;
                 for job in self.targets.pause(&names) {

@@ -41,8 +41,8 @@ use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, Ledger, Note};
 use crate::per_target::PerTarget;
-use crate::store::{Ability, Claimed, Inspection, Store, StoreError};
-use crate::targets::Targets;
+use crate::store::{Ability, Claimed, Inspection, Names, Store, StoreError};
+use crate::targets::{Search, Targets};
 use crate::waiters::{Answer, Ticket, Waiters};
 
 pub use command::{Command, Handle};
@@ -68,6 +68,8 @@ enum Event {
     Command(Command),
     /// Which of the targets that wanted nothing have waiting rows.
     Pending(Result<Vec<TargetName>, StoreError>),
+    /// Which names of a pattern have waiting rows.
+    Names(Search, Result<Names, StoreError>),
     /// A claim has ended.
     Claimed {
         target: TargetName,
@@ -341,6 +343,7 @@ impl Dispatcher {
             Event::Table(inspection) => self.table_seen(inspection),
             Event::Command(command) => self.command(command),
             Event::Pending(found) => self.pending(found),
+            Event::Names(search, found) => self.names(&search, found),
             Event::Claimed {
                 target,
                 asked,
@@ -373,6 +376,9 @@ impl Dispatcher {
                 .abilities
                 .has(Ability::Ownership)
                 .then(|| Keeper::new(self.settings.lease, self.host.since_boot()));
+            if inspection.target_ignores_case {
+                self.targets.ignore_case();
+            }
             self.schedule_poll();
             self.inherit();
         }
@@ -388,6 +394,9 @@ impl Dispatcher {
         };
         let now = clock::now();
         if !self.keeper.as_ref().is_some_and(|keeper| keeper.suspended) {
+            for search in self.targets.searches() {
+                self.search(search);
+            }
             for (target, limit) in self.targets.claims(now) {
                 self.claim(target, limit);
             }

@@ -386,6 +386,42 @@ async fn pending_names_the_targets_that_have_rows(mut ground: Ground) {
     assert_eq!(found, ["t3", "t17", "t39"].map(name));
 }
 
+async fn names_with_waiting_rows_are_found_in_steps(mut ground: Ground) {
+    for number in 0..70 {
+        ground.insert(&format!("u/{number:02}"), false, 2).await;
+    }
+    for other in ["u", "u0", "U%/1", "t/1", "v/1"] {
+        ground.insert(other, false, 1).await;
+    }
+    ground.insert("u/manual", true, 1).await;
+    ground
+        .run("UPDATE jobs SET status = 'done' WHERE target = 'u/03'")
+        .await;
+    let store = ground.store.clone();
+    let find = async |prefix: &str, after: Option<&str>| {
+        let found = store.names(prefix.into(), after.map(Into::into)).await;
+        found.unwrap()
+    };
+    let wanted: Vec<String> = (0..70)
+        .filter(|number| *number != 3)
+        .map(|number| format!("u/{number:02}"))
+        .collect();
+    let first = find("u/", None).await;
+    assert_eq!((&first.names[..], first.more), (&wanted[..64], true));
+    let rest = find("u/", Some("u/64")).await;
+    assert_eq!((&rest.names[..], rest.more), (&wanted[64..], false));
+    assert!(find("u/7", None).await.names.is_empty());
+    assert_eq!(find("t", None).await.names, ["t/1"]);
+    let first = find("", None).await;
+    assert!(
+        ["t/1", "U%/1"].contains(&&*first.names[0]) && first.more,
+        "{first:?}"
+    );
+    // What LIKE has a meaning for has none here.
+    assert!(find("u_", None).await.names.is_empty());
+    assert_eq!(find("U%", None).await.names, ["U%/1"]);
+}
+
 async fn rows_changed_by_others_are_left_alone(mut ground: Ground) {
     ground.insert("mail", false, 3).await;
     let jobs = ground.claim("mail", 3).await;
@@ -494,6 +530,7 @@ conformance! {
     released_rows_go_back_to_where_they_came_from,
     manual_rows_are_claimed_together_and_others_left_alone,
     pending_names_the_targets_that_have_rows,
+    names_with_waiting_rows_are_found_in_steps,
     rows_changed_by_others_are_left_alone,
     large_claims_and_batches_are_split,
     a_batch_that_is_refused_changes_nothing;

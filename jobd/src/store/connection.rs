@@ -96,6 +96,13 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<i64>, sqlx::Error>> + Send;
 
+    /// The first column of the first row of a SELECT.
+    fn text(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
+
     /// Rows of what a claim reads.
     fn taken(
         &mut self,
@@ -174,6 +181,15 @@ macro_rules! connection {
             ) -> Result<Vec<i64>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
                 rows.iter().map(|row| row.try_get(0)).collect()
+            }
+
+            async fn text(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Option<String>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                rows.first().map(|row| row.try_get(0)).transpose()
             }
 
             async fn taken(

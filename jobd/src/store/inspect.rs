@@ -15,6 +15,8 @@ pub struct Inspection {
     pub server: String,
     /// What the table's columns switch on.
     pub abilities: Abilities,
+    /// Whether the column `target` takes 'Mail' for 'mail'.
+    pub target_ignores_case: bool,
     /// What is wrong or could be better.
     pub problems: Vec<Problem>,
 }
@@ -199,6 +201,13 @@ pub(super) fn table(
     Inspection {
         server: String::new(),
         abilities,
+        target_ignores_case: matches!(
+            columns.get("target").map(|column| &column.kind),
+            Some(Kind::Text {
+                ignores_case: true,
+                ..
+            })
+        ),
         problems,
     }
 }

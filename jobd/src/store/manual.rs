@@ -1,6 +1,6 @@
 //! Which of the rows that a client asked for may run, and what it is told of the others. Pure.
 
-use jobd_proto::{JobId, TargetName};
+use jobd_proto::{JobId, Pattern, TargetName};
 
 use super::Claimed;
 use super::connection::Taken;
@@ -38,7 +38,7 @@ pub(super) fn sort(
                 .errors
                 .insert(row.id, format!("status = {status} != manual"));
         } else if let Some(target) = serving(&target, served, ignore_case) {
-            claimed.jobs.push(row.job(target, token));
+            claimed.jobs.push(row.job(&target, token));
         } else {
             claimed.errors.insert(
                 row.id,
@@ -54,20 +54,28 @@ pub(super) fn sort(
     claimed
 }
 
-/// The served target that a row belongs to: what `target = …` in a poll would say. Comparisons in
+/// The served target that a row belongs to, or its own where a pattern serves it: what `target = …` in a poll would say. Comparisons in
 /// the database ignore trailing spaces and, under most collations, case.
-fn serving<'a>(
-    target: &str,
-    served: &'a [TargetName],
-    ignore_case: bool,
-) -> Option<&'a TargetName> {
+fn serving(target: &str, served: &[TargetName], ignore_case: bool) -> Option<TargetName> {
     let target = target.trim_end_matches(' ');
-    let exact = served.iter().find(|name| name.as_str() == target);
-    exact.or_else(|| {
-        served
-            .iter()
-            .find(|name| ignore_case && name.as_str().to_lowercase() == target.to_lowercase())
-    })
+    let loosely =
+        |name: &TargetName| ignore_case && name.as_str().to_lowercase() == target.to_lowercase();
+    let mut patterns = Vec::new();
+    let mut names = Vec::new();
+    for name in served {
+        match Pattern::of(name) {
+            Some(pattern) if ignore_case => patterns.push(pattern.ignoring_case()),
+            Some(pattern) => patterns.push(pattern),
+            None => names.push(name),
+        }
+    }
+    let exact = names.iter().find(|name| name.as_str() == target);
+    if let Some(name) = exact.or_else(|| names.iter().find(|name| loosely(name))) {
+        return Some((*name).clone());
+    }
+    let mut patterns = patterns.iter();
+    let matching = patterns.any(|pattern| pattern.matches(target));
+    matching.then(|| TargetName::new(target).ok())?
 }
 
 #[cfg(test)]
@@ -110,5 +118,17 @@ mod tests {
         let served = [TargetName::new("mail").unwrap()];
         assert!(serving("Mail", &served, false).is_none());
         assert!(serving("mail", &served, false).is_some());
+    }
+
+    #[test]
+    fn a_pattern_serves_a_row_by_its_own_target() {
+        let served = ["mail", "user/*"].map(|name| TargetName::new(name).unwrap());
+        let target = |name: &str, ignore_case| {
+            serving(name, &served, ignore_case).map(|target| target.to_string())
+        };
+        assert_eq!(target("user/7 ", false).as_deref(), Some("user/7"));
+        assert_eq!(target("User/7", false), None);
+        assert_eq!(target("User/7", true).as_deref(), Some("User/7"));
+        assert_eq!(target("user/*", true), None, "no row is meant by it");
     }
 }

@@ -50,6 +50,15 @@ pub trait Store: Send + Sync + 'static {
         targets: Vec<TargetName>,
     ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>>;
 
+    /// Names of targets that have a `waiting` row, of those that begin with `prefix` and come behind `after` in
+    /// the table's order: a bounded number, at a cost that does not depend on how many rows they have. Takes no
+    /// lock. Which of them a pattern serves is the caller's to say.
+    fn names(
+        &self,
+        prefix: String,
+        after: Option<String>,
+    ) -> BoxFuture<'_, Result<Names, StoreError>>;
+
     /// `waiting` → `accepted` for the first rows of `target`, at most `limit`; returns what now
     /// carries `token`. An error means that no row carries it.
     fn claim(
@@ -107,6 +116,15 @@ pub fn open(settings: &DatabaseSettings, lease: Duration) -> Arc<dyn Store> {
             lease,
         ))),
     }
+}
+
+/// Names of targets with waiting rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// In the table's order.
+    pub names: Vec<String>,
+    /// Whether there may be others behind the last.
+    pub more: bool,
 }
 
 /// What a claim took.

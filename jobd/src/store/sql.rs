@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
-    Batch, Claimed, Inspection, OutputText, Recorded, Store, StoreError, Unrenewed, units,
+    Batch, Claimed, Inspection, Names, OutputText, Recorded, Store, StoreError, Unrenewed, units,
 };
 use crate::job::ClaimToken;
 use crate::leases::Lease;
@@ -248,6 +248,28 @@ impl<B: Backend> Store for SqlStore<B> {
                 move |connection, statements| {
                     let targets = targets.clone();
                     async move { units::pending(connection, &statements, &targets).await }.boxed()
+                },
+            );
+            self.refreshed(found.await).await
+        }
+        .boxed()
+    }
+
+    fn names(
+        &self,
+        prefix: String,
+        after: Option<String>,
+    ) -> BoxFuture<'_, Result<Names, StoreError>> {
+        async move {
+            let found = self.unit(
+                Lane::Claims,
+                || false,
+                move |connection, statements| {
+                    let (prefix, after) = (prefix.clone(), after.clone());
+                    async move {
+                        units::names(connection, &statements, &prefix, after.as_deref()).await
+                    }
+                    .boxed()
                 },
             );
             self.refreshed(found.await).await

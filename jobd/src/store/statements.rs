@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobd_proto::TargetName;
 use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::AdvanceStatement;
@@ -33,12 +34,56 @@ pub(super) struct Dialect {
     pub(super) lock: &'static str,
     /// Behind a SELECT: locks its rows, passing over locked ones.
     pub(super) skip_locked: &'static str,
+    /// How to say that a target begins with something.
+    pub(super) beginning: Beginning,
     /// Behind the table: which index leads to waiting rows.
     pub(super) claim_index: String,
     /// Behind the table: which index leads to a row by its id.
     pub(super) id_index: String,
     /// The largest statement with its values, in bytes.
     pub(super) max_packet: u64,
+}
+
+/// The condition that a name begins with a prefix, so that an index serves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Beginning {
+    /// It comes before every name that does not, which begins behind the prefix: for an order by characters.
+    #[default]
+    Below,
+    /// Whatever the column's collation takes for the same.
+    Like,
+}
+
+impl Beginning {
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Below => "`target` < ?",
+            Self::Like => "`target` LIKE ? ESCAPE '|'",
+        }
+    }
+
+    /// The value for that.
+    pub(super) fn value(self, prefix: &str) -> String {
+        match self {
+            Self::Below => {
+                let mut end = prefix.to_owned();
+                let last = end.pop();
+                let next = last.and_then(|last| (last..).nth(1));
+                end.push(next.unwrap_or(char::MAX));
+                end
+            }
+            Self::Like => {
+                let mut like = String::with_capacity(prefix.len() + 1);
+                for c in prefix.chars() {
+                    if "|%_".contains(c) {
+                        like.push('|');
+                    }
+                    like.push(c);
+                }
+                like + "%"
+            }
+        }
+    }
 }
 
 /// What makes claims leases.
@@ -93,6 +138,11 @@ pub(super) struct Statements {
     pub(super) ownership: Option<Ownership>,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
+    /// The next target that has one, of those that begin with something.
+    pub(super) next_name: Arc<str>,
+    pub(super) beginning: Beginning,
+    /// Every target that there can be, where the column is an ENUM: its order is not that of the names.
+    pub(super) every_target: Option<Arc<[TargetName]>>,
     /// Whether the column `target` takes 'Mail' for 'mail'.
     pub(super) target_ignores_case: bool,
     /// How outputs are made fit.
@@ -114,6 +164,7 @@ impl Statements {
             same,
             lock,
             skip_locked,
+            beginning,
             claim_index,
             id_index,
             max_packet,
@@ -225,6 +276,19 @@ impl Statements {
                 .into(),
             }),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
+            next_name: format!(
+                "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
+                 AND {} ORDER BY `target` LIMIT 1",
+                beginning.condition()
+            )
+            .into(),
+            beginning: *beginning,
+            every_target: match columns.get("target").map(|column| &column.kind) {
+                Some(Kind::Text { values: Some(values), .. }) => {
+                    Some(values.iter().filter_map(|name| TargetName::new(name).ok()).collect())
+                }
+                _ => None,
+            },
             target_ignores_case: matches!(
                 columns.get("target").map(|column| &column.kind),
                 Some(Kind::Text { ignores_case: true, .. })
@@ -258,6 +322,7 @@ impl Statements {
             &self.give_back,
             &self.verdict,
             &self.pending,
+            &self.next_name,
         ];
         lists
             .flat_map(ListStatement::texts)

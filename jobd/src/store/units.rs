@@ -10,7 +10,7 @@ use super::advance::Advance;
 use super::connection::{Connection, Taken, Value, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
-use super::{Batch, Claimed, Finish, Recorded, Unrenewed, back_to, manual};
+use super::{Batch, Claimed, Finish, Names, Recorded, Unrenewed, back_to, manual};
 use crate::faults::{batch_point, crash_point, planted};
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -39,6 +39,38 @@ pub(super) async fn pending<C: Connection>(
         }
     }
     Ok(found)
+}
+
+/// Names that one look for them takes: as many short reads.
+const NAMES: usize = 64;
+
+/// Which names that begin with `prefix` have a `waiting` row: leaps from each to the next, over all its rows.
+pub(super) async fn names<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    prefix: &str,
+    after: Option<&str>,
+) -> Outcome<Names> {
+    if let Some(all) = &statements.every_target {
+        let of_it = all.iter().filter(|name| name.as_str().starts_with(prefix));
+        let of_it: Vec<TargetName> = of_it.cloned().collect();
+        let found = pending(connection, statements, &of_it).await?;
+        return Ok(Names {
+            names: found.iter().map(ToString::to_string).collect(),
+            more: false,
+        });
+    }
+    let within = statements.beginning.value(prefix);
+    let mut names: Vec<String> = Vec::new();
+    while names.len() < NAMES {
+        let last = names.last().map(String::as_str).or(after);
+        let values = [Value::Text(last.unwrap_or(prefix)), Value::Text(&within)];
+        match connection.text(&statements.next_name, &values).await? {
+            Some(name) => names.push(name),
+            None => return Ok(Names { names, more: false }),
+        }
+    }
+    Ok(Names { names, more: true })
 }
 
 /// Claims waiting rows of a target, those behind `floor` first: the ones before it are looked at where there are

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use jobd_proto::TargetName;
 use jobd_proto::worker::TargetStatus;
 
 use super::pace::Pace;
@@ -38,6 +39,8 @@ pub(super) struct Target {
     pub(super) rest_until: Option<Instant>,
     /// Not served any more: it goes when the last of its jobs has ended.
     pub(super) leaving: bool,
+    /// The pattern that it was made for.
+    pub(super) pattern: Option<TargetName>,
     pub(super) pace: Pace,
 }
 
@@ -54,6 +57,7 @@ impl Target {
             wanted: true,
             rest_until: None,
             leaving: false,
+            pattern: None,
             pace: Pace::default(),
         }
     }
@@ -104,6 +108,8 @@ impl Target {
 
     pub(super) fn status(&self) -> TargetStatus {
         let leaving = self.leaving.then(|| ("leaving".to_owned(), true.into()));
+        let pattern = self.pattern.iter();
+        let pattern = pattern.map(|name| ("pattern".to_owned(), name.as_str().into()));
         TargetStatus {
             paused: self.paused,
             concurrency: u32::try_from(self.concurrency).unwrap_or(u32::MAX),
@@ -111,7 +117,7 @@ impl Target {
             // A job whose end is being written has already passed its slot on.
             running: Some(self.busy().max(self.running.min(self.concurrency))),
             queued: Some(self.queue.len() + self.manual.len()),
-            extra: leaving.into_iter().collect(),
+            extra: leaving.into_iter().chain(pattern).collect(),
         }
     }
 }

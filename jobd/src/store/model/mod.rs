@@ -324,6 +324,15 @@ impl Connection for Link {
         Ok(rows.iter().map(|row| number(&row[0])).collect())
     }
 
+    async fn text(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> Result<Option<String>, sqlx::Error> {
+        let rows = self.found(sql, values).await?;
+        Ok(rows.first().map(|row| text(&row[0])))
+    }
+
     async fn taken(
         &mut self,
         sql: &Arc<str>,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 /// What a column, a parameter or an answer holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Val {
     Null,
     Int(i64),
@@ -31,6 +31,8 @@ pub(super) enum Statement {
         /// `COUNT(*)` instead of items.
         count: bool,
         condition: Expr,
+        /// Columns, each perhaps from the largest down.
+        order: Vec<(usize, bool)>,
         limit: Option<Expr>,
         lock: Lock,
     },
@@ -256,10 +258,15 @@ impl Reader<'_> {
         self.at += 1;
         self.expect("WHERE");
         let condition = self.expression();
+        let mut order = Vec::new();
         if self.skip("ORDER") {
-            // Rows come in the order of their ids anyway.
-            for word in ["BY", "`jobs`", ".", "`id`"] {
-                self.expect(word);
+            self.expect("BY");
+            loop {
+                let column = self.column();
+                order.push((column, self.skip("DESC")));
+                if !self.skip(",") {
+                    break;
+                }
             }
         }
         let limit = self.skip("LIMIT").then(|| self.expression());
@@ -278,6 +285,7 @@ impl Reader<'_> {
             items,
             count,
             condition,
+            order,
             limit,
             lock,
         }

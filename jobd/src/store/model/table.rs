@@ -1,6 +1,7 @@
 //! The job table in memory, with transactions as InnoDB has them under READ COMMITTED: what is not
 //! committed nobody else sees, rows that were changed or read FOR UPDATE are locked until then, who needs them waits.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -191,6 +192,7 @@ impl Table {
             items,
             count,
             condition,
+            order,
             limit,
             lock,
         } = statement
@@ -209,7 +211,7 @@ impl Table {
         });
         let mut found = Vec::new();
         let matches = |row: &Row| condition.truth(Context { row, params, now }) == Some(true);
-        for (id, slot) in &self.rows {
+        for (id, slot) in self.ordered(session, order) {
             // A locking read waits before it looks: for a row that will match, too.
             let awaited = *lock == Lock::Wait && slot.is_locked_for(session);
             if awaited && slot.held.as_ref().is_some_and(|(_, row)| matches(row)) {
@@ -239,6 +241,20 @@ impl Table {
                 .collect()
         });
         Some(Answer::Rows(answer.collect()))
+    }
+
+    /// Its rows, as `session` sees them, in this order and by their ids.
+    fn ordered(&self, session: Session, order: &[(usize, bool)]) -> Vec<(&i64, &Slot)> {
+        let mut rows: Vec<(&i64, &Slot)> = self.rows.iter().collect();
+        rows.sort_by(|(_, a), (_, b)| {
+            let (a, b) = (a.seen_by(session), b.seen_by(session));
+            let columns = order.iter().map(|(column, down)| {
+                let order = a[*column].cmp(&b[*column]);
+                if *down { order.reverse() } else { order }
+            });
+            columns.fold(Ordering::Equal, Ordering::then)
+        });
+        rows
     }
 
     fn lock(&mut self, session: Session, ids: &[i64]) {

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
 use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
-use crate::store::statements::{Dialect, Statements};
+use crate::store::statements::{Beginning, Dialect, Statements};
 
 /// What the table is like, and the statements for it, where it is fit to work on.
 pub(super) async fn look(
@@ -68,6 +68,7 @@ fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
         } else {
             ""
         },
+        beginning: Beginning::Like,
         claim_index: force(inspect::claim_index(indexes)),
         id_index: force(inspect::id_index(indexes)),
         max_packet,

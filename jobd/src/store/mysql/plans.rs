@@ -21,6 +21,8 @@ fn with_values(sql: &str) -> String {
     let sql = sql
         .replace("LIMIT ?", "LIMIT 10")
         .replace("`target` = ?", "`target` = 't'")
+        .replace("`target` > ?", "`target` > 't'")
+        .replace("`target` LIKE ?", "`target` LIKE 't%'")
         .replace("`worker` = ?", "`worker` = 'w'")
         .replace("`stderr` = ?", "`stderr` = 'w'")
         .replace("`worker` >= ?", "`worker` >= 'w/'")

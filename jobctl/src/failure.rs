@@ -13,6 +13,9 @@ pub(crate) enum Failure {
     /// 3: a daemon or the database cannot be reached, or went away.
     #[error("{0}")]
     Unreachable(String),
+    /// 130: somebody pressed Ctrl-C.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl Failure {
@@ -22,6 +25,7 @@ impl Failure {
             Self::Refused(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Interrupted(_) => 130,
         }
     }
 }

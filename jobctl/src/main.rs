@@ -2,7 +2,8 @@
 //!
 //! Raw arguments (`cli`) become resolved settings (`settings`), the command runs (`commands`) over
 //! the wire (`client`) or on the table (`database`) and shows what it found (`output`). Exits only
-//! here: 0 ok, 1 refused or failed, 2 usage, 3 not reachable; `add --wait` ends as its job did.
+//! here: 0 ok, 1 refused or failed, 2 usage, 3 not reachable, 130 after Ctrl-C; commands that wait for
+//! one job end as it did.
 
 mod cli;
 mod client;
@@ -42,5 +43,15 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
-    runtime.block_on(commands::run(command, &context))
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            // A command that has a word to say on Ctrl-C comes first.
+            biased;
+            ended = commands::run(command, &context) => ended,
+            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
+        }
+    });
+    // Somebody may still be asked something, and will not answer.
+    runtime.shutdown_background();
+    ended
 }

@@ -240,6 +240,69 @@ async fn jobctl_runs_manual_jobs_and_signals_running_ones() {
 }
 
 #[tokio::test]
+async fn jobctl_looks_back_runs_again_and_deletes() {
+    let cluster = Cluster::start().await;
+    let target = |target| ["add", "--target", target, "--count", "3", "--wait"];
+    cluster.jobctl(&target("mail")).await;
+    cluster.jobctl(&target("seven")).await;
+    let stats = cluster.jobctl(&["stats", "--json"]).await.json();
+    let counts = |at: usize| {
+        let target = &stats["targets"][at];
+        [&target["target"], &target["runs"], &target["failures"]]
+    };
+    assert_eq!(counts(0), [&json!("mail"), &json!(3), &json!(0)]);
+    assert_eq!(counts(1), [&json!("seven"), &json!(3), &json!(3)]);
+    let list = [
+        "list",
+        "--result",
+        "fail",
+        "--since",
+        "1h",
+        "--columns",
+        "id",
+    ];
+    let list = cluster.jobctl(&list).await;
+    list.check(0, "ID\n6\n5\n4\n", "");
+    let retry = [
+        "retry", "--failed", "--since", "1h", "--target", "seven", "--yes",
+    ];
+    let retry = cluster.jobctl(&retry).await;
+    retry.check(0, "3 jobs wait again: 4-6\n", "");
+    let again = cluster.jobctl(&["wait", "4", "5", "6"]).await;
+    assert_eq!(again.code, Some(1), "{again:?}");
+    let logs = cluster.jobctl(&["logs", "last", "-f"]).await;
+    logs.check(0, "job 6 on seven\n", "sorry\n");
+    let run = cluster.jobctl(&["run", "seven"]).await;
+    run.check(
+        7,
+        "job 7 on seven\n",
+        "sorry\njobctl: job 7: failed with exit code 7\n",
+    );
+    let export = cluster.jobctl(&["export", "--json-lines"]).await;
+    assert_eq!(export.stdout.lines().count(), 7, "{export:?}");
+    let old =
+        "UPDATE jobs SET time_created = 1, time_finished = time_finished - 86400 WHERE id < 4";
+    cluster.database.run(old).await;
+    let sql = ["prune", "--older-than", "12h", "--print-sql"];
+    let sql = cluster.jobctl(&sql).await.stdout;
+    let dry = ["prune", "--older-than", "12h", "--dry-run", "--json"];
+    let dry = cluster.jobctl(&dry).await.json();
+    assert_eq!(dry["targets"], json!({"mail": 3}));
+    let some = [
+        "prune",
+        "--older-than",
+        "12h",
+        "--result",
+        "ok",
+        "--yes",
+        "--json",
+    ];
+    assert_eq!(cluster.jobctl(&some).await.json()["deleted"], 3);
+    assert_eq!(cluster.database.run(&sql).await, 0, "{sql}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn jobctl_creates_a_table_that_a_worker_can_use() {
     let scratch = Scratch::new();
     let database = Server::shared().await.database().await;

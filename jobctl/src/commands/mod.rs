@@ -2,14 +2,24 @@
 //! the exit code. The shapes of `--json` are the `Serialize` types here: keys may be added, none go.
 
 mod add;
+mod ask;
 pub(crate) mod completions;
+mod export;
+mod ids;
+mod logs;
 mod memory;
 mod outcome;
+mod prune;
+mod retry;
 mod rows;
+mod run;
 mod run_manual;
 mod send_signal;
+mod stats;
 mod status;
 mod targets;
+mod wait;
+mod waiting;
 mod workers;
 
 use jobd_proto::master::MasterStatus;
@@ -77,8 +87,15 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::RunManual { jobs } => run_manual::run(context, jobs).await,
         Command::SendSignal { signal, jobs } => send_signal::run(context, signal, jobs).await,
         Command::Add(args) => add::run(context, args).await,
+        Command::Run(args) => run::run(context, args).await,
         Command::List(args) => rows::list(context, args).await,
         Command::Show { id } => rows::show(context, id).await,
+        Command::Logs(args) => logs::run(context, args).await,
+        Command::Wait(args) => wait::run(context, args).await,
+        Command::Retry(args) => retry::run(context, args).await,
+        Command::Stats(args) => stats::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
+        Command::Prune(args) => prune::run(context, args).await,
         Command::CreateTable => rows::create_table(context).await,
         Command::Completions { shell } => completions::run(shell),
     }

@@ -1,17 +1,15 @@
 //! `list` and `show`: rows of the job table.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use jobd_proto::JobId;
-use jobd_proto::table::{Columns, Filter, JobRow, Kind};
+use jobd_proto::table::{Columns, Connection, Filter, Found, JobRow, Kind, RowError};
 use serde::Serialize;
 
 use super::outcome::{Ending, stream};
-use super::{Context, Done};
-use crate::cli::ListArgs;
+use super::{Context, Done, ids};
+use crate::cli::{Id, ListArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, ago, local_time, plain, seconds};
+use crate::output::{Table, Tone, ago, complain, local_time, now, plain, seconds};
 
 /// `{"jobs": [row]}`, the newest first, without outputs.
 #[derive(Serialize)]
@@ -33,40 +31,119 @@ pub(crate) async fn create_table(context: &Context) -> Result<u8, Failure> {
 /// Lists rows.
 pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
+    let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
+    let wanted = wanted_columns(&table, &args.columns).map_err(failure)?;
+    let now = now();
     let filter = Filter {
         target: args.target,
         status: args.status,
+        result: args.result,
+        since: args.since.map(|since| since.seconds(now)),
+        columns: wanted
+            .iter()
+            .filter(|name| !is_named(name))
+            .cloned()
+            .collect(),
         ids: Vec::new(),
         limit: args.limit,
     };
-    let jobs = table
-        .list(&filter)
-        .await
-        .map_err(|error| database::failure(settings, &error))?;
+    let Found { jobs, gave_up } = table.search(&filter).await.map_err(failure)?;
     if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {
         check_status(table.columns(), status)?;
     }
-    let now = now();
+    if gave_up {
+        complain("jobctl: gave up after a million rows; --since or --target says where to look");
+    }
     context.screen.show(&Listed { jobs }, |listed| {
-        if listed.jobs.is_empty() {
+        if listed.jobs.is_empty() && context.screen.is_terminal() {
             return "no jobs\n".to_owned();
         }
-        let mut table = Table::new(&[">ID", "TARGET", "STATUS", "RESULT", "ADDED", "TOOK"]);
-        for row in &listed.jobs {
-            let cells = [
-                row.id.to_string(),
-                row.target.clone(),
-                row.status.clone(),
-                result(row),
-                ago(row.time_created, now),
-                took(row, now),
-            ];
-            table.row(tone(row), &cells);
-        }
-        context.screen.table(&table)
+        context.screen.table(&match wanted.as_slice() {
+            [] => summary(&listed.jobs, now),
+            wanted => chosen(&listed.jobs, wanted),
+        })
     })?;
     Ok(0)
+}
+
+fn summary(jobs: &[JobRow], now: i64) -> Table {
+    let mut table = Table::new(&[">ID", "TARGET", "STATUS", "RESULT", "ADDED", "TOOK"]);
+    for row in jobs {
+        let cells = [
+            row.id.to_string(),
+            row.target.clone(),
+            row.status.clone(),
+            result(row),
+            ago(row.time_created, now),
+            took(row, now),
+        ];
+        table.row(tone(row), &cells);
+    }
+    table
+}
+
+/// The columns as the table holds them.
+fn chosen(jobs: &[JobRow], wanted: &[String]) -> Table {
+    let header: Vec<String> = wanted.iter().map(|name| name.to_uppercase()).collect();
+    let mut table = Table::new(&header);
+    for row in jobs {
+        let cells: Vec<String> = wanted.iter().map(|name| cell(row, name)).collect();
+        table.row(tone(row), &cells);
+    }
+    table
+}
+
+/// Lower-case names of columns that are there.
+fn wanted_columns(table: &Connection, names: &[String]) -> Result<Vec<String>, RowError> {
+    let names = names.iter().map(|name| name.trim());
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| table.known(name))
+        .collect()
+}
+
+/// Whether a row without outputs has a field for it.
+fn is_named(column: &str) -> bool {
+    matches!(
+        column,
+        "id" | "target"
+            | "status"
+            | "result"
+            | "return_code"
+            | "sig"
+            | "time_created"
+            | "time_started"
+            | "time_finished"
+    )
+}
+
+fn cell(row: &JobRow, column: &str) -> String {
+    let null = || "NULL".to_owned();
+    match column {
+        "id" => row.id.to_string(),
+        "target" => row.target.clone(),
+        "status" => row.status.clone(),
+        "result" => row.result.clone().unwrap_or_else(null),
+        "return_code" => row.return_code.map_or_else(null, |code| code.to_string()),
+        "sig" => row.sig.clone().unwrap_or_else(null),
+        "time_created" => row.time_created.to_string(),
+        "time_started" => row.time_started.to_string(),
+        "time_finished" => row.time_finished.to_string(),
+        other => {
+            let found = row.others.iter().find(|(name, _)| name == other);
+            found
+                .and_then(|(_, value)| value.clone())
+                .unwrap_or_else(null)
+        }
+    }
+}
+
+/// There is no such row.
+pub(super) fn not_found(id: JobId) -> Failure {
+    Failure::Refused(format!(
+        "job {id} not found; jobctl list shows the newest ones"
+    ))
 }
 
 /// A status that no row has and that nobody knows is a slip, not a question.
@@ -91,18 +168,13 @@ fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
 }
 
 /// Shows one row with its output. `--json`: the row, its further columns under `others`.
-pub(crate) async fn show(context: &Context, id: JobId) -> Result<u8, Failure> {
+pub(crate) async fn show(context: &Context, id: Id) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
     let mut table = database::open(settings).await?;
-    let row = table
-        .show(id)
-        .await
-        .map_err(|error| database::failure(settings, &error))?;
-    let Some(row) = row else {
-        return Err(Failure::Refused(format!(
-            "job {id} not found; jobctl list shows the newest ones"
-        )));
-    };
+    let id = ids::number(context, &mut table, id).await?;
+    let row = table.show(id).await;
+    let row = row.map_err(|error| database::failure(settings, &error))?;
+    let row = row.ok_or_else(|| not_found(id))?;
     context
         .screen
         .show(&row, |row| details(context, row, now()))?;
@@ -170,11 +242,4 @@ fn tone(row: &JobRow) -> Tone {
         None if row.status == "running" => Tone::Warning,
         None => Tone::Plain,
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -9,6 +9,7 @@ use jobd_proto::worker::{JobOutcome, RunManualReply, WorkerRequest};
 use serde::Serialize;
 
 use super::Context;
+use super::ids::{Named, named};
 use super::outcome::{Ending, stream};
 use crate::cli::JobRef;
 use crate::database;
@@ -40,6 +41,7 @@ pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Fail
 
 /// A worker serves its own targets, so that nobody has to name them.
 async fn through_worker(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, Failure> {
+    let jobs = named(context, jobs).await?;
     let request = WorkerRequest::RunManual {
         ids: jobs.into_iter().map(|job| job.id).collect(),
     };
@@ -85,7 +87,7 @@ pub(super) async fn with_targets(
 ) -> Result<(BTreeMap<JobId, String>, Vec<JobId>), Failure> {
     let mut known = BTreeMap::new();
     let mut ids = Vec::new();
-    for JobRef { id, target } in jobs {
+    for Named { id, target } in named(context, jobs).await? {
         match target {
             Some(target) => drop(known.insert(id, target)),
             None => ids.push(id),

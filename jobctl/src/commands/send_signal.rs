@@ -8,6 +8,7 @@ use jobd_proto::{JobId, signal};
 use serde::Serialize;
 
 use super::Context;
+use super::ids::named;
 use super::run_manual::with_targets;
 use crate::cli::JobRef;
 use crate::failure::Failure;
@@ -24,7 +25,7 @@ struct Shown {
 /// Sends it; 1 if any job was not reached.
 pub(crate) async fn run(context: &Context, signal: i32, jobs: Vec<JobRef>) -> Result<u8, Failure> {
     let shown = match context.kind() {
-        Kind::Worker => through_worker(context, signal, &jobs).await?,
+        Kind::Worker => through_worker(context, signal, jobs).await?,
         Kind::Master => through_master(context, signal, jobs).await?,
     };
     let name = signal::name(signal);
@@ -49,7 +50,12 @@ pub(crate) async fn run(context: &Context, signal: i32, jobs: Vec<JobRef>) -> Re
     Ok(u8::from(failed))
 }
 
-async fn through_worker(context: &Context, signal: i32, jobs: &[JobRef]) -> Result<Shown, Failure> {
+async fn through_worker(
+    context: &Context,
+    signal: i32,
+    jobs: Vec<JobRef>,
+) -> Result<Shown, Failure> {
+    let jobs = named(context, jobs).await?;
     let request = WorkerRequest::SendSignal {
         jobs: jobs.iter().map(|job| (job.id, signal)).collect(),
     };

@@ -1,6 +1,7 @@
 //! How results reach people and scripts: tables or JSON on standard output, complaints on standard
 //! error. Decides about colour and width once; a reader that has gone away is no error.
 
+mod bar;
 mod table;
 mod text;
 
@@ -10,16 +11,18 @@ use jobd_proto::settings::LogLevel;
 use serde::Serialize;
 
 use crate::failure::Failure;
+pub(crate) use bar::{Bar, bar, brief};
 pub(crate) use table::{Table, Tone};
-pub(crate) use text::{ago, bytes, local_time, plain, seconds};
+pub(crate) use text::{ago, by_target, bytes, counted, local_time, now, plain, seconds};
 
 /// What standard output can show.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
     json: bool,
     colour: bool,
-    /// Columns of the terminal; `None` where output goes elsewhere and nothing is cut.
-    width: Option<u16>,
+    /// Columns and lines of the terminal; `None` where output goes elsewhere: there nothing is cut,
+    /// and tables are tab-separated.
+    size: Option<(u16, u16)>,
 }
 
 impl Screen {
@@ -32,10 +35,20 @@ impl Screen {
         Self {
             json,
             colour: terminal && !no_colour,
-            width: size
-                .map(|size| size.ws_col)
-                .filter(|width| terminal && *width > 0),
+            size: size
+                .map(|size| (size.ws_col, size.ws_row))
+                .filter(|(columns, lines)| terminal && *columns > 0 && *lines > 0),
         }
+    }
+
+    /// Whether programs read it.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Whether a person looks at it.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.size.is_some()
     }
 
     /// Prints `value` for programs; for people what `text` makes of it.
@@ -53,9 +66,12 @@ impl Screen {
         print(&json)
     }
 
-    /// The lines of a table as this screen shows them.
+    /// The lines of a table: laid out on a terminal, tab-separated elsewhere.
     pub(crate) fn table(self, table: &Table) -> String {
-        table.render(self.width, self.colour)
+        match self.size {
+            Some((columns, _)) => table.render(columns, self.colour),
+            None => table.tab_separated(),
+        }
     }
 
     /// `text` in the colour of `tone`, where colours are.

@@ -12,6 +12,9 @@ const LEAST_WIDTH: u16 = 40;
 /// Columns of content up to which a column stays whole; longer ones are cut to make room.
 const NARROW: u16 = 8;
 
+/// Blanks between two columns.
+const PADDING: u16 = 2;
+
 /// What the colour of a row or word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
@@ -43,56 +46,60 @@ impl Tone {
 /// A table to be shown. Its cells may hold anything: control characters are made visible.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
-    header: Vec<&'static str>,
+    header: Vec<String>,
     numbers: Vec<usize>,
     rows: Vec<(Tone, Vec<String>)>,
 }
 
 impl Table {
     /// A table with these columns; those whose name begins with `>` hold numbers.
-    pub(crate) fn new(header: &[&'static str]) -> Self {
-        let numbers = header
-            .iter()
+    pub(crate) fn new<T: AsRef<str>>(header: &[T]) -> Self {
+        let names = || header.iter().map(AsRef::as_ref);
+        let numbers = names()
             .enumerate()
             .filter(|(_, name)| name.starts_with('>'))
             .map(|(at, _)| at);
         Self {
             numbers: numbers.collect(),
-            header: header
-                .iter()
-                .map(|name| name.trim_start_matches('>'))
+            header: names()
+                .map(|name| plain(name.trim_start_matches('>')))
                 .collect(),
             rows: Vec::new(),
         }
     }
 
     /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, tone: Tone, cells: &[String; N]) {
+    pub(crate) fn row(&mut self, tone: Tone, cells: &[String]) {
         self.rows
             .push((tone, cells.iter().map(|cell| plain(cell)).collect()));
     }
 
+    /// Header and rows with a tab between cells, for programs; cells hold no tabs of their own.
+    pub(super) fn tab_separated(&self) -> String {
+        let rows = self.rows.iter().map(|(_, cells)| cells.join("\t") + "\n");
+        self.header.join("\t") + "\n" + &rows.collect::<String>()
+    }
+
     /// The lines with a newline each, at most `width` columns wide.
-    pub(super) fn render(&self, width: Option<u16>, colour: bool) -> String {
+    pub(super) fn render(&self, width: u16, colour: bool) -> String {
         let mut layout = Layout::new();
         layout
             .load_style(presets::NOTHING)
             .set_truncation_indicator("…");
-        layout.set_header(one_line(self.header.iter().copied()));
+        layout.set_header(one_line(self.header.iter().map(String::as_str)));
         for (_, cells) in &self.rows {
             layout.add_row(one_line(cells.iter().map(String::as_str)));
         }
-        if let Some(width) = width {
-            layout
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width.max(LEAST_WIDTH));
-        }
+        // The padding behind the last column is trimmed, so it may stand out.
+        layout
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width.max(LEAST_WIDTH) + PADDING);
         let widths = layout.column_max_content_widths();
         for (at, column) in layout.column_iter_mut().enumerate() {
-            if width.is_some() && widths.get(at).is_some_and(|width| *width <= NARROW) {
+            if widths.get(at).is_some_and(|width| *width <= NARROW) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
-            column.set_padding((0, 2));
+            column.set_padding((0, PADDING));
             if self.numbers.contains(&at) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -135,12 +142,19 @@ mod tests {
         let expected = "TARGET                                        SLOTS\n\
                         mail                                              3\n\
                         a\\nname of some length that has spaces in it     12\n";
-        assert_eq!(table().render(None, false), expected);
+        assert_eq!(table().render(80, false), expected);
+    }
+
+    #[test]
+    fn programs_get_tabs() {
+        let expected =
+            "TARGET\tSLOTS\nmail\t3\na\\nname of some length that has spaces in it\t12\n";
+        assert_eq!(table().tab_separated(), expected);
     }
 
     #[test]
     fn a_narrow_terminal_cuts_lines() {
-        let lines = table().render(Some(40), false);
+        let lines = table().render(40, false);
         assert_eq!(lines.lines().count(), 3, "{lines}");
         assert!(
             lines.lines().all(|line| line.chars().count() <= 40),
@@ -151,9 +165,9 @@ mod tests {
 
     #[test]
     fn colours_are_whole_lines() {
-        let lines = table().render(None, true);
+        let lines = table().render(80, true);
         assert!(lines.starts_with("\x1b[1mTARGET"), "{lines:?}");
         assert!(lines.contains("\x1b[31ma\\nname"), "{lines:?}");
-        assert!(!table().render(None, false).contains('\x1b'));
+        assert!(!table().render(80, false).contains('\x1b'));
     }
 }

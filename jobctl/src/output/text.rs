@@ -1,5 +1,8 @@
 //! Values as people read them.
 
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -67,6 +70,47 @@ pub(crate) fn local_time(then: i64) -> String {
     }
 }
 
+/// Seconds since 1970 by the clock of this machine.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// `3 jobs of mail`, `12 jobs of 2 targets (mail: 8, report: 4)`.
+pub(crate) fn counted(targets: &BTreeMap<String, usize>) -> String {
+    const NAMED: usize = 5;
+    let jobs = match targets.values().sum() {
+        1 => "1 job".to_owned(),
+        jobs => format!("{jobs} jobs"),
+    };
+    if let (1, Some(only)) = (targets.len(), targets.keys().next()) {
+        return format!("{jobs} of {}", plain(only));
+    }
+    let mut most: Vec<(&String, &usize)> = targets.iter().collect();
+    most.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let names = most.iter().take(NAMED);
+    let names: Vec<String> = names
+        .map(|(name, count)| format!("{}: {count}", plain(name)))
+        .collect();
+    let more = if most.len() > NAMED { ", …" } else { "" };
+    format!(
+        "{jobs} of {} targets ({}{more})",
+        targets.len(),
+        names.join(", ")
+    )
+}
+
+/// The same, of a target each.
+pub(crate) fn by_target<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut targets = BTreeMap::new();
+    for name in names {
+        *targets.entry(name.to_owned()).or_default() += 1;
+    }
+    counted(&targets)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +120,15 @@ mod tests {
         assert_eq!(
             plain("a\x1b[31mb\n\u{9b}é\0"),
             "a\\u{1b}[31mb\\n\\u{9b}é\\u{0}"
+        );
+    }
+
+    #[test]
+    fn jobs_are_counted_by_target() {
+        assert_eq!(by_target(["a"].into_iter()), "1 job of a");
+        assert_eq!(
+            by_target(["a", "b", "b"].into_iter()),
+            "3 jobs of 2 targets (b: 2, a: 1)"
         );
     }
 

@@ -10,3 +10,7 @@ mod orders;
 mod rows;
 mod runs;
 mod statuses;
+mod table;
+mod terminal;
+mod terminals;
+mod work;

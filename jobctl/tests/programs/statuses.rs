@@ -44,11 +44,11 @@ async fn the_cluster_is_one_table() {
     let master = Daemon::master(Ok(master_status())).await;
     let status = ask(master.address, &["--master", "status"]).await;
     let expected = "\
-WORKER  ADDRESS        UP      TARGET  STATE    SLOTS  QUEUED  RUNNING  JOBS
-web1    10.0.0.1:1111  2h 10m  mail    active       4       5        4     9
-                               report  paused       1       0        0     0
-web2    [::1]:2222     -       mail    active       2       -        -     3
-web3    10.0.0.3:3333  -       mail    unknown      -       -        -     -
+WORKER\tADDRESS\tUP\tTARGET\tSTATE\tSLOTS\tQUEUED\tRUNNING\tJOBS
+web1\t10.0.0.1:1111\t2h 10m\tmail\tactive\t4\t5\t4\t9
+\t\t\treport\tpaused\t1\t0\t0\t0
+web2\t[::1]:2222\t-\tmail\tactive\t2\t-\t-\t3
+web3\t10.0.0.3:3333\t-\tmail\tunknown\t-\t-\t-\t-
 web3 at 10.0.0.3:3333: no answer within 5 s
 web1: no ownership: rows stay
 3 workers, 2 targets, 7 slots: 5 queued, 4 running, 3 queued or running (not told which), 1 paused
@@ -90,7 +90,7 @@ async fn a_single_worker_shows_the_same_table() {
     assert_eq!(status.code, 0, "{status:?}");
     let lines: Vec<&str> = status.stdout.lines().collect();
     assert!(
-        lines[1].starts_with(&format!("web1    {}", worker.address)),
+        lines[1].starts_with(&format!("web1\t{}", worker.address)),
         "{status:?}"
     );
     assert_eq!(
@@ -109,9 +109,9 @@ async fn a_single_worker_shows_the_same_table() {
 async fn targets_of_a_worker() {
     let worker = Daemon::worker(Ok(worker_status())).await;
     let expected = "\
-TARGET  STATE   SLOTS  QUEUED  RUNNING  JOBS
-mail    active      4       5        4     9
-report  paused      1       0        0     0
+TARGET\tSTATE\tSLOTS\tQUEUED\tRUNNING\tJOBS
+mail\tactive\t4\t5\t4\t9
+report\tpaused\t1\t0\t0\t0
 ";
     assert_eq!(
         ask(worker.address, &["list-targets"]).await.stdout,
@@ -135,10 +135,10 @@ report  paused      1       0        0     0
 async fn workers_of_a_master() {
     let master = Daemon::master(Ok(master_status())).await;
     let expected = "\
-WORKER  ADDRESS        TARGETS
-web1    10.0.0.1:1111  mail, report
-web2    [::1]:2222     mail
-web3    10.0.0.3:3333  mail
+WORKER\tADDRESS\tTARGETS
+web1\t10.0.0.1:1111\tmail, report
+web2\t[::1]:2222\tmail
+web3\t10.0.0.3:3333\tmail
 ";
     let list = ask(master.address, &["--master", "list-workers"]).await;
     assert_eq!((list.code, list.stdout.as_str()), (0, expected));
@@ -156,12 +156,12 @@ async fn memory_of_both_kinds() {
     let worker = Daemon::worker(Ok(worker_status())).await;
     let master = Daemon::master(Ok(master_status())).await;
     let expected = "\
-MEMORY            SIZE
-rss           15.0 MiB
-heapTotal      2.0 KiB
-heapUsed       1.0 KiB
-external           0 B
-arrayBuffers       7 B
+MEMORY\tSIZE
+rss\t15.0 MiB
+heapTotal\t2.0 KiB
+heapUsed\t1.0 KiB
+external\t0 B
+arrayBuffers\t7 B
 ";
     assert_eq!(
         ask(worker.address, &["memory-usage"]).await.stdout,

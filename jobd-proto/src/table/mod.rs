@@ -1,16 +1,22 @@
 //! The job table as everybody sees it: its name, where it is, which columns it has, and what an
 //! application may do with it. What a worker does with rows (claim, start, finish) is not here.
 
+mod change;
 mod columns;
 mod connect;
 mod create;
 mod name;
 mod rows;
+mod search;
 pub mod settings;
+mod survey;
 
+pub use change::BATCH;
 pub use columns::{Column, Columns, Kind};
 pub use connect::{connect_mysql, connect_sqlite};
 pub use create::create;
 pub use name::{TableName, TableNameError, quote};
-pub use rows::{Connection, Filter, JobRow, NewJob, RowError};
+pub use rows::{Connection, JobRow, NewJob, RowError};
+pub use search::{Filter, Found, Scan, WINDOW, Window};
 pub use settings::{DatabaseSettings, MySqlAddress, MySqlSettings, SqliteSettings, Tls};
+pub use survey::{Backlog, COUNTED};

@@ -66,28 +66,15 @@ fn as_object<S: Serializer>(
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
-/// Which rows [`Connection::list`] returns.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only this target.
-    pub target: Option<String>,
-    /// Only this status.
-    pub status: Option<String>,
-    /// Only these ids.
-    pub ids: Vec<JobId>,
-    /// At most this many, the newest first.
-    pub limit: u32,
-}
-
 /// An open job table.
 pub struct Connection {
-    driver: Driver,
-    columns: Columns,
-    table: TableName,
-    quoted: String,
+    pub(super) driver: Driver,
+    pub(super) columns: Columns,
+    pub(super) table: TableName,
+    pub(super) quoted: String,
 }
 
-enum Driver {
+pub(super) enum Driver {
     MySql(MySqlConnection),
     Sqlite(SqliteConnection),
 }
@@ -101,7 +88,7 @@ pub enum RowError {
     /// The table is not there (or the account may not see it).
     #[error("table {0} not found, or this account may not see it")]
     NoTable(String),
-    /// A value for a column that the table does not have.
+    /// A column that the table does not have.
     #[error("table {table} has no column `{column}`; it has {known}")]
     NoColumn {
         /// The table.
@@ -137,7 +124,7 @@ const NAMED: [&str; 11] = [
 /// How many of [`NAMED`], from the first, a list shows.
 const LISTED: usize = 9;
 
-type TextRow = Vec<Option<String>>;
+pub(super) type TextRow = Vec<Option<String>>;
 
 impl Connection {
     /// Connects and reads the table's columns.
@@ -205,81 +192,60 @@ impl Connection {
             {
                 return Err(RowError::Repeated(column.clone()));
             }
-            if !self.columns.has(&column.to_lowercase()) {
-                return Err(RowError::NoColumn {
-                    table: self.table.to_string(),
-                    column: column.clone(),
-                    known: self
-                        .columns
-                        .iter()
-                        .map(|known| known.name.as_str())
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                });
-            }
+            self.known(column)?;
         }
         Ok(pairs.into_iter().unzip())
     }
 
-    /// The rows that `filter` names, newest first, without outputs.
-    pub async fn list(&mut self, filter: &Filter) -> Result<Vec<JobRow>, RowError> {
-        let select: Vec<String> = NAMED[..LISTED]
-            .iter()
-            .map(|name| self.as_text(name))
-            .collect();
-        let mut conditions = Vec::new();
-        let mut binds = Vec::new();
-        for (column, value) in [("target", &filter.target), ("status", &filter.status)] {
-            if let Some(value) = value {
-                conditions.push(format!("{} = ?", quote(column)));
-                binds.push(value.clone());
-            }
+    /// The lower-case name of a column that must be there.
+    pub fn known(&self, column: &str) -> Result<String, RowError> {
+        let name = column.to_lowercase();
+        if self.columns.has(&name) {
+            return Ok(name);
         }
-        if !filter.ids.is_empty() {
-            let ids: Vec<String> = filter.ids.iter().map(ToString::to_string).collect();
-            conditions.push(format!("`id` IN ({})", ids.join(",")));
-        }
-        let condition = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!("WHERE {}", conditions.join(" AND "))
-        };
-        let sql = format!(
-            "SELECT {} FROM {} {condition} ORDER BY {}.`id` DESC LIMIT {}",
-            select.join(", "),
-            self.quoted,
-            self.quoted,
-            filter.limit
-        );
-        let rows = self.driver.fetch(&sql, &binds).await?;
-        rows.into_iter().map(|row| self.job_row(row, &[])).collect()
+        let known = self.columns.iter().map(|known| known.name.as_str());
+        Err(RowError::NoColumn {
+            table: self.table.to_string(),
+            column: column.to_owned(),
+            known: known.collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// One row with everything that it holds; `None` where there is none of that id.
     pub async fn show(&mut self, id: JobId) -> Result<Option<JobRow>, RowError> {
-        let others: Vec<String> = self
-            .columns
-            .iter()
-            .map(|column| column.name.clone())
+        let others = self.other_columns();
+        let select = self.select(true, &others);
+        let sql = format!("SELECT {select} FROM {} WHERE `id` = {id}", self.quoted);
+        let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
+        row.map(|row| self.job_row(row, true, &others)).transpose()
+    }
+
+    /// The columns that [`JobRow`] does not name, in the table's order.
+    pub fn other_columns(&self) -> Vec<String> {
+        let names = self.columns.iter().map(|column| column.name.clone());
+        names
             .filter(|name| !NAMED.contains(&name.as_str()))
-            .collect();
-        let select: Vec<String> = NAMED
+            .collect()
+    }
+
+    /// What a SELECT lists for [`Self::job_row`]: the named columns, with outputs if asked for, and `others`.
+    pub(super) fn select(&self, outputs: bool, others: &[String]) -> String {
+        let named = if outputs {
+            &NAMED[..]
+        } else {
+            &NAMED[..LISTED]
+        };
+        let all = named
             .iter()
             .copied()
-            .chain(others.iter().map(String::as_str))
-            .map(|name| self.as_text(name))
-            .collect();
-        let sql = format!(
-            "SELECT {} FROM {} WHERE `id` = {id}",
-            select.join(", "),
-            self.quoted
-        );
-        let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
-        row.map(|row| self.job_row(row, &others)).transpose()
+            .chain(others.iter().map(String::as_str));
+        all.map(|name| self.as_text(name))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// A column as text, whatever its type; NULL where the table lacks it.
-    fn as_text(&self, name: &str) -> String {
+    pub(super) fn as_text(&self, name: &str) -> String {
         let quoted = quote(name);
         match (self.columns.get(name), &self.driver) {
             (None, _) => "NULL".to_owned(),
@@ -295,7 +261,13 @@ impl Connection {
         }
     }
 
-    fn job_row(&self, row: TextRow, others: &[String]) -> Result<JobRow, RowError> {
+    /// Reads a row of [`Self::select`] with the same arguments.
+    pub(super) fn job_row(
+        &self,
+        row: TextRow,
+        outputs: bool,
+        others: &[String],
+    ) -> Result<JobRow, RowError> {
         let mut values = row.into_iter();
         let mut next = || values.next().flatten();
         let number = |name: &str, value: Option<String>| -> Result<Option<i64>, RowError> {
@@ -320,8 +292,8 @@ impl Connection {
             time_created: number("time_created", next())?.unwrap_or(0),
             time_started: number("time_started", next())?.unwrap_or(0),
             time_finished: number("time_finished", next())?.unwrap_or(0),
-            stdout: next(),
-            stderr: next(),
+            stdout: outputs.then(&mut next).flatten(),
+            stderr: outputs.then(&mut next).flatten(),
             others: others.iter().cloned().map(|name| (name, next())).collect(),
         })
     }
@@ -366,7 +338,11 @@ impl Driver {
     }
 
     /// Rows of text columns. Bytes that are no UTF-8 (from a BLOB) are replaced.
-    async fn fetch(&mut self, sql: &str, binds: &[String]) -> Result<Vec<TextRow>, sqlx::Error> {
+    pub(super) async fn fetch(
+        &mut self,
+        sql: &str,
+        binds: &[String],
+    ) -> Result<Vec<TextRow>, sqlx::Error> {
         let text = |bytes: Option<Vec<u8>>| {
             bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         };

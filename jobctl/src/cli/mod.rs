@@ -1,0 +1,177 @@
+//! The command line as it is written: clap's view, nothing resolved yet. Help texts stand here and
+//! in [`command`].
+
+mod args;
+mod command;
+mod overview;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use jobd_proto::settings::LogLevel;
+
+pub(crate) use args::{
+    AddArgs, ExportArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs, TargetArgs,
+    TargetSlots, WaitArgs,
+};
+pub(crate) use command::Command;
+pub(crate) use values::{Id, JobRef};
+
+/// Rows that one command may add or list: an `add` is one transaction.
+const MOST_ROWS: i64 = 100_000;
+
+const EVERY: &str = "Options of every command";
+
+/// All of the command line.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of a command line are what they are"
+)]
+#[derive(Debug, Parser)]
+#[command(name = "jobctl", version, about = "Look at and steer a jobd cluster")]
+#[command(override_help = overview::TEXT, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Talk to a jobd-master instead of a worker
+    #[arg(long, global = true, help_heading = EVERY, conflicts_with = "worker")]
+    pub(crate) master: bool,
+
+    /// Talk to a worker although the config says `master = 1`
+    #[arg(long, global = true, help_heading = EVERY)]
+    pub(crate) worker: bool,
+
+    /// Where the daemon is [default: 127.0.0.1]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "H")]
+    pub(crate) host: Option<String>,
+
+    /// Its port [default: 7080, with --master 7081]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+
+    /// Config file [default: ~/.jobctl.conf]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "F")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Ask for the daemon's password on the terminal
+    #[arg(long, global = true, help_heading = EVERY)]
+    pub(crate) password: bool,
+
+    /// Least level of what is told on standard error [default: warn]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "L", value_parser = log_levels())]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// Print JSON instead of tables
+    #[arg(long, global = true, help_heading = EVERY)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+fn log_levels() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
+    PossibleValuesParser::new(LogLevel::WORDS.map(|(word, _)| word)).map(|chosen| {
+        let known = LogLevel::WORDS
+            .into_iter()
+            .find(|(word, _)| *word == chosen);
+        known.map_or(LogLevel::Warn, |(_, level)| level)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_or_after_the_command() {
+        let cli = Cli::try_parse_from([
+            "jobctl",
+            "status",
+            "--master",
+            "--json",
+            "--log-level",
+            "debug",
+        ])
+        .unwrap();
+        assert!(cli.master && cli.json);
+        assert_eq!(cli.log_level, Some(LogLevel::Debug));
+        let cli = Cli::try_parse_from([
+            "jobctl", "--port", "1", "add", "--target", "a", "--", "x=1=2",
+        ])
+        .unwrap();
+        let Command::Add(add) = cli.command else {
+            panic!("add")
+        };
+        assert_eq!(
+            (cli.port, add.columns),
+            (Some(1), vec![("x".to_owned(), "1=2".to_owned())])
+        );
+    }
+
+    /// The lines of a command's help that begin with its program's name.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        help.lines()
+            .filter_map(|line| line.strip_prefix("  jobctl "))
+            .map(|line| {
+                let end = ["   ", " |", " >", " &&", " #"]
+                    .iter()
+                    .filter_map(|stop| line.find(stop))
+                    .min();
+                line[..end.unwrap_or(line.len())].to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_two_examples_that_it_understands() {
+        for command in Cli::command().get_subcommands() {
+            let examples = examples(command);
+            assert!(examples.len() >= 2, "{}: {examples:?}", command.get_name());
+            for example in examples {
+                let words = shell_words(&example);
+                let line = std::iter::once("jobctl").chain(words.iter().map(String::as_str));
+                let parsed = Cli::try_parse_from(line);
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    /// Words of a line whose quotes are single ones.
+    fn shell_words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (at, part) in line.split('\'').enumerate() {
+            if at % 2 == 1 {
+                words.push(part.to_owned());
+            } else {
+                words.extend(part.split_whitespace().map(str::to_owned));
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn near_misses_are_suggested() {
+        for (wrong, near) in [
+            (&["staus"][..], "'status'"),
+            (&["run-manal", "1"], "'run-manual'"),
+            (&["list", "--taget", "a"], "'--target'"),
+            (&["status", "--log-level", "wran"], "'warn'"),
+        ] {
+            let words = ["jobctl"].iter().chain(wrong);
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains(near), "{error}");
+        }
+    }
+}

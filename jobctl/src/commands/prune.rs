@@ -1,0 +1,123 @@
+//! `prune`: deletes rows of jobs that ended long ago, in small batches. An application's act; the
+//! daemons never delete.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jobd_proto::table::{BATCH, Connection, RowError, Scan, WINDOW};
+use serde::Serialize;
+
+use super::Context;
+use super::ask::confirm;
+use crate::cli::PruneArgs;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::{bar, counted, local_time, now, print};
+
+/// Between two batches, so that workers get their turn.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// `{"before", "jobs", "targets": {NAME: COUNT}, "deleted"}`
+#[derive(Serialize)]
+struct Pruned {
+    /// Seconds since 1970: jobs that ended before that.
+    before: i64,
+    /// How many there were, in all and by target.
+    jobs: usize,
+    targets: BTreeMap<String, usize>,
+    /// How many of them were deleted; 0 with `--dry-run`.
+    deleted: u64,
+}
+
+/// Counts, asks, deletes.
+pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failure> {
+    let settings = database::settings(&context.settings)?;
+    let failure = |error| database::failure(settings, &error);
+    let mut table = database::open(settings).await?;
+    let now = now();
+    let before = args.older_than.seconds(now);
+    if args.print_sql {
+        let target = args.target.as_deref();
+        let sql = table.prune_sql(now - before, target, args.result.as_deref());
+        print(&format!("{sql} -- again until it deletes nothing\n"))?;
+        return Ok(0);
+    }
+    let scan = Scan {
+        target: args.target.clone(),
+        result: args.result.clone(),
+        ended_before: Some(before),
+        // What was added later has not ended before.
+        ceiling: Some(table.first_since(before).await.map_err(failure)?),
+        ..Scan::default()
+    };
+    let targets = count(&mut table, &scan).await.map_err(failure)?;
+    let jobs = targets.values().sum();
+    let mut pruned = Pruned {
+        before,
+        jobs,
+        targets,
+        deleted: 0,
+    };
+    let what = counted(&pruned.targets);
+    if !args.dry_run && jobs > 0 {
+        let when = local_time(before);
+        let place = database::place(settings);
+        let question =
+            format!("this deletes {what} that ended before {when} from {place}, for good");
+        confirm(&question, args.yes).await?;
+        pruned.deleted = delete(&mut table, &scan, before, jobs)
+            .await
+            .map_err(failure)?;
+    }
+    context.screen.show(&pruned, |pruned| {
+        let when = local_time(pruned.before);
+        match (pruned.jobs, args.dry_run) {
+            (0, _) => format!("no jobs ended before {when}\n"),
+            (_, true) => format!("would delete {what} that ended before {when}\n"),
+            (_, false) => format!("deleted {} jobs that ended before {when}\n", pruned.deleted),
+        }
+    })?;
+    Ok(0)
+}
+
+async fn count(table: &mut Connection, scan: &Scan) -> Result<BTreeMap<String, usize>, RowError> {
+    let bar = bar(0, "counting: {pos} jobs so far [{elapsed}]");
+    let mut targets = BTreeMap::new();
+    let mut from = None;
+    loop {
+        let window = table.oldest(scan, from, WINDOW).await?;
+        bar.inc(u64::try_from(window.jobs.len()).unwrap_or_default());
+        for row in window.jobs {
+            *targets.entry(row.target).or_default() += 1;
+        }
+        from = window.next;
+        if from.is_none() {
+            return Ok(targets);
+        }
+    }
+}
+
+async fn delete(
+    table: &mut Connection,
+    scan: &Scan,
+    before: i64,
+    jobs: usize,
+) -> Result<u64, RowError> {
+    let template = "{bar:30} {pos} of {len} deleted [{elapsed}] Ctrl-C stops";
+    let bar = bar(jobs, template);
+    let mut deleted = 0;
+    let mut from = None;
+    loop {
+        let window = table.oldest(scan, from, WINDOW).await?;
+        let ids: Vec<_> = window.jobs.iter().map(|row| row.id).collect();
+        for batch in ids.chunks(BATCH) {
+            deleted += table.delete_ended(batch, before).await?;
+            bar.set_position(deleted);
+            tokio::time::sleep(PAUSE).await;
+        }
+        from = window.next;
+        if from.is_none() {
+            return Ok(deleted);
+        }
+    }
+}

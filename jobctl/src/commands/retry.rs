@@ -1,0 +1,138 @@
+//! `retry`: rows that are done and failed become waiting again. An application's act.
+
+use std::collections::BTreeSet;
+
+use jobd_proto::JobId;
+use jobd_proto::table::{BATCH, Connection, Filter, JobRow, RowError, Scan, WINDOW};
+use serde::Serialize;
+
+use super::add::{not_poked, poke};
+use super::ask::confirm;
+use super::waiting::ranges;
+use super::{Context, ids};
+use crate::cli::RetryArgs;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::{by_target, now};
+
+/// Rows that one command takes back, at most; for more, narrow it down.
+const MOST: usize = 100_000;
+
+/// `{"ids": [id], "left": [id], "poked": bool}`: what waits again, and what was not done and failed.
+#[derive(Serialize)]
+struct Retried {
+    ids: Vec<JobId>,
+    left: Vec<JobId>,
+    poked: bool,
+}
+
+/// Takes them back and pokes; 1 if any was not done and failed.
+pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failure> {
+    if args.ids.is_empty() && !args.failed {
+        return Err(Failure::Usage(
+            "name the jobs, or say --failed --since 2h".to_owned(),
+        ));
+    }
+    let settings = database::settings(&context.settings)?;
+    let failure = |error| database::failure(settings, &error);
+    let mut table = database::open(settings).await?;
+    let (asked, rows) = if args.failed {
+        let rows = failed(&mut table, &args).await.map_err(failure)?;
+        let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
+        (ids, rows)
+    } else {
+        let ids = ids::numbers(context, &mut table, &args.ids).await?;
+        let rows = named(&mut table, &ids).await.map_err(failure)?;
+        (ids, rows)
+    };
+    if args.failed {
+        if rows.len() > MOST {
+            return Err(Failure::Refused(format!(
+                "more than {MOST} jobs failed since then; use a later --since or a --target"
+            )));
+        }
+        if !rows.is_empty() {
+            let what = by_target(rows.iter().map(|row| row.target.as_str()));
+            confirm(&format!("this runs {what} again"), args.yes).await?;
+        }
+    }
+    let again: Vec<JobId> = rows.iter().map(|row| row.id).collect();
+    for batch in again.chunks(BATCH) {
+        table.retry(batch).await.map_err(failure)?;
+    }
+    let targets: BTreeSet<String> = rows.into_iter().map(|row| row.target).collect();
+    let poked = !targets.is_empty() && poke_all(context, targets).await;
+    let retried = Retried {
+        left: asked
+            .iter()
+            .copied()
+            .filter(|id| !again.contains(id))
+            .collect(),
+        ids: again,
+        poked,
+    };
+    context.screen.show(&retried, said)?;
+    Ok(u8::from(!retried.left.is_empty()))
+}
+
+async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
+    match poke(context, targets.into_iter().collect()).await {
+        Ok(()) => true,
+        Err(failure) => {
+            not_poked(&failure.to_string(), "the jobs wait again");
+            false
+        }
+    }
+}
+
+/// Every row that failed of those added since then, the oldest first.
+async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>, RowError> {
+    let since = args.since.map_or(0, |since| since.seconds(now()));
+    let scan = Scan {
+        target: args.target.clone(),
+        status: Some("done".to_owned()),
+        result: Some("fail".to_owned()),
+        since: Some(since),
+        floor: table.first_since(since).await?,
+        ..Scan::default()
+    };
+    let mut rows = Vec::new();
+    let mut from = None;
+    loop {
+        let window = table.oldest(&scan, from, WINDOW).await?;
+        rows.extend(window.jobs);
+        from = window.next;
+        if from.is_none() || rows.len() > MOST {
+            return Ok(rows);
+        }
+    }
+}
+
+/// Those of `ids` that are done and failed.
+async fn named(table: &mut Connection, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
+    let mut rows = Vec::new();
+    for ids in ids.chunks(BATCH) {
+        let filter = Filter {
+            ids: ids.to_vec(),
+            limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
+            ..Filter::default()
+        };
+        rows.extend(table.list(&filter).await?);
+    }
+    rows.retain(|row| row.status == "done" && row.result.as_deref() == Some("fail"));
+    rows.sort_by_key(|row| row.id);
+    Ok(rows)
+}
+
+fn said(retried: &Retried) -> String {
+    let mut text = match retried.ids.as_slice() {
+        [] => "no job waits again\n".to_owned(),
+        [id] => format!("job {id} waits again\n"),
+        ids => format!("{} jobs wait again: {}\n", ids.len(), ranges(ids)),
+    };
+    if !retried.left.is_empty() {
+        let left = ranges(&retried.left);
+        text.extend(["left alone, as they are not done and failed: ", &left, "\n"]);
+    }
+    text
+}

@@ -1,0 +1,246 @@
+//! `stats`: how many jobs of each target ran and failed lately, and how long they took.
+
+use std::collections::BTreeMap;
+
+use jobd_proto::table::{JobRow, Scan, WINDOW};
+use serde::Serialize;
+
+use super::Context;
+use crate::cli::StatsArgs;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::{Table, Tone, local_time, now, seconds};
+
+/// `{"since", "jobs_read", "complete", "targets": [TARGET], "total": TARGET}`
+#[derive(Serialize)]
+struct Stats {
+    /// Seconds since 1970: jobs added then or later.
+    since: i64,
+    /// Rows that were looked at.
+    jobs_read: u64,
+    /// Whether these are all rows added since then.
+    complete: bool,
+    targets: Vec<Figures>,
+    total: Figures,
+}
+
+/// Figures of one target, or of all together, whose name is `null`.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(super) struct Figures {
+    pub(super) target: Option<String>,
+    /// Jobs that are done.
+    pub(super) runs: u64,
+    pub(super) failures: u64,
+    /// Attempts of these jobs together; `null` where the table does not count them.
+    pub(super) attempts: Option<u64>,
+    /// Seconds from start to end, of jobs that were started.
+    pub(super) mean_s: Option<f64>,
+    pub(super) p50_s: Option<i64>,
+    pub(super) p95_s: Option<i64>,
+    pub(super) p99_s: Option<i64>,
+}
+
+/// Runs of one target, as they are counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runs {
+    done: u64,
+    failures: u64,
+    attempts: Option<u64>,
+    /// Seconds, in no order.
+    took: Vec<i64>,
+}
+
+impl Runs {
+    /// Counts a row that is done; others are none.
+    pub(super) fn count(&mut self, row: &JobRow) {
+        if row.status != "done" {
+            return;
+        }
+        self.done += 1;
+        self.failures += u64::from(row.result.as_deref() != Some("ok"));
+        let attempts = row.others.iter().find(|(name, _)| name == "attempts");
+        let attempts = attempts.and_then(|(_, count)| count.as_ref()?.parse::<u64>().ok());
+        if let Some(attempts) = attempts {
+            *self.attempts.get_or_insert(0) += attempts;
+        }
+        if row.time_started > 0 && row.time_finished > 0 {
+            self.took
+                .push(row.time_finished.saturating_sub(row.time_started).max(0));
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.failures += other.failures;
+        if let Some(attempts) = other.attempts {
+            *self.attempts.get_or_insert(0) += attempts;
+        }
+        self.took.extend(&other.took);
+    }
+
+    /// The figures that these runs make.
+    pub(super) fn figures(mut self, target: Option<String>) -> Figures {
+        self.took.sort_unstable();
+        let at = |percent: usize| percentile(&self.took, percent);
+        let (p50_s, p95_s, p99_s) = (at(50), at(95), at(99));
+        #[expect(clippy::cast_precision_loss, reason = "a mean in seconds, for people")]
+        let mean = |sum: i64| sum as f64 / self.took.len() as f64;
+        Figures {
+            target,
+            runs: self.done,
+            failures: self.failures,
+            attempts: self.attempts,
+            mean_s: (!self.took.is_empty()).then(|| mean(self.took.iter().sum())),
+            p50_s,
+            p95_s,
+            p99_s,
+        }
+    }
+}
+
+/// The least value that so many percent do not exceed (nearest rank); values in order.
+fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+/// Counts and shows.
+pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failure> {
+    let settings = database::settings(&context.settings)?;
+    let failure = |error| database::failure(settings, &error);
+    let mut table = database::open(settings).await?;
+    let since = args.since.seconds(now());
+    let attempts = table.columns().has("attempts");
+    let scan = Scan {
+        within: args.target.map(|target| ("done".to_owned(), target)),
+        since: Some(since),
+        floor: table.first_since(since).await.map_err(failure)?,
+        columns: attempts
+            .then(|| "attempts".to_owned())
+            .into_iter()
+            .collect(),
+        ..Scan::default()
+    };
+    let mut targets = BTreeMap::<String, Runs>::new();
+    let (mut from, mut left) = (None, u64::from(args.limit));
+    let complete = loop {
+        let step = u32::try_from(left).unwrap_or(u32::MAX).min(WINDOW);
+        let window = table.newest(&scan, from, step).await.map_err(failure)?;
+        for row in &window.jobs {
+            targets.entry(row.target.clone()).or_default().count(row);
+        }
+        left -= window.read.min(left);
+        match window.next {
+            Some(next) if left > 0 => from = Some(next),
+            next => break next.is_none(),
+        }
+    };
+    targets.retain(|_, runs| runs.done > 0);
+    let mut total = Runs::default();
+    for runs in targets.values() {
+        total.add(runs);
+    }
+    let stats = Stats {
+        since,
+        jobs_read: u64::from(args.limit) - left,
+        complete,
+        targets: targets
+            .into_iter()
+            .map(|(target, runs)| runs.figures(Some(target)))
+            .collect(),
+        total: total.figures(None),
+    };
+    context.screen.show(&stats, |stats| text(context, stats))?;
+    Ok(0)
+}
+
+fn text(context: &Context, stats: &Stats) -> String {
+    if stats.targets.is_empty() {
+        let since = local_time(stats.since);
+        return format!("no job that was added since {since} is done\n");
+    }
+    let mut table = Table::new(&[
+        "TARGET",
+        ">RUNS",
+        ">FAILED",
+        ">ATTEMPTS",
+        ">MEAN",
+        ">P50",
+        ">P95",
+        ">P99",
+    ]);
+    let several = stats.targets.len() > 1;
+    for figures in stats.targets.iter().chain(several.then_some(&stats.total)) {
+        let time = |time: Option<i64>| {
+            time.map_or_else(|| "-".to_owned(), |time| seconds(time.unsigned_abs()))
+        };
+        let cells = [
+            figures.target.clone().unwrap_or_else(|| "all".to_owned()),
+            figures.runs.to_string(),
+            figures.failures.to_string(),
+            figures
+                .attempts
+                .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            figures
+                .mean_s
+                .map_or_else(|| "-".to_owned(), |mean| format!("{mean:.1}s")),
+            time(figures.p50_s),
+            time(figures.p95_s),
+            time(figures.p99_s),
+        ];
+        let tone = if figures.failures > 0 {
+            Tone::Warning
+        } else {
+            Tone::Plain
+        };
+        table.row(tone, &cells);
+    }
+    let mut text = context.screen.table(&table);
+    if context.screen.is_terminal() {
+        text.extend(["jobs added since ", &local_time(stats.since), "\n"]);
+    }
+    if !stats.complete {
+        crate::output::complain(&format!(
+            "jobctl: these are the newest {} rows only; --limit reads more",
+            stats.jobs_read
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let values: Vec<i64> = (1..=100).collect();
+        for (percent, expected) in [(50, 50), (95, 95), (99, 99)] {
+            assert_eq!(percentile(&values, percent), Some(expected));
+        }
+        assert_eq!(percentile(&[7], 50), Some(7));
+        assert_eq!(percentile(&[1, 9], 95), Some(9));
+        assert_eq!(percentile(&[], 95), None);
+    }
+
+    #[test]
+    fn only_what_is_done_counts_and_only_what_was_started_has_a_length() {
+        let row = |status: &str, result: &str, started, finished| JobRow {
+            status: status.to_owned(),
+            result: Some(result.to_owned()),
+            time_started: started,
+            time_finished: finished,
+            others: vec![("attempts".to_owned(), Some("2".to_owned()))],
+            ..JobRow::default()
+        };
+        let mut runs = Runs::default();
+        runs.count(&row("running", "", 5, 0));
+        runs.count(&row("done", "ok", 10, 14));
+        runs.count(&row("done", "fail", 10, 12));
+        runs.count(&row("done", "fail", 0, 12));
+        let figures = runs.figures(None);
+        assert_eq!((figures.runs, figures.failures), (3, 2));
+        assert_eq!((figures.attempts, figures.mean_s), (Some(6), Some(3.0)));
+        assert_eq!((figures.p50_s, figures.p99_s), (Some(2), Some(4)));
+    }
+}

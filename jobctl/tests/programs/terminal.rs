@@ -1,0 +1,140 @@
+//! jobctl in a real pseudo-terminal, with somebody at the keys and the screen as it would be seen.
+
+use std::io::{Read as _, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+/// Far above what any of these takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Lines of every terminal here.
+pub(crate) const LINES: u16 = 24;
+
+/// A running jobctl and its terminal; it is killed with the test.
+pub(crate) struct Terminal {
+    child: Box<dyn Child + Send + Sync>,
+    screen: Arc<Mutex<vt100::Parser>>,
+    keys: Box<dyn Write + Send>,
+    _master: Box<dyn MasterPty + Send>,
+}
+
+impl Terminal {
+    /// Starts jobctl in a terminal of so many columns.
+    pub(crate) fn start(columns: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::sized(columns, LINES, arguments, environment)
+    }
+
+    /// The same with a number of lines.
+    pub(crate) fn sized(
+        columns: u16,
+        lines: u16,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let size = PtySize {
+            rows: lines,
+            cols: columns,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_jobctl"));
+        command.args(arguments);
+        command.env("HOME", env!("CARGO_TARGET_TMPDIR"));
+        command.env("TZ", "UTC");
+        command.env("TERM", "xterm-256color");
+        command.env_remove("NO_COLOR");
+        for (name, value) in environment {
+            command.env(name, value);
+        }
+        let child = pair.slave.spawn_command(command).unwrap();
+        let mut output = pair.master.try_clone_reader().unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(lines, columns, 0)));
+        let shown = Arc::clone(&screen);
+        // Ends when the program has closed its side.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = output.read(&mut buffer) {
+                shown.lock().unwrap().process(&buffer[..read]);
+            }
+        });
+        Self {
+            child,
+            screen,
+            keys: pair.master.take_writer().unwrap(),
+            _master: pair.master,
+        }
+    }
+
+    /// Types.
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// What stands on the screen.
+    pub(crate) fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    /// Looks at the screen's state.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&vt100::Screen) -> T) -> T {
+        look(self.screen.lock().unwrap().screen())
+    }
+
+    /// Waits until each of these stands on the screen.
+    #[track_caller]
+    pub(crate) fn sees(&self, wanted: &[&str]) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let text = self.text();
+            if wanted.iter().all(|wanted| text.contains(wanted)) {
+                return text;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{wanted:?} are not all in:\n{text}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until this is gone from the screen.
+    #[track_caller]
+    pub(crate) fn sees_no(&self, unwanted: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while self.text().contains(unwanted) {
+            assert!(
+                Instant::now() < deadline,
+                "{unwanted:?} is still in:\n{}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for the end; returns the exit code and what is left on the screen.
+    #[track_caller]
+    pub(crate) fn ends(&mut self) -> (u32, String) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // What it wrote last may still be on its way.
+                std::thread::sleep(Duration::from_millis(50));
+                return (status.exit_code(), self.text());
+            }
+            assert!(Instant::now() < deadline, "still runs:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It has ended already, in most tests.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,163 @@
+//! What a person sees in a terminal of 80 or 200 columns: tables, bars, questions.
+
+use crate::table::Table;
+use crate::terminal::Terminal;
+
+/// A table with a job of each kind, one of them with a long target.
+async fn filled() -> Table {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status, result, return_code, sig, time_started, time_finished) VALUES \
+             ('mail', 1700000000, 'done', 'ok', 0, NULL, 1700000001, 1700000066), \
+             ('mail', 1700000000, 'done', 'fail', NULL, 'SIGTERM', 1700000001, 1700000002), \
+             ('a/target/whose/name/is/so/long/that/it/alone/would/fill/most/of/a/line/of/a/terminal', 1700000000, 'waiting', NULL, NULL, NULL, 0, 0)",
+        )
+        .await;
+    table
+}
+
+/// The arguments behind the config of `table`.
+fn with<'a>(table: &'a Table, arguments: &[&'a str]) -> Vec<&'a str> {
+    let config = table.config.to_str().unwrap();
+    ["--config", config]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_table_fits_its_terminal() {
+    let table = filled().await;
+    let narrow = Terminal::start(80, &with(&table, &["list"]), &[]).ends().1;
+    let lines: Vec<&str> = narrow.lines().map(str::trim_end).collect();
+    assert_eq!(lines.len(), 4, "a row is a line:\n{narrow}");
+    assert!(
+        lines[1].contains("a/target/") && lines[1].contains('…'),
+        "{narrow}"
+    );
+    assert!(lines[0].ends_with("TOOK"), "{narrow}");
+    assert!(lines[2].contains("killed by SIGTERM"), "{narrow}");
+    let wide = Terminal::start(200, &with(&table, &["list"]), &[]).ends().1;
+    assert!(wide.contains("/of/a/line/of/a/terminal  waiting"), "{wide}");
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_that_want_them() {
+    let table = filled().await;
+    let failed =
+        |terminal: &Terminal| terminal.look(|screen| screen.cell(2, 0).map(vt100::Cell::fgcolor));
+    let mut coloured = Terminal::start(80, &with(&table, &["list"]), &[]);
+    coloured.ends();
+    assert_eq!(failed(&coloured), Some(vt100::Color::Idx(1)), "red");
+    let mut plain = Terminal::start(80, &with(&table, &["list"]), &[("NO_COLOR", "1")]);
+    plain.ends();
+    assert_eq!(failed(&plain), Some(vt100::Color::Default));
+}
+
+#[tokio::test]
+async fn the_first_help_screen_leaves_room_for_the_prompt() {
+    let mut help = Terminal::start(80, &["--help"], &[]);
+    let (code, text) = help.ends();
+    assert_eq!(code, 0);
+    assert!(text.starts_with("Look at and steer"), "{text}");
+    assert!(text.contains("Exit codes"), "{text}");
+}
+
+#[tokio::test]
+async fn a_wait_says_what_for_and_ends_as_the_jobs_did() {
+    for columns in [80, 200] {
+        let table = Table::new(None).await;
+        table.jobctl(&["add", "--target", "mail"]).await;
+        let mut wait = Terminal::start(columns, &with(&table, &["wait", "last"]), &[]);
+        wait.sees(&["waiting: job 1 (mail) is waiting"]);
+        table.execute("UPDATE jobs SET status = 'running'").await;
+        wait.sees(&["job 1 (mail) is running"]);
+        table
+            .execute("UPDATE jobs SET status = 'done', result = 'fail', return_code = 7")
+            .await;
+        let (code, text) = wait.ends();
+        assert_eq!(
+            (code, text.trim_end()),
+            (7, "job 1: failed with exit code 7"),
+            "the bar is gone"
+        );
+        table
+            .jobctl(&["add", "--target", "mail", "--count", "4"])
+            .await;
+        let mut wait = Terminal::start(columns, &with(&table, &["wait", "2", "3", "4", "5"]), &[]);
+        wait.sees(&["0 of 4 done"]);
+        table
+            .execute("UPDATE jobs SET status = 'done', result = 'ok' WHERE id < 5")
+            .await;
+        wait.sees(&["3 of 4 done"]);
+        wait.press("\x03");
+        let (code, text) = wait.ends();
+        assert_eq!(code, 130);
+        assert!(text.contains("jobctl: interrupted"), "{text}");
+        assert!(!text.contains("of 4 done"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_prune_names_what_it_deletes_and_asks() {
+    let table = filled().await;
+    let prune = with(&table, &["prune", "--older-than", "30d"]);
+    let mut refused = Terminal::start(200, &prune, &[]);
+    refused.sees(&[
+        "this deletes 2 jobs of mail that ended before",
+        "for good. Go on? [y/N]",
+    ]);
+    refused.press("n\r");
+    let (code, text) = refused.ends();
+    assert_eq!(code, 1);
+    assert!(text.contains("nothing was changed"), "{text}");
+    let mut interrupted = Terminal::start(200, &prune, &[]);
+    interrupted.sees(&["Go on?"]);
+    interrupted.press("\x03");
+    assert_eq!(interrupted.ends().0, 130);
+    let mut accepted = Terminal::start(200, &prune, &[]);
+    accepted.sees(&["Go on?"]);
+    accepted.press("y\r");
+    let (code, text) = accepted.ends();
+    assert_eq!(code, 0);
+    assert!(text.contains("deleted 2 jobs that ended before"), "{text}");
+    let left = table.jobctl(&["list", "--json"]).await.json();
+    assert_eq!(left["jobs"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn deleting_shows_how_far_it_is() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000) \
+             INSERT INTO jobs (target, time_created, status, result, time_started, time_finished) \
+             SELECT 'mail', 1700000000, 'done', 'ok', 1700000001, 1700000002 FROM n",
+        )
+        .await;
+    let prune = with(&table, &["prune", "--older-than", "30d", "--yes"]);
+    let mut prune = Terminal::start(80, &prune, &[]);
+    prune.sees(&["of 20000 deleted", "Ctrl-C stops"]);
+    prune.sees_no(" 0 of 20000");
+    prune.press("\x03");
+    let (code, text) = prune.ends();
+    assert_eq!(code, 130, "{text}");
+    let left = table.execute("DELETE FROM jobs").await;
+    assert!((1..20_000).contains(&left), "{left} rows left");
+    assert_eq!(left % 500, 0, "whole batches");
+}
+
+#[tokio::test]
+async fn output_of_a_job_cannot_steer_the_terminal() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status, result, stdout, stderr) VALUES \
+             ('mail', 1, 'done', 'ok', 'a' || char(9) || 'b' || char(27) || '[2Jc', 'warning')",
+        )
+        .await;
+    let (code, text) = Terminal::start(80, &with(&table, &["logs", "last"]), &[]).ends();
+    assert_eq!(code, 0);
+    assert_eq!(text.trim_end(), "a       b\\u{1b}[2Jc\nwarning");
+}

@@ -26,6 +26,17 @@ pub(crate) struct TargetSlots {
     pub(crate) concurrency: u32,
 }
 
+/// What `status` shows.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StatusArgs {
+    /// Show it again every 2 s, or so often, until Ctrl-C
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = parse_duration)]
+    pub(crate) watch: Option<Duration>,
+    /// Every target and worker, however many lines that takes
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 /// Rows to insert.
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {

@@ -5,7 +5,7 @@ pub(super) const TEXT: &str = "\
 Look at and steer jobd workers, a jobd-master and the job table.
 Usage: jobctl [OPTIONS] COMMAND             (jobctl COMMAND --help has examples)
 
-See    status    workers and targets         stats  runs, failures, percentiles
+See    status    targets and workers         stats  runs, failures, percentiles
        list-targets  list-workers  memory-usage
 Jobs   list      newest rows, with filters   show   one row with its output
        logs      its output alone            wait   until jobs are done

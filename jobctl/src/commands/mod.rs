@@ -10,6 +10,7 @@ mod logs;
 mod memory;
 mod outcome;
 mod prune;
+mod readings;
 mod retry;
 mod rows;
 mod run;
@@ -18,6 +19,7 @@ mod send_signal;
 mod stats;
 mod status;
 mod targets;
+mod view;
 mod wait;
 mod waiting;
 mod workers;
@@ -71,7 +73,7 @@ struct Done {
 /// Carries out `command`.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
-        Command::Status => status::run(context).await,
+        Command::Status(args) => status::run(context, args).await,
         Command::ListTargets => targets::list(context).await,
         Command::ListWorkers => workers::list(context).await,
         Command::MemoryUsage => memory::run(context).await,

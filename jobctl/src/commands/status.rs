@@ -1,229 +1,262 @@
-//! `status`: the cluster, or one worker, as one table.
+//! `status`: targets and workers on one screen, from whoever can tell.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use jobd_proto::master::MasterStatus;
-use jobd_proto::worker::WorkerStatus;
-use serde::Serialize;
-use serde_json::Value;
+use jobd_proto::table::Connection;
 
-use super::targets::{state, tone};
-use super::{Context, master_status, worker_status, workers};
+use super::Context;
+use super::view::{Summary, Totals, View, Worker, look};
+use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::{Screen, Table, Tone, seconds};
-use crate::settings::Kind;
+use crate::output::{Screen, Table, Tone, complain, plain, print, seconds};
 
-/// `{"kind", "address", "workers": […], "totals": {…}}`; the same from a master and a worker.
-#[derive(Debug, Serialize)]
-struct Cluster {
-    /// `master` or `worker`: who was asked.
-    kind: &'static str,
-    /// Where it was asked.
-    address: String,
-    workers: Vec<Worker>,
-    totals: Totals,
-}
+/// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
+/// sources (two where they are long), the prompt.
+const OTHER_LINES: usize = 9;
 
-#[derive(Debug, Serialize)]
-struct Worker {
-    name: String,
-    address: String,
-    /// Why nothing more is known of it.
-    error: Option<String>,
-    /// `null` if it does not say.
-    version: Option<String>,
-    uptime_s: Option<u64>,
-    /// Manual jobs that a client waits for.
-    waiters: usize,
-    /// Which server it found and what the table's columns switch on; `null` if it does not say.
-    table: Option<String>,
-    /// What missing columns cost; empty if nothing, or if it does not say.
-    lacks: Vec<String>,
-    targets: Vec<Target>,
-}
+/// Home, and away with what stands below; the screen does not flicker as with a clear.
+const HOME: &str = "\x1b[H\x1b[J";
 
-#[derive(Debug, Serialize)]
-struct Target {
-    name: String,
-    /// `null` of a worker that could not be asked.
-    paused: Option<bool>,
-    slots: Option<u32>,
-    /// `null` if the worker does not tell queued from running.
-    queued: Option<usize>,
-    running: Option<usize>,
-    /// Queued and running.
-    jobs: Option<usize>,
-}
-
-/// Sums over all that is known.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Totals {
-    workers: usize,
-    /// Different names.
-    targets: usize,
-    slots: u64,
-    queued: usize,
-    running: usize,
-    jobs: usize,
-    /// Targets that are paused, counted on each worker.
-    paused: usize,
-}
-
-/// Shows it; 1 if a worker could not be asked.
-pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
-    let client = context.client().await?;
-    let server = &context.settings.server;
-    let (kind, workers) = match server.kind {
-        Kind::Master => ("master", of_master(master_status(&client, true).await?)),
-        Kind::Worker => {
-            let status = worker_status(&client).await?;
-            let name = status.name.clone().unwrap_or_else(|| "-".to_owned());
-            ("worker", vec![worker(name, server.address(), status)])
+/// Shows it, again and again with `--watch`; 1 if a worker could not be asked, 3 if the daemon or
+/// the table could not.
+pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failure> {
+    let mut table = None;
+    let Some(pause) = args.watch else {
+        let view = look(context, &mut table).await?;
+        for error in &view.errors {
+            complain(&format!("jobctl: {error}"));
         }
+        let lines = (!args.all).then(|| context.screen.height()).flatten();
+        context
+            .screen
+            .show(&view, |view| text(view, context.screen, lines))?;
+        return Ok(exit_code(&view));
     };
-    let cluster = Cluster {
-        kind,
-        address: server.address(),
-        totals: totals(&workers),
-        workers,
-    };
-    context
-        .screen
-        .show(&cluster, |cluster| text(cluster, context.screen))?;
-    Ok(u8::from(
-        cluster.workers.iter().any(|worker| worker.error.is_some()),
-    ))
+    tokio::select! {
+        biased;
+        // Ctrl-C is how one leaves.
+        _ = tokio::signal::ctrl_c() => Ok(0),
+        failure = watch(context, &mut table, pause, args.all) => Err(failure),
+    }
 }
 
-fn of_master(status: MasterStatus) -> Vec<Worker> {
-    let mut found: Vec<Worker> = status
-        .workers
-        .into_iter()
-        .map(|mut info| {
-            let address = workers::address(&info);
-            match info.worker_status.take() {
-                Some(status) => worker(info.name, address, status),
-                None => silent_worker(info.name, address, info.targets, info.worker_status_error),
+async fn watch(
+    context: &Context,
+    table: &mut Option<Connection>,
+    pause: Duration,
+    all: bool,
+) -> Failure {
+    let lines = || (!all).then(|| Screen::detect(false).height()).flatten();
+    loop {
+        // A daemon that comes back is shown then; there is nobody who would start this again.
+        let shown = match look(context, table).await {
+            Ok(view) if context.screen.is_json() => context.screen.show(&view, |_| String::new()),
+            Ok(view) => {
+                // The window may have another size by now.
+                let screen = Screen::detect(false);
+                let errors: String = view
+                    .errors
+                    .iter()
+                    .map(|error| screen.tone(Tone::Bad, &plain(error)) + "\n")
+                    .collect();
+                let room = lines().map(|lines| lines.saturating_sub(view.errors.len()));
+                print(&framed(screen, &(errors + &text(&view, screen, room))))
             }
-        })
-        .collect();
-    found.sort_by(|a, b| (&a.name, &a.address).cmp(&(&b.name, &b.address)));
-    found
-}
-
-fn worker(name: String, address: String, status: WorkerStatus) -> Worker {
-    let targets = status.targets.into_iter().map(|(name, target)| Target {
-        name,
-        paused: Some(target.paused),
-        slots: Some(target.concurrency),
-        queued: target.queued,
-        running: target.running,
-        jobs: Some(target.length),
-    });
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let lacks = status.extra.get("tableLacks").and_then(Value::as_array);
-    Worker {
-        name,
-        address,
-        error: None,
-        table: status.extra.get("table").and_then(text),
-        lacks: lacks.into_iter().flatten().filter_map(text).collect(),
-        version: status.version,
-        uptime_s: status.uptime,
-        waiters: status.waiters,
-        targets: targets.collect(),
+            Err(failure) => {
+                let error = context.screen.tone(Tone::Bad, &plain(&failure.to_string()));
+                print(&framed(context.screen, &(error + "\n")))
+            }
+        };
+        if let Err(failure) = shown {
+            return failure;
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 
-fn silent_worker(
-    name: String,
-    address: String,
-    targets: Vec<String>,
-    error: Option<String>,
-) -> Worker {
-    let unknown = |name| Target {
-        name,
-        paused: None,
-        slots: None,
-        queued: None,
-        running: None,
-        jobs: None,
-    };
-    Worker {
-        name,
-        address,
-        error: Some(error.unwrap_or_else(|| "no status".to_owned())),
-        version: None,
-        uptime_s: None,
-        waiters: 0,
-        table: None,
-        lacks: Vec::new(),
-        targets: targets.into_iter().map(unknown).collect(),
+/// A frame of `--watch`: over the one before on a terminal, behind it elsewhere.
+fn framed(screen: Screen, text: &str) -> String {
+    if screen.is_terminal() {
+        HOME.to_owned() + text
+    } else {
+        text.to_owned() + "\n"
     }
 }
 
-fn totals(workers: &[Worker]) -> Totals {
-    let targets = || workers.iter().flat_map(|worker| &worker.targets);
-    let names: std::collections::BTreeSet<&str> =
-        targets().map(|target| target.name.as_str()).collect();
-    Totals {
-        workers: workers.len(),
-        targets: names.len(),
-        slots: targets()
-            .filter_map(|target| target.slots)
-            .map(u64::from)
-            .sum(),
-        queued: targets().filter_map(|target| target.queued).sum(),
-        running: targets().filter_map(|target| target.running).sum(),
-        jobs: targets().filter_map(|target| target.jobs).sum(),
-        paused: targets()
-            .filter(|target| target.paused == Some(true))
-            .count(),
+fn exit_code(view: &View) -> u8 {
+    if !view.errors.is_empty() {
+        return 3;
     }
+    u8::from(view.workers.iter().any(|worker| worker.error.is_some()))
 }
 
-fn text(cluster: &Cluster, screen: Screen) -> String {
-    if cluster.workers.is_empty() {
-        return "no workers are registered\n".to_owned();
+/// All of it; with `lines` what fits into so many, what needs an eye first.
+pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String {
+    let mut targets: Vec<&Summary> = view.targets.iter().collect();
+    let mut workers: Vec<&Worker> = view.workers.iter().collect();
+    let notes = notes(view, screen);
+    let (mut left_targets, mut left_workers) = (0, 0);
+    if let Some(lines) = lines {
+        let room = lines.saturating_sub(OTHER_LINES + notes.len()).max(4);
+        // Workers take what targets leave, and a third at least.
+        let for_workers = workers
+            .len()
+            .min((room / 3).max(room.saturating_sub(targets.len())));
+        let for_targets = targets.len().min(room - for_workers);
+        left_targets = targets.len() - for_targets;
+        left_workers = workers.len() - for_workers;
+        if left_targets > 0 {
+            targets.sort_by_key(|target| Reverse(urgency(target)));
+            targets.truncate(for_targets);
+        }
+        if left_workers > 0 {
+            workers.sort_by_key(|worker| (worker.error.is_none(), Reverse(jobs(worker))));
+            workers.truncate(for_workers);
+        }
     }
+    let mut text = String::new();
+    if !targets.is_empty() {
+        text += &screen.table(&target_table(&targets));
+    }
+    if left_targets > 0 {
+        text.extend([
+            "… and ",
+            &left_targets.to_string(),
+            " targets with less to see: --all\n",
+        ]);
+    }
+    if !workers.is_empty() {
+        text.extend(["\n", &screen.table(&worker_table(&workers))]);
+    } else if view.kind == "master" {
+        text += "no workers are registered\n";
+    }
+    if left_workers > 0 {
+        text.extend(["… and ", &left_workers.to_string(), " workers: --all\n"]);
+    }
+    text.extend(notes);
+    text.extend([&summary(&view.totals), "from ", &view.source(), "\n"]);
+    text
+}
+
+/// What needs an eye comes first.
+fn urgency(target: &Summary) -> (bool, u64, u64, u64, u64) {
+    let count = |count: Option<u64>| count.unwrap_or_default();
+    (
+        target.state == Some("no worker"),
+        count(target.slow),
+        count(target.failed_1h),
+        count(target.waiting),
+        count(target.running),
+    )
+}
+
+fn jobs(worker: &Worker) -> usize {
+    worker.targets.iter().filter_map(|target| target.jobs).sum()
+}
+
+fn target_table(targets: &[&Summary]) -> Table {
     let mut table = Table::new(&[
-        "WORKER", "ADDRESS", "UP", "TARGET", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS",
+        "TARGET", "STATE", ">SLOTS", ">WAITING", ">RUNNING", ">SLOW", ">FAIL/1h", ">OLDEST", ">P95",
     ]);
-    for worker in &cluster.workers {
-        let head = [
+    for target in targets {
+        let more = |count: Option<u64>, more: bool| {
+            number(count) + if more && count > Some(0) { "+" } else { "" }
+        };
+        let time = |time: Option<u64>| time.map_or_else(unknown, seconds);
+        let cells = [
+            target.name.clone(),
+            target.state.map_or_else(unknown, str::to_owned),
+            number(target.slots),
+            more(target.waiting, target.waiting_is_more),
+            number(target.running),
+            number(target.slow),
+            more(target.failed_1h, target.failed_is_more),
+            time(target.oldest_s),
+            time(target.p95_s),
+        ];
+        table.row(target_tone(target), &cells);
+    }
+    table
+}
+
+fn target_tone(target: &Summary) -> Tone {
+    let some = |count: Option<u64>| count.unwrap_or_default() > 0;
+    match target.state {
+        Some("no worker") if some(target.waiting) => Tone::Bad,
+        Some("paused" | "partly paused" | "no worker") => Tone::Warning,
+        _ if some(target.slow) || some(target.failed_1h) => Tone::Warning,
+        _ => Tone::Plain,
+    }
+}
+
+fn worker_table(workers: &[&Worker]) -> Table {
+    let mut table = Table::new(&[
+        "WORKER", "ADDRESS", "UP", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS", "TARGETS",
+    ]);
+    for worker in workers {
+        let sum = |count: fn(&super::view::Target) -> Option<usize>| {
+            let counts: Option<Vec<usize>> = worker.targets.iter().map(count).collect();
+            counts.map_or_else(unknown, |counts| counts.iter().sum::<usize>().to_string())
+        };
+        let slots: Option<Vec<u32>> = worker.targets.iter().map(|target| target.slots).collect();
+        let slots = slots.map(|slots| slots.into_iter().map(u64::from).sum());
+        let names: Vec<&str> = worker
+            .targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect();
+        let (state, tone) = worker_state(worker);
+        let cells = [
             worker.name.clone(),
             worker.address.clone(),
-            worker.uptime_s.map_or_else(|| "-".to_owned(), seconds),
+            worker.uptime_s.map_or_else(unknown, seconds),
+            state,
+            number(slots),
+            sum(|target| target.queued),
+            sum(|target| target.running),
+            sum(|target| target.jobs),
+            names.join(", "),
         ];
-        if worker.targets.is_empty() {
-            add_row(&mut table, head, None, worker.error.as_deref());
-            continue;
-        }
-        for (at, target) in worker.targets.iter().enumerate() {
-            let head = if at == 0 {
-                head.clone()
-            } else {
-                [const { String::new() }; 3]
-            };
-            add_row(&mut table, head, Some(target), worker.error.as_deref());
-        }
+        table.row(tone, &cells);
     }
-    let mut text = screen.table(&table);
-    for worker in &cluster.workers {
-        if let Some(error) = &worker.error {
-            text.push_str(&screen.tone(
-                Tone::Bad,
-                &crate::output::plain(&format!("{} at {}: {error}", worker.name, worker.address)),
-            ));
-            text.push('\n');
-        }
+    table
+}
+
+fn worker_state(worker: &Worker) -> (String, Tone) {
+    let paused = || {
+        worker
+            .targets
+            .iter()
+            .filter(|target| target.paused == Some(true))
+    };
+    if worker.error.is_some() {
+        return ("unknown".to_owned(), Tone::Bad);
     }
-    for (lack, workers) in lacks(&cluster.workers) {
-        let line = crate::output::plain(&format!("{}: {lack}", several_names(&workers)));
-        text.push_str(&screen.tone(Tone::Warning, &line));
-        text.push('\n');
+    if worker.targets.iter().all(|target| target.paused.is_none()) {
+        return (unknown(), Tone::Plain);
     }
-    text + &summary(&cluster.totals)
+    match paused().count() {
+        0 => ("active".to_owned(), Tone::Plain),
+        all if all == worker.targets.len() => ("paused".to_owned(), Tone::Warning),
+        some => (format!("{some} paused"), Tone::Warning),
+    }
+}
+
+/// Lines about what is not as it should be.
+fn notes(view: &View, screen: Screen) -> Vec<String> {
+    let line = |tone, text: &str| screen.tone(tone, &plain(text)) + "\n";
+    let silent = view.workers.iter().filter_map(|worker| {
+        let error = worker.error.as_ref()?;
+        let text = format!("{} at {}: {error}", worker.name, worker.address);
+        Some(line(Tone::Bad, &text))
+    });
+    let lacks = lacks(&view.workers).into_iter().map(|(lack, workers)| {
+        let text = format!("{}: {lack}", several_names(&workers));
+        line(Tone::Warning, &text)
+    });
+    silent.chain(lacks).collect()
 }
 
 /// What tables lack, each once, with the workers on them.
@@ -247,34 +280,12 @@ fn several_names(names: &[&str]) -> String {
     }
 }
 
-fn add_row(table: &mut Table, head: [String; 3], target: Option<&Target>, error: Option<&str>) {
-    let [name, address, up] = head;
-    let number =
-        |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let count = |count: Option<usize>| number(count.and_then(|count| u64::try_from(count).ok()));
-    let paused = target.and_then(|target| target.paused);
-    let state = match (error, paused) {
-        (Some(_), _) => "unknown",
-        (None, Some(paused)) => state(paused),
-        (None, None) => "-",
-    };
-    let tone = if error.is_some() {
-        Tone::Bad
-    } else {
-        tone(paused == Some(true))
-    };
-    let cells = [
-        name,
-        address,
-        up,
-        target.map_or_else(|| "-".to_owned(), |target| target.name.clone()),
-        state.to_owned(),
-        number(target.and_then(|target| target.slots).map(u64::from)),
-        count(target.and_then(|target| target.queued)),
-        count(target.and_then(|target| target.running)),
-        count(target.and_then(|target| target.jobs)),
-    ];
-    table.row(tone, &cells);
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(unknown, |number| number.to_string())
+}
+
+fn unknown() -> String {
+    "-".to_owned()
 }
 
 fn summary(totals: &Totals) -> String {
@@ -294,49 +305,4 @@ fn summary(totals: &Totals) -> String {
         totals.running,
         totals.paused
     )
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn sums_leave_out_what_is_unknown() {
-        let status: MasterStatus = serde_json::from_value(json!({
-            "workers": [
-                {"remoteAddr": "10.0.0.2", "remotePort": 5, "name": "b", "targets": ["x"], "workerStatusError": "no answer"},
-                {"remoteAddr": "10.0.0.1", "remotePort": 4, "name": "a", "targets": ["x", "y"], "workerStatus": {
-                    "targets": {"x": {"paused": true, "concurrency": 3, "length": 5, "running": 3, "queued": 2},
-                                "y": {"paused": false, "concurrency": 1, "length": 1}},
-                    "jobPromisesCount": 0, "memoryUsage": {}}},
-            ],
-            "memoryUsage": {},
-        }))
-        .unwrap();
-        let workers = of_master(status);
-        assert_eq!(
-            workers
-                .iter()
-                .map(|worker| worker.name.as_str())
-                .collect::<Vec<_>>(),
-            ["a", "b"]
-        );
-        let expected = Totals {
-            workers: 2,
-            targets: 2,
-            slots: 4,
-            queued: 2,
-            running: 3,
-            jobs: 6,
-            paused: 1,
-        };
-        assert_eq!(totals(&workers), expected);
-        assert_eq!(
-            summary(&expected),
-            "2 workers, 2 targets, 4 slots: 2 queued, 3 running, 1 queued or running (not told which), 1 paused\n"
-        );
-    }
 }

@@ -51,6 +51,11 @@ impl Screen {
         self.size.is_some()
     }
 
+    /// Lines of the terminal, if it is one.
+    pub(crate) fn height(self) -> Option<usize> {
+        self.size.map(|(_, lines)| usize::from(lines))
+    }
+
     /// Prints `value` for programs; for people what `text` makes of it.
     pub(crate) fn show<T: Serialize>(
         self,

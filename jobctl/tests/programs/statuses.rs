@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::jobctl::ask;
+use crate::jobctl::{ask, run};
+use crate::table::Table;
+use crate::terminal::Terminal;
 
 fn memory() -> Value {
     json!({"rss": 15_728_640, "heapTotal": 2048, "heapUsed": 1024, "external": 0, "arrayBuffers": 7})
@@ -43,16 +45,23 @@ fn master_status() -> Value {
 async fn the_cluster_is_one_table() {
     let master = Daemon::master(Ok(master_status())).await;
     let status = ask(master.address, &["--master", "status"]).await;
-    let expected = "\
-WORKER\tADDRESS\tUP\tTARGET\tSTATE\tSLOTS\tQUEUED\tRUNNING\tJOBS
-web1\t10.0.0.1:1111\t2h 10m\tmail\tactive\t4\t5\t4\t9
-\t\t\treport\tpaused\t1\t0\t0\t0
-web2\t[::1]:2222\t-\tmail\tactive\t2\t-\t-\t3
-web3\t10.0.0.3:3333\t-\tmail\tunknown\t-\t-\t-\t-
+    let expected = format!(
+        "\
+TARGET\tSTATE\tSLOTS\tWAITING\tRUNNING\tSLOW\tFAIL/1h\tOLDEST\tP95
+mail\tactive\t6\t-\t4\t-\t-\t-\t-
+report\tpaused\t1\t-\t0\t-\t-\t-\t-
+
+WORKER\tADDRESS\tUP\tSTATE\tSLOTS\tQUEUED\tRUNNING\tJOBS\tTARGETS
+web1\t10.0.0.1:1111\t2h 10m\t1 paused\t5\t5\t4\t9\tmail, report
+web2\t[::1]:2222\t-\tactive\t2\t-\t-\t3\tmail
+web3\t10.0.0.3:3333\t-\tunknown\t-\t-\t-\t-\tmail
 web3 at 10.0.0.3:3333: no answer within 5 s
 web1: no ownership: rows stay
 3 workers, 2 targets, 7 slots: 5 queued, 4 running, 3 queued or running (not told which), 1 paused
-";
+from jobd-master at {}
+",
+        master.address
+    );
     assert_eq!(status.stdout, expected);
     assert_eq!(status.code, 1, "a worker did not answer");
     assert_eq!(
@@ -65,10 +74,14 @@ web1: no ownership: rows stay
 async fn the_cluster_as_json() {
     let master = Daemon::master(Ok(master_status())).await;
     let status = ask(master.address, &["--master", "--json", "status"]).await;
+    let summary = |name: &str, state: &str, slots: u32, running: u32| json!({"name": name, "state": state, "slots": slots, "waiting": null, "waiting_is_more": false, "running": running, "slow": null, "failed_1h": null, "failed_is_more": false, "oldest_s": null, "p95_s": null});
     let target = |name: &str, paused: bool, slots: u32, numbers: Value, jobs: u32| json!({"name": name, "paused": paused, "slots": slots, "queued": numbers[0], "running": numbers[1], "jobs": jobs});
     let expected = json!({
         "kind": "master",
         "address": master.address.to_string(),
+        "errors": [],
+        "database": null,
+        "targets": [summary("mail", "active", 6, 4), summary("report", "paused", 1, 0)],
         "workers": [
             {"name": "web1", "address": "10.0.0.1:1111", "error": null, "version": "2.0.0", "uptime_s": 7800, "waiters": 2,
              "table": "MariaDB 10.11.6, minimal table", "lacks": ["no ownership: rows stay"],
@@ -90,18 +103,28 @@ async fn a_single_worker_shows_the_same_table() {
     assert_eq!(status.code, 0, "{status:?}");
     let lines: Vec<&str> = status.stdout.lines().collect();
     assert!(
-        lines[1].starts_with(&format!("web1\t{}", worker.address)),
+        lines[5].starts_with(&format!("web1\t{}", worker.address)),
         "{status:?}"
     );
     assert_eq!(
-        lines[4],
-        "1 worker, 2 targets, 5 slots: 5 queued, 4 running, 1 paused"
+        lines[7..],
+        [
+            "1 worker, 2 targets, 5 slots: 5 queued, 4 running, 1 paused".to_owned(),
+            format!("from the worker at {}", worker.address),
+        ]
     );
     let empty = Daemon::master(Ok(json!({"workers": [], "memoryUsage": memory()}))).await;
     let status = ask(empty.address, &["--master", "status"]).await;
     assert_eq!(
         (status.code, status.stdout.as_str()),
-        (0, "no workers are registered\n")
+        (
+            0,
+            format!(
+                "no workers are registered\n0 workers, 0 targets, 0 slots: 0 queued, 0 running, 0 paused\nfrom jobd-master at {}\n",
+                empty.address
+            )
+            .as_str()
+        )
     );
 }
 
@@ -177,4 +200,170 @@ arrayBuffers\t7 B
         .await
         .json();
     assert_eq!(json, memory());
+}
+
+/// A table in which things have gone on for an hour: mail waits, one of its jobs is slow, some of
+/// report failed.
+async fn busy(daemon: Option<std::net::SocketAddr>) -> Table {
+    let table = Table::new(daemon).await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN worker TEXT; \
+             INSERT INTO jobs (target, time_created, status, result, time_started, time_finished, worker) VALUES \
+             ('mail', unixepoch() - 7200, 'done', 'ok', unixepoch() - 7200, unixepoch() - 7190, NULL), \
+             ('mail', unixepoch() - 7200, 'done', 'fail', unixepoch() - 7200, unixepoch() - 7190, NULL), \
+             ('report', unixepoch() - 60, 'done', 'fail', unixepoch() - 60, unixepoch() - 59, NULL), \
+             ('mail', unixepoch() - 7200, 'running', NULL, unixepoch() - 7200, 0, 'web1@h/1/2'), \
+             ('mail', unixepoch() - 7200, 'running', NULL, unixepoch(), 0, 'web2@h/1/2'), \
+             ('mail', unixepoch() - 7200, 'waiting', NULL, 0, 0, NULL), \
+             ('mail', unixepoch(), 'waiting', NULL, 0, 0, NULL), \
+             ('lost', unixepoch(), 'waiting', NULL, 0, 0, NULL)",
+        )
+        .await;
+    table
+}
+
+#[tokio::test]
+async fn a_master_and_the_table_together() {
+    let master = Daemon::master(Ok(master_status())).await;
+    let table = busy(Some(master.address)).await;
+    let json = table.jobctl(&["--master", "status", "--json"]).await.json();
+    let target = |at: usize| {
+        let target = &json["targets"][at];
+        let keys = [
+            "name",
+            "state",
+            "slots",
+            "waiting",
+            "running",
+            "slow",
+            "failed_1h",
+            "p95_s",
+        ];
+        Value::Array(keys.iter().map(|key| target[key].clone()).collect())
+    };
+    assert_eq!(
+        target(0),
+        json!(["lost", "no worker", null, 1, 0, 0, 0, null])
+    );
+    assert_eq!(target(1), json!(["mail", "active", 6, 2, 2, 1, 0, 10]));
+    assert_eq!(target(2), json!(["report", "paused", 1, 0, 0, 0, 1, 1]));
+    let oldest = json["targets"][1]["oldest_s"].as_u64().unwrap();
+    assert!((7200..7260).contains(&oldest), "{json}");
+    let lines = table.jobctl(&["--master", "status"]).await.stdout;
+    assert!(lines.contains(" and the table, SQLite file "), "{lines}");
+}
+
+#[tokio::test]
+async fn the_table_alone_says_so() {
+    let table = busy(None).await;
+    let status = table.jobctl(&["status"]).await;
+    status.failed(3, &["cannot reach jobd at"]);
+    let lines: Vec<&str> = status.stdout.lines().collect();
+    assert_eq!(lines[2], "mail\t-\t-\t2\t2\t1\t0\t2h 0m\t10s");
+    assert!(
+        lines.contains(&"web1@h\t-\t-\t-\t-\t0\t1\t1\tmail"),
+        "{status:?}"
+    );
+    let last = lines.last().unwrap();
+    assert!(
+        last.starts_with("from the table alone, SQLite file"),
+        "{last}"
+    );
+    assert_eq!(
+        table.jobctl(&["status", "--json"]).await.json()["kind"],
+        "table"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_is_away_leaves_what_the_daemon_says() {
+    let worker = Daemon::worker(Ok(worker_status())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jobctl.conf");
+    let text = format!(
+        "sqlite_path = /nonexistent/jobs.db\nport = {}\n",
+        worker.address.port()
+    );
+    std::fs::write(&config, text).unwrap();
+    let status = run(["--config", config.to_str().unwrap(), "status"]).await;
+    status.failed(3, &["cannot open SQLite file /nonexistent/jobs.db"]);
+    assert!(
+        status.stdout.contains("mail\tactive\t4\t-\t4"),
+        "{status:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_daemon_that_talks_nonsense_or_nothing_is_named() {
+    let nonsense = Daemon::master(Ok(json!({"workers": 7}))).await;
+    let status = ask(nonsense.address, &["--master", "status"]).await;
+    status.failed(1, &["gave an answer to status that cannot be read"]);
+    let table = busy(Some(nonsense.address)).await;
+    let status = table.jobctl(&["--master", "status"]).await;
+    status.failed(3, &["gave an answer to status that cannot be read"]);
+    assert!(status.stdout.contains("from the table alone"), "{status:?}");
+}
+
+/// 50 workers that serve 6 of 300 targets each; the 300th has a backlog.
+fn large() -> Value {
+    let worker = |at: usize| {
+        let targets = (0..6).map(|of| at * 6 + of);
+        let status: serde_json::Map<String, Value> = targets
+            .map(|of| {
+                let running = usize::from(of == 299);
+                (format!("target-{of:03}"), json!({"paused": false, "concurrency": 4, "length": running, "running": running, "queued": 0}))
+            })
+            .collect();
+        let names: Vec<&String> = status.keys().collect();
+        json!({"remoteAddr": "10.0.0.1", "remotePort": 1000 + at, "name": format!("web{at:02}"), "targets": names,
+               "workerStatus": {"targets": status, "jobPromisesCount": 0, "memoryUsage": memory(), "uptime": 60}})
+    };
+    json!({"workers": (0..50).map(worker).collect::<Vec<_>>(), "memoryUsage": memory()})
+}
+
+// The daemon answers while the terminal is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster_is_on_one_screen() {
+    let master = Daemon::master(Ok(large())).await;
+    let port = master.address.port().to_string();
+    for (columns, lines) in [(80, 24), (200, 50)] {
+        let arguments = ["--master", "--port", &port, "status"];
+        let (code, text) = Terminal::sized(columns, lines, &arguments, &[]).ends();
+        assert_eq!(code, 0);
+        assert!(
+            text.starts_with("TARGET"),
+            "the first line has gone:\n{text}"
+        );
+        assert!(text.contains("target-299"), "what runs is shown:\n{text}");
+        assert!(
+            text.contains("50 workers, 300 targets, 1200 slots"),
+            "{text}"
+        );
+        assert!(text.contains("targets with less to see: --all"), "{text}");
+        let all = ["--master", "--port", &port, "status", "--all"];
+        let all = ask(master.address, &all).await.stdout;
+        assert_eq!(all.lines().count(), 1 + 300 + 2 + 50 + 2);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_it_again_until_somebody_leaves() {
+    let table = busy(None).await;
+    let config = table.config.to_str().unwrap();
+    for columns in [80, 200] {
+        let arguments = ["--config", config, "status", "--watch=100ms"];
+        let mut watch = Terminal::start(columns, &arguments, &[]);
+        watch.sees(&["lost", "from the table alone"]);
+        table
+            .execute("UPDATE jobs SET target = 'found' WHERE target = 'lost'")
+            .await;
+        watch.sees(&["found"]);
+        watch.sees_no("lost");
+        watch.press("\x03");
+        assert_eq!(watch.ends().0, 0);
+        table
+            .execute("UPDATE jobs SET target = 'lost' WHERE target = 'found'")
+            .await;
+    }
 }

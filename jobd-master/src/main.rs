@@ -31,6 +31,7 @@ use clap::Parser;
 use config::Config;
 use jobd_proto::daemon::logs;
 use jobd_proto::daemon::reload::ConfigFile;
+use jobd_proto::daemon::threads;
 use jobd_proto::settings::Findings;
 use tokio::runtime;
 
@@ -110,10 +111,8 @@ fn serve(config: Config, findings: &Findings, file: ConfigFile<Config>) -> ExitC
     for (_, line) in findings.iter() {
         tracing::warn!("{line}");
     }
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .enable_all()
-        .build();
+    let mut builder = runtime::Builder::new_multi_thread();
+    let runtime = threads::runtime(builder.worker_threads(THREADS));
     let ended = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(daemon::run(config, file, &logs));

@@ -1,6 +1,7 @@
 //! Builds the worker's parts from a config, starts them, waits, and takes them down in order:
 //! the dispatcher drains first, then the links and the port close.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use jobd_proto::daemon::logs::{self, LogGuard};
 use jobd_proto::daemon::notify::{self, Heartbeat};
 use jobd_proto::daemon::reload::ConfigFile;
 use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
+use jobd_proto::daemon::threads;
 use jobd_proto::listener::{self, ListenerOptions};
 use jobd_proto::settings::{Findings, Listen};
 use tokio::net::TcpListener;
@@ -26,6 +28,7 @@ use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::Launcher;
+use crate::ledger::JournalFile;
 use crate::rescuer::Rescuer;
 use crate::store::{Ability, Inspection, Store, StoreError};
 use crate::{EX_CONFIG, control, job, master_link, reload, store};
@@ -49,11 +52,14 @@ pub fn run(config: &Config, findings: &Findings, file: ConfigFile<Config>) -> Ex
     for (_, line) in findings.iter() {
         tracing::warn!("{line}");
     }
-    let ended = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let ended = threads::runtime(&mut runtime::Builder::new_current_thread())
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(serve(config, file, &logs)));
+        .and_then(|runtime| {
+            let ended = runtime.block_on(serve(config, file, &logs));
+            // A disk or a name server that hangs must not hold up the end.
+            runtime.shutdown_timeout(CLOSING_TIME);
+            ended
+        });
     match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::TableUnusable) => ExitCode::from(EX_CONFIG),
@@ -96,7 +102,7 @@ async fn serve(
     let heartbeat = Heartbeat::default();
     let _watchdog = notify::watchdog(heartbeat.clone());
     let (dispatcher, handle) = Dispatcher::new(
-        settings(config),
+        settings(config).context("cannot start threads")?,
         table.clone(),
         machine.clone(),
         Arc::new(launcher.clone()),
@@ -181,16 +187,17 @@ async fn serve(
     })
 }
 
-fn settings(config: &Config) -> Settings {
-    Settings {
+fn settings(config: &Config) -> io::Result<Settings> {
+    let journal = state_file(config, "journal").map(JournalFile::new);
+    Ok(Settings {
         limits: reload::limits(config),
         per_target: config.per_target.clone(),
         targets: config.targets.clone(),
         lease: config.lease,
         lock: state_file(config, "lock"),
-        journal: state_file(config, "journal"),
+        journal: journal.transpose()?,
         name: config.name.clone(),
-    }
+    })
 }
 
 /// A file of this worker's name in `state_dir`.

@@ -1,4 +1,4 @@
-//! What both daemons do alike on their host: logs, signals, the service manager, limits,
+//! What both daemons do alike on their host: logs, signals, the service manager, limits, threads,
 //! reading a config again.
 //!
 //! Nothing here knows jobs, targets or requests.
@@ -9,3 +9,4 @@ pub mod notify;
 pub mod reload;
 mod rotate;
 pub mod signals;
+pub mod threads;

@@ -39,7 +39,7 @@ use crate::clock;
 use crate::host::{Guard, Host};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
-use crate::ledger::{Entry, Ledger, Note};
+use crate::ledger::{Entry, JournalFile, Ledger, Note};
 use crate::per_target::PerTarget;
 use crate::store::{Ability, Claimed, Inspection, Names, Store, StoreError};
 use crate::targets::{Search, Targets};
@@ -119,7 +119,7 @@ pub struct Settings {
     /// The lock of this worker's name in `state_dir`.
     pub lock: Option<PathBuf>,
     /// The journal of this worker's name in `state_dir`.
-    pub journal: Option<PathBuf>,
+    pub journal: Option<JournalFile>,
     /// The worker's name, for `status`.
     pub name: String,
 }

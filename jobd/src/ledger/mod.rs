@@ -16,11 +16,13 @@ mod keeping;
 mod task;
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use jobd_proto::daemon::threads::OwnThread;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -63,6 +65,23 @@ pub enum Note {
     Inherited(HashSet<Claim>),
 }
 
+/// The journal: its file in `state_dir`, and the thread that visits it. The disk may hang, and ends must be kept
+/// where the system gives no further thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+    thread: OwnThread,
+}
+
+impl JournalFile {
+    /// Starts the thread; the file is not touched before [`Ledger::use_journal`]. An error is that of
+    /// pthread_create(3).
+    pub fn new(path: PathBuf) -> io::Result<Self> {
+        let thread = OwnThread::start("jobd-journal")?;
+        Ok(Self { path, thread })
+    }
+}
+
 /// What the task is told.
 #[derive(Debug)]
 #[expect(
@@ -83,11 +102,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the task. `journal` is its file in `state_dir`, if that is set; it is not touched before
-    /// [`Ledger::use_journal`].
+    /// Starts the task; with a journal where `state_dir` is set.
     pub fn start(
         store: Arc<dyn Store>,
-        journal: Option<PathBuf>,
+        journal: Option<JournalFile>,
         notes: impl Fn(Note) + Send + Sync + 'static,
     ) -> Self {
         // Holds one entry per claimed row at most, which the dispatcher bounds by its slots.

@@ -2,20 +2,18 @@
 //! visit to the journal at a time, neither waiting for the other. Decides nothing itself.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::backlog::{self, Backlog};
 use super::journal::{Journal, OpenError, Opened};
 use super::keeping::{self, Keeping, PATIENCE};
-use super::{Note, Order};
+use super::{JournalFile, Note, Order};
 use crate::clock;
 use crate::store::{Recorded, Store, StoreError};
 
@@ -26,7 +24,7 @@ pub struct Task<N> {
     notes: N,
     backlog: Backlog,
     keeping: Keeping,
-    path: Option<PathBuf>,
+    file: Option<JournalFile>,
     /// `None` until it is opened, and while a thread visits it.
     journal: Option<Journal>,
     /// How many ends wait in it, for others to read.
@@ -48,7 +46,7 @@ enum Visit {
 impl<N: Fn(Note) + Send + Sync> Task<N> {
     pub fn new(
         store: Arc<dyn Store>,
-        path: Option<PathBuf>,
+        file: Option<JournalFile>,
         orders: mpsc::UnboundedReceiver<Order>,
         journaled: Arc<AtomicUsize>,
         notes: N,
@@ -59,7 +57,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
             notes,
             backlog: Backlog::default(),
             keeping: Keeping::default(),
-            path,
+            file,
             journal: None,
             journaled,
             failing: false,
@@ -72,7 +70,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
     pub async fn run(mut self) {
         let store = self.store.clone();
         let mut writing: Option<BoxFuture<'_, Result<Recorded, StoreError>>> = None;
-        let mut visiting: Option<JoinHandle<Visit>> = None;
+        let mut visiting: Option<oneshot::Receiver<Visit>> = None;
         let mut open = true;
         loop {
             while let Ok(order) = self.orders.try_recv() {
@@ -127,7 +125,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
                 let text = self.store.output_text();
                 self.backlog.push(clock::now(), entry, &text);
             }
-            Order::UseJournal if self.path.is_some() && !self.inherited => self.keeping.allow(),
+            Order::UseJournal if self.file.is_some() && !self.inherited => self.keeping.allow(),
             Order::UseJournal => {
                 (self.notes)(Note::Inherited(self.keeping.inherited().clone()));
             }
@@ -152,19 +150,18 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
     }
 
     /// Begins what is to be done to the journal, or says when to ask again.
-    fn visit(&mut self, now: Instant) -> Result<JoinHandle<Visit>, Option<Instant>> {
+    fn visit(&mut self, now: Instant) -> Result<oneshot::Receiver<Visit>, Option<Instant>> {
         let step = match self.keeping.next(now, &self.backlog) {
             keeping::Step::Wait(until) => return Err(until),
             step => step,
         };
+        let file = self.file.as_ref();
+        let JournalFile { path, thread } = file.expect("a journal is allowed where it has a file");
         let Some(mut journal) = self.journal.take() else {
-            let path = self
-                .path
-                .clone()
-                .expect("a journal is allowed where it has a path");
-            return Ok(spawn_blocking(move || Visit::Opened(Journal::open(&path))));
+            let path = path.clone();
+            return Ok(thread.run(move || Visit::Opened(Journal::open(&path))));
         };
-        Ok(spawn_blocking(move || {
+        Ok(thread.run(move || {
             let outcome = match step {
                 keeping::Step::Append(ends) => journal.append(&ends),
                 keeping::Step::Replace(ends) => journal.replace(&ends),
@@ -192,7 +189,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
                 let bytes = self.journal.as_ref().map_or(0, Journal::bytes);
                 self.keeping.done(bytes);
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!(file = self.file(), "the journal can be used again");
+                    tracing::info!(file = self.path(), "the journal can be used again");
                 }
             }
             Err(error) => self.failed(&error),
@@ -203,7 +200,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
     fn opened(&mut self, opened: Opened) {
         if let Some((offset, bytes)) = opened.damage {
             tracing::error!(
-                file = self.file(),
+                file = self.path(),
                 offset,
                 bytes,
                 "the journal is damaged: the ends from there on are lost, and their rows are resolved as those of a worker that died"
@@ -218,7 +215,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
         if found > 0 {
             tracing::warn!(
                 ends = found,
-                file = self.file(),
+                file = self.path(),
                 "an earlier run left ends of jobs in the journal, writing them"
             );
         }
@@ -230,7 +227,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
     /// Says once that the journal cannot be used.
     fn failed(&mut self, error: &OpenError) {
         self.keeping.failed(clock::now());
-        let file = self.file();
+        let file = self.path();
         if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(%error, file, "the journal still cannot be used");
         } else {
@@ -253,16 +250,16 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
         if ends > 0 && !self.told {
             tracing::warn!(
                 ends,
-                file = self.file(),
+                file = self.path(),
                 "ends of jobs wait in the journal until the database takes them"
             );
         }
         self.told = ends > 0;
     }
 
-    fn file(&self) -> String {
-        let path = self.path.as_deref();
-        path.map(|path| path.display().to_string())
+    fn path(&self) -> String {
+        let file = self.file.as_ref();
+        file.map(|file| file.path.display().to_string())
             .unwrap_or_default()
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jobd_proto::{JobId, TargetName};
+use tokio::task::JoinError;
 
 use super::connection::Connection;
 use super::floors::Floors;
@@ -65,6 +66,15 @@ pub(super) trait Backend: Send + Sync + 'static {
 
     /// Reads what the table is like; the statements for it, where it is fit to work on.
     fn look(&self) -> Unit<Self::Connection, (Inspection, Option<Statements>)>;
+}
+
+/// What is said of a unit that came to no outcome. It ended with its runtime, and so does whoever waits; or by a
+/// panic, its own or one of the libraries below: its connection is gone, and whoever asked for it asks again.
+pub(super) fn cut_short(error: &JoinError) -> String {
+    if error.is_panic() {
+        tracing::error!(%error, "a database unit panicked, its connection is given up: please report this");
+    }
+    error.to_string()
 }
 
 /// See the module.

@@ -11,10 +11,11 @@ use jobd_proto::table::{Columns, SqliteSettings, connect_sqlite, quote};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::Mutex;
+use tokio::task::JoinError;
 
 use super::StoreError;
 use super::inspect::{self, Ddl, Index, Inspection};
-use super::sql::{Backend, Lane, Unit};
+use super::sql::{Backend, Lane, Unit, cut_short};
 use super::statements::{Dialect, Statements};
 
 /// What one row may take (SQLite's default limit, SQLITE_MAX_LENGTH), halved for two outputs.
@@ -60,13 +61,11 @@ impl Backend for Sqlite {
             *live = Some(connection);
             Ok(value)
         });
-        let outcome: Result<T, sqlx::Error> =
-            task.await
-                .unwrap_or_else(|error| match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(error) => Err(sqlx::Error::Io(std::io::Error::other(error))),
-                });
-        outcome.map_err(|error| sorted(&error))
+        let outcome: Result<Result<T, sqlx::Error>, JoinError> = task.await;
+        match outcome {
+            Ok(outcome) => outcome.map_err(|error| sorted(&error)),
+            Err(error) => Err(StoreError::Unavailable(cut_short(&error))),
+        }
     }
 
     fn max_packet(&self) -> u64 {

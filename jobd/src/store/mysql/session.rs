@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::former::Thread;
 use crate::store::StoreError;
 use crate::store::connection::Connection as _;
-use crate::store::sql::Unit;
+use crate::store::sql::{Unit, cut_short};
 
 /// A server that does not accept and greet within this is not there.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -197,12 +197,8 @@ impl Session {
             held.former = live.thread;
             Err(fault)
         });
-        // A task that is gone without a panic was dropped with its runtime: so is whoever waits.
         task.await
-            .unwrap_or_else(|error| match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(Fault::Lost(error.to_string())),
-            })
+            .unwrap_or_else(|error| Err(Fault::Lost(cut_short(&error))))
     }
 
     /// Connects and sets what every statement of the store expects.

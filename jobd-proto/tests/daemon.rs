@@ -7,7 +7,8 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ fn role() {
         Ok("flood") => flood(),
         Ok("shutdown") => wait_for_signals(),
         Ok("beat") => beat_twice_then_hang(),
+        Ok("talk") => talk(),
         _ => {}
     }
 }
@@ -141,6 +143,14 @@ fn beat_twice_then_hang() {
         notify::stopping("bye");
         watchdog.abort();
     });
+}
+
+fn talk() {
+    notify::ready("serving");
+    // Far more than any queue of datagrams holds (net.unix.max_dgram_qlen).
+    for number in 0..10_000 {
+        notify::status(&number.to_string());
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -388,6 +398,18 @@ fn the_watchdog_hears_of_a_loop_that_turns_and_not_of_one_that_hangs() {
     drop(turns);
     assert_eq!(receive(&socket), "STOPPING=1\nSTATUS=bye\n");
     assert!(child.wait().success());
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_stops_nobody() {
+    let name = format!("jobd-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut child = start("talk", &[("NOTIFY_SOCKET", &format!("@{name}"))]);
+    assert!(child.wait().success());
+    assert_eq!(receive(&socket), "READY=1\nSTATUS=serving\n");
+    assert_eq!(receive(&socket), "STATUS=0\n");
 }
 
 fn listen(path: &Path) -> UnixDatagram {

@@ -1,8 +1,15 @@
 //! What the service manager is told: ready, status, stopping, still alive.
 //!
 //! Without `NOTIFY_SOCKET` every call does nothing. A message that cannot be delivered is logged
-//! at debug level and forgotten: a daemon serves jobs, not its supervisor.
+//! at debug level and forgotten: a daemon serves jobs, not its supervisor. One that does not read is waited for
+//! at the start alone, which would count as failed without a word.
 
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +20,9 @@ use tokio::time::MissedTickBehavior;
 
 /// Longest pause between two beats that [`beat_interval`] asks for.
 const LONGEST_BEAT: Duration = Duration::from_secs(5);
+
+/// How long a service manager may take to make room for the word that the daemon listens.
+const READY_WAIT: Duration = Duration::from_secs(5);
 
 /// Shared with the loop that must be alive: it beats on every turn, the watchdog task looks.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +43,14 @@ impl Heartbeat {
     }
 }
 
-/// Says that the daemon listens, and what it does.
+/// Says that the daemon listens, and what it does. Where the service manager does not read, this waits for it, at
+/// most five seconds.
 pub fn ready(status: &str) {
-    send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    let status = one_line(status);
+    send_within(
+        READY_WAIT,
+        &[NotifyState::Ready, NotifyState::Status(&status)],
+    );
 }
 
 /// Says what the daemon does, for `systemctl status`.
@@ -90,10 +105,36 @@ async fn keep_content(heartbeat: Heartbeat, limit: Duration) {
     }
 }
 
+/// Sends what can be sent at once.
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    send_within(Duration::ZERO, states);
+}
+
+fn send_within(limit: Duration, states: &[NotifyState<'_>]) {
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let lines: Vec<String> = states.iter().map(|said| format!("{said}\n")).collect();
+    if let Err(error) = deliver(&socket, &lines.concat(), limit) {
         tracing::debug!(%error, "cannot notify the service manager");
     }
+}
+
+/// As in sd_notify(3): one datagram to a path or, behind an `@`, to a name of Linux's.
+fn deliver(socket: &OsStr, message: &str, limit: Duration) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let datagram = UnixDatagram::unbound()?;
+    if limit.is_zero() {
+        datagram.set_nonblocking(true)?;
+    } else {
+        datagram.set_write_timeout(Some(limit))?;
+    }
+    datagram
+        .send_to_addr(message.as_bytes(), &address)
+        .map(drop)
 }
 
 /// A line end would begin another message of the protocol.

@@ -33,8 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    if let cli::Command::Completions { shell } = cli.command {
-        return commands::completions::run(shell);
+    match &cli.command {
+        cli::Command::Completions { shell } => return commands::completions::run(*shell),
+        cli::Command::Man { into } => return commands::man::run(into.as_deref()),
+        _ => {}
     }
     let (command, context) = Context::resolve(cli)?;
     output::start_log(context.settings.log_level);

@@ -147,6 +147,15 @@ impl Settings {
         })
     }
 
+    /// Whether the config file holds a password, the daemon's or the database's.
+    pub(crate) fn holds_password(&self) -> bool {
+        let database = match &self.database {
+            Some(DatabaseSettings::MySql(mysql)) => mysql.password.is_some(),
+            _ => false,
+        };
+        database || self.server.password.is_some()
+    }
+
     /// Asks for the daemon's password on the terminal; it wins over the one of the config.
     pub(crate) fn ask_password(&mut self) -> Result<(), Failure> {
         let prompt = format!("password of {}: ", self.server);

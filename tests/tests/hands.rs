@@ -245,6 +245,28 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
     let target = |target| ["add", "--target", target, "--count", "3", "--wait"];
     cluster.jobctl(&target("mail")).await;
     cluster.jobctl(&target("seven")).await;
+    let status = cluster.jobctl(&["status", "--json"]).await.json();
+    let seven = status["targets"].as_array().unwrap().iter();
+    let seven = seven
+        .clone()
+        .find(|target| target["name"] == "seven")
+        .unwrap();
+    let seen = [
+        &seven["state"],
+        &seven["slots"],
+        &seven["waiting"],
+        &seven["failed_1h"],
+    ];
+    assert_eq!(seen, [&json!("active"), &json!(2), &json!(0), &json!(3)]);
+    let doctor = cluster.jobctl(&["doctor", "--json"]).await;
+    assert_eq!(doctor.code, Some(0), "{doctor:?}");
+    let findings = &doctor.json()["findings"];
+    assert!(
+        findings
+            .to_string()
+            .contains("claims go by the index status_target_idx"),
+        "{findings}"
+    );
     let stats = cluster.jobctl(&["stats", "--json"]).await.json();
     let counts = |at: usize| {
         let target = &stats["targets"][at];

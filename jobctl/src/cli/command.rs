@@ -1,5 +1,7 @@
 //! The commands, each with its help and two real examples. A test parses every example.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use clap_complete::Shell;
 use jobd_proto::TargetName;
@@ -237,6 +239,18 @@ Examples:
     )]
     Stats(StatsArgs),
 
+    /// Look for what is wrong, and say what mends it
+    #[command(
+        after_help = "Looks at the config, at the daemon and its workers, and at the table: columns, indexes, clocks,
+rows that nobody moves, targets that nobody serves. Changes nothing. Costs what a status costs.
+Ends with 1 if anything is an error; warnings are none.
+
+Examples:
+  jobctl --master doctor
+  jobctl doctor --json | jq -r '.findings[] | select(.level == \"error\") | .mend'"
+    )]
+    Doctor,
+
     /// Write rows out, one JSON object a line
     #[command(
         after_help = "Needs mysql_* or sqlite_path in the config. Every column of every row, the oldest first, outputs
@@ -281,5 +295,15 @@ Examples:
     Completions {
         /// The shell
         shell: Shell,
+    },
+
+    /// Print the manual page, or write one for each command into a folder
+    #[command(after_help = "Examples:
+  jobctl man | man -l -
+  jobctl man --into /usr/local/share/man/man1")]
+    Man {
+        /// The folder, which must be there
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
     },
 }

@@ -6,6 +6,7 @@ Look at and steer jobd workers, a jobd-master and the job table.
 Usage: jobctl [OPTIONS] COMMAND             (jobctl COMMAND --help has examples)
 
 See    status    targets and workers         stats  runs, failures, percentiles
+       doctor    what is wrong, and the cure
        list-targets  list-workers  memory-usage
 Jobs   list      newest rows, with filters   show   one row with its output
        logs      its output alone            wait   until jobs are done
@@ -14,8 +15,7 @@ Start  add       insert rows and poke        run    one job now, like a command
        retry     failed jobs once more       run-manual
 Stop   pause  continue  send-signal
 Steer  poll  poke  set-target-concurrency  add-target  remove-target
-Table  create-table                          prune  delete old rows
-Setup  completions
+Table  create-table  prune (old rows)        Setup  completions  man
 
 --master, --worker    talk to a master (port 7081) or a worker (7080, default)
 --host H, --port P    where it is; ~/.jobctl.conf or --config F may say so

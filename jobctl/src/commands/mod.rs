@@ -4,9 +4,11 @@
 mod add;
 mod ask;
 pub(crate) mod completions;
+mod doctor;
 mod export;
 mod ids;
 mod logs;
+pub(crate) mod man;
 mod memory;
 mod outcome;
 mod prune;
@@ -96,10 +98,12 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::Wait(args) => wait::run(context, args).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Stats(args) => stats::run(context, args).await,
+        Command::Doctor => doctor::run(context).await,
         Command::Export(args) => export::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,
         Command::CreateTable => rows::create_table(context).await,
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { into } => man::run(into.as_deref()),
     }
 }
 

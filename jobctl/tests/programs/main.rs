@@ -5,7 +5,9 @@
 
 mod arguments;
 mod daemon;
+mod doctor;
 mod jobctl;
+mod manuals;
 mod orders;
 mod rows;
 mod runs;

@@ -1,0 +1,127 @@
+//! What can be amiss with the daemons, and with targets that wait for one.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::super::view::{Summary, View, Worker, ask};
+use super::{Context, Finding};
+use crate::output::{plain, seconds};
+use crate::settings::Kind;
+
+/// A daemon that takes longer to answer is in trouble, or its network is.
+const SLOW_ANSWER_MS: u128 = 1_000;
+
+/// Jobs that wait for longer beside free slots were not polled for.
+const LONG_WAIT_S: u64 = 600;
+
+/// Asks the daemon; `None` if it cannot be asked.
+pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> Option<Vec<Worker>> {
+    let server = &context.settings.server;
+    let begun = Instant::now();
+    let workers = match ask(context).await {
+        Ok(workers) => workers,
+        Err(failure) => {
+            let mend = match server.kind {
+                Kind::Master => "systemctl start jobd-master, on its host",
+                Kind::Worker => "systemctl start jobd, on its host; or jobctl --master doctor",
+            };
+            findings.push(Finding::error("reach", failure.to_string(), mend));
+            return None;
+        }
+    };
+    let took = begun.elapsed().as_millis();
+    let text = format!("{server} answered within {took} ms");
+    findings.push(if took > SLOW_ANSWER_MS {
+        let mend = "look at the load of its host and at the workers that it asks";
+        Finding::warning("reach", text, mend)
+    } else {
+        Finding::ok("reach", text)
+    });
+    if workers.is_empty() {
+        findings.push(Finding::error(
+            "reach",
+            "no workers are registered",
+            "start jobd with master_host and master_port in its config",
+        ));
+    }
+    for worker in &workers {
+        findings.extend(about(worker));
+    }
+    let versions: BTreeSet<&str> = workers
+        .iter()
+        .filter(|worker| worker.error.is_none())
+        .map(|worker| worker.version.as_deref().unwrap_or("1.x"))
+        .collect();
+    if versions.len() > 1 {
+        let versions: Vec<&str> = versions.into_iter().collect();
+        findings.push(Finding::warning(
+            "reach",
+            format!("workers are of different versions: {}", versions.join(", ")),
+            "upgrade the older ones; mixed clusters work meanwhile",
+        ));
+    }
+    Some(workers)
+}
+
+fn about(worker: &Worker) -> Vec<Finding> {
+    let name = plain(&worker.name);
+    let mut findings = Vec::new();
+    if let Some(error) = &worker.error {
+        findings.push(Finding::error(
+            "reach",
+            format!("{name} at {}: {}", worker.address, plain(error)),
+            "systemctl status jobd, on its host",
+        ));
+    }
+    let paused = worker.targets.iter();
+    let paused: Vec<&str> = paused
+        .filter(|target| target.paused == Some(true))
+        .map(|target| target.name.as_str())
+        .collect();
+    if !paused.is_empty() {
+        findings.push(Finding::warning(
+            "reach",
+            format!("{name} has paused {}", plain(&paused.join(", "))),
+            format!("jobctl --master continue {}", plain(&paused.join(" "))),
+        ));
+    }
+    findings
+}
+
+/// What only the daemon and the table together can tell.
+pub(super) fn join(view: Option<&View>, workers: Option<Vec<Worker>>, findings: &mut Vec<Finding>) {
+    let (Some(view), Some(_)) = (view, workers) else {
+        return;
+    };
+    let before = findings.len();
+    for target in &view.targets {
+        findings.extend(waits(target));
+    }
+    if findings.len() == before {
+        findings.push(Finding::ok("rows", "what waits is served"));
+    }
+}
+
+fn waits(target: &Summary) -> Option<Finding> {
+    let name = plain(&target.name);
+    let waiting = target.waiting.filter(|waiting| *waiting > 0)?;
+    if target.state == Some("no worker") {
+        return Some(Finding::error(
+            "rows",
+            format!("{waiting} jobs wait for {name}, which no worker serves"),
+            format!("jobctl --host WORKER add-target {name} 1, and the same in its config"),
+        ));
+    }
+    let is_free = target.running < target.slots && target.state == Some("active");
+    let oldest = target
+        .oldest_s
+        .filter(|oldest| *oldest > LONG_WAIT_S && is_free)?;
+    Some(Finding::error(
+        "rows",
+        format!(
+            "jobs of {name} wait for up to {}, although it has free slots",
+            seconds(oldest)
+        ),
+        format!("jobctl --master poke {name}; poll_interval of its workers should not be 0"),
+    ))
+}

@@ -1,0 +1,161 @@
+//! `doctor`: looks at everything that can be amiss, and says what mends it. Changes nothing.
+
+mod daemons;
+mod table;
+
+use serde::Serialize;
+
+use super::Context;
+use super::view::look;
+use crate::failure::Failure;
+use crate::output::{Screen, Table, Tone, plain};
+use crate::{database, settings::Settings};
+
+/// `{"findings": [FINDING], "errors", "warnings"}`
+#[derive(Serialize)]
+struct Report {
+    findings: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Error,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    level: Level,
+    /// `config`, `reach`, `table`, `indexes`, `clocks` or `rows`.
+    about: &'static str,
+    text: String,
+    /// The command or statement that mends it.
+    mend: Option<String>,
+}
+
+impl Finding {
+    fn ok(about: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            level: Level::Ok,
+            about,
+            text: text.into(),
+            mend: None,
+        }
+    }
+
+    fn warning(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warning,
+            mend: Some(mend.into()),
+            ..Self::ok(about, text)
+        }
+    }
+
+    fn error(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            level: Level::Error,
+            mend: Some(mend.into()),
+            ..Self::ok(about, text)
+        }
+    }
+}
+
+/// Examines; 1 if anything is an error.
+pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
+    let mut findings = vec![config(&context.settings)];
+    let workers = daemons::examine(context, &mut findings).await;
+    match &context.settings.database {
+        None => findings.push(Finding::warning(
+            "table",
+            "the config names no table, so that rows cannot be looked at",
+            format!(
+                "put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {}",
+                context.settings.config.display()
+            ),
+        )),
+        Some(settings) => match database::open(settings).await {
+            Err(failure) => findings.push(Finding::error(
+                "table",
+                failure.to_string(),
+                "jobctl create-table, if it is not there; else look after the database or the account",
+            )),
+            Ok(mut open) => {
+                let examined = table::examine(&mut open, settings, &mut findings).await;
+                if let Err(error) = examined {
+                    let failure = database::failure(settings, &error);
+                    let mend = "grant this account SELECT on the table";
+                    findings.push(Finding::error("table", failure.to_string(), mend));
+                }
+                let view = look(context, &mut Some(open)).await;
+                daemons::join(view.ok().as_ref(), workers, &mut findings);
+            }
+        },
+    }
+    let count = |level| findings.iter().filter(|found| found.level == level).count();
+    let report = Report {
+        errors: count(Level::Error),
+        warnings: count(Level::Warning),
+        findings,
+    };
+    let shown = |report: &Report| text(report, context.screen);
+    context.screen.show(&report, shown)?;
+    Ok(u8::from(report.errors > 0))
+}
+
+/// A file with passwords in it is its owner's alone.
+fn config(settings: &Settings) -> Finding {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = settings.config.display().to_string();
+    let Ok(found) = std::fs::metadata(&settings.config) else {
+        return Finding::ok("config", format!("{path} is not there: all defaults"));
+    };
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 && settings.holds_password() {
+        return Finding::warning(
+            "config",
+            format!("{path} holds a password and others may read it (mode {mode:o})"),
+            format!("chmod 600 {path}"),
+        );
+    }
+    Finding::ok("config", path)
+}
+
+fn text(report: &Report, screen: Screen) -> String {
+    if !screen.is_terminal() {
+        let mut table = Table::new(&["LEVEL", "ABOUT", "FINDING", "MEND"]);
+        for finding in &report.findings {
+            let (word, tone) = word(finding.level);
+            let mend = finding.mend.clone().unwrap_or_default();
+            let cells = [word, finding.about, &finding.text, &mend].map(str::to_owned);
+            table.row(tone, &cells);
+        }
+        return screen.table(&table);
+    }
+    let mut text = String::new();
+    for finding in &report.findings {
+        let (word, tone) = word(finding.level);
+        let line = format!("{word:7}  {:7}  {}", finding.about, plain(&finding.text));
+        text.extend([&screen.tone(tone, &line), "\n"]);
+        if let Some(mend) = &finding.mend {
+            text.extend(["         mend     ", &plain(mend), "\n"]);
+        }
+    }
+    text + &match (report.errors, report.warnings) {
+        (0, 0) => "all is well\n".to_owned(),
+        (errors, warnings) => format!("{errors} errors, {warnings} warnings\n"),
+    }
+}
+
+fn word(level: Level) -> (&'static str, Tone) {
+    match level {
+        Level::Ok => ("ok", Tone::Plain),
+        Level::Warning => ("warning", Tone::Warning),
+        Level::Error => ("error", Tone::Bad),
+    }
+}

@@ -1,0 +1,240 @@
+//! What can be amiss with the table: its columns, its indexes, its clock, rows that nobody moves.
+
+use jobd_proto::table::{
+    Columns, Connection, DatabaseSettings, JobRow, Kind, RowError, Scan, TableIndex,
+};
+
+use super::Finding;
+use crate::database;
+use crate::output::{now, seconds};
+
+/// Clocks of hosts in one network agree better than this.
+const CLOCKS_S: i64 = 5;
+
+/// A lease that has passed for longer has no rescuer: workers look every few seconds.
+const LEASE_PASSED_S: i64 = 300;
+
+/// A job without a lease that runs for longer may have lost its worker.
+const LONG_RUN_S: i64 = 86_400;
+
+/// An accepted job that is not started for longer has lost its worker.
+const LONG_QUEUE_S: i64 = 3_600;
+
+/// What every worker needs.
+const REQUIRED: [&str; 11] = [
+    "id",
+    "target",
+    "status",
+    "result",
+    "return_code",
+    "sig",
+    "time_created",
+    "time_started",
+    "time_finished",
+    "stdout",
+    "stderr",
+];
+
+/// Columns that belong together, and the name of the file that adds them.
+const ABILITIES: [(&str, &[&str]); 10] = [
+    (
+        "ownership",
+        &["worker", "lease_until", "attempts", "interruptions"],
+    ),
+    ("retries", &["max_attempts", "errors"]),
+    ("later", &["run_at"]),
+    ("priority", &["priority"]),
+    ("timeout", &["timeout"]),
+    ("reason", &["reason"]),
+    ("cancel", &["cancel_requested"]),
+    ("data", &["data"]),
+    ("progress", &["progress"]),
+    ("accounting", &["cpu_ms", "peak_kib"]),
+];
+
+/// Looks at it.
+pub(super) async fn examine(
+    table: &mut Connection,
+    settings: &DatabaseSettings,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RowError> {
+    let folder = match settings {
+        DatabaseSettings::MySql(_) => "mysql",
+        DatabaseSettings::Sqlite(_) => "sqlite",
+    };
+    let place = database::place(settings);
+    let found = columns(table.columns(), folder);
+    if found.is_empty() {
+        findings.push(Finding::ok("table", place));
+    }
+    findings.extend(found);
+    let indexes = table.indexes().await?;
+    findings.extend(missing_indexes(table, &indexes));
+    let server = table.server_time().await?;
+    let newest = table.newest(&Scan::default(), None, 1).await?;
+    findings.push(clocks(server, newest.jobs.first()));
+    let wanted = ["worker", "lease_until"];
+    let wanted = wanted.into_iter().filter(|name| table.columns().has(name));
+    let wanted: Vec<String> = wanted.map(str::to_owned).collect();
+    let active = table.active(&wanted).await?;
+    let name = table.quoted_table();
+    let stuck: Vec<Finding> = active
+        .iter()
+        .filter_map(|row| stuck(row, server, name))
+        .collect();
+    if stuck.is_empty() {
+        let text = format!("{} rows are in hand, none of them stuck", active.len());
+        findings.push(Finding::ok("rows", text));
+    }
+    findings.extend(stuck);
+    Ok(())
+}
+
+fn columns(columns: &Columns, folder: &str) -> Vec<Finding> {
+    let lacks = |names: &[&'static str]| -> Vec<&'static str> {
+        let names = names.iter().copied();
+        names.filter(|name| !columns.has(name)).collect()
+    };
+    let mut findings = Vec::new();
+    let missing = lacks(&REQUIRED);
+    if !missing.is_empty() {
+        findings.push(Finding::error(
+            "table",
+            format!("columns are missing: {}", missing.join(", ")),
+            format!("add them as in sql/{folder}/jobs-minimal.sql"),
+        ));
+    }
+    for (name, group) in ABILITIES {
+        let missing = lacks(group);
+        let file = format!("sql/{folder}/add-{name}.sql");
+        if !missing.is_empty() && missing.len() < group.len() {
+            let text = format!(
+                "{name} is off, as columns are missing: {}",
+                missing.join(", ")
+            );
+            findings.push(Finding::warning("table", text, file));
+        } else if name == "ownership" && !missing.is_empty() {
+            let text = "without ownership rows of a worker that dies stay accepted or running";
+            findings.push(Finding::warning("table", text, file));
+        }
+    }
+    if let Some(Kind::Text {
+        values: Some(values),
+        ..
+    }) = columns.get("status").map(|column| &column.kind)
+    {
+        let known = [
+            "waiting", "manual", "accepted", "running", "done", "ignored",
+        ];
+        let missing: Vec<&str> = known
+            .into_iter()
+            .filter(|status| !values.iter().any(|value| value == status))
+            .collect();
+        if !missing.is_empty() {
+            findings.push(Finding::error(
+                "table",
+                format!("the column status lacks {}", missing.join(", ")),
+                format!("ALTER TABLE … MODIFY `status` as in sql/{folder}/jobs-minimal.sql"),
+            ));
+        }
+    }
+    findings
+}
+
+fn missing_indexes(table: &Connection, indexes: &[TableIndex]) -> Vec<Finding> {
+    let begins = |columns: &[&str]| {
+        indexes.iter().find(|index| {
+            let first = index.columns.iter().map(String::as_str).take(columns.len());
+            first.eq(columns.iter().copied())
+        })
+    };
+    let mut findings = Vec::new();
+    match begins(&["status", "target"]) {
+        Some(index) => {
+            let text = format!("claims go by the index {}", index.name);
+            findings.push(Finding::ok("indexes", text));
+        }
+        None => findings.push(Finding::error(
+            "indexes",
+            "no index begins with status and target: every claim reads the whole table",
+            table.index_ddl("status_target_idx", &["status", "target", "id"]),
+        )),
+    }
+    for (column, name) in [("run_at", "run_at_idx"), ("cancel_requested", "cancel_idx")] {
+        if table.columns().has(column) && begins(&[column]).is_none() {
+            findings.push(Finding::warning(
+                "indexes",
+                format!(
+                    "no index begins with {column}: looking for such rows reads the whole table"
+                ),
+                table.index_ddl(name, &[column]),
+            ));
+        }
+    }
+    findings
+}
+
+/// The database's clock against this machine's, and against the newest row's.
+fn clocks(server: i64, newest: Option<&JobRow>) -> Finding {
+    let here = now();
+    let apart = (server - here).abs();
+    if apart > CLOCKS_S {
+        let apart = seconds(apart.unsigned_abs());
+        return Finding::warning(
+            "clocks",
+            format!("the clocks of the database and of this host are {apart} apart"),
+            "timedatectl set-ntp true, on the host whose clock is wrong",
+        );
+    }
+    if let Some(row) = newest.filter(|row| row.time_created > server + CLOCKS_S) {
+        return Finding::warning(
+            "clocks",
+            format!(
+                "job {} was added in the future, by the database's clock",
+                row.id
+            ),
+            "timedatectl set-ntp true, on the host of the application",
+        );
+    }
+    Finding::ok("clocks", "the database and this host agree")
+}
+
+/// Whether nobody is going to move this row.
+fn stuck(row: &JobRow, now: i64, table: &str) -> Option<Finding> {
+    let value = |column: &str| {
+        let found = row.others.iter().find(|(name, _)| name == column);
+        found.and_then(|(_, value)| value.clone())
+    };
+    let (id, target) = (row.id, &row.target);
+    let since = now - row.time_started.max(row.time_created);
+    let age = || seconds(since.max(0).unsigned_abs());
+    let back = format!(
+        "UPDATE {table} SET status = 'waiting' WHERE id = {id} AND status = '{}', if no worker has it any more",
+        row.status
+    );
+    let lease = value("lease_until").and_then(|lease| lease.parse::<i64>().ok());
+    match (lease, row.status.as_str()) {
+        (Some(lease), _) if lease > 0 && now - lease > LEASE_PASSED_S => Some(Finding::error(
+            "rows",
+            format!(
+                "job {id} ({target}) is {}, and its lease passed long ago",
+                row.status
+            ),
+            "start a worker: it rescues such rows within a lease",
+        )),
+        (None, "running") if row.time_started > 0 && since > LONG_RUN_S => Some(Finding::warning(
+            "rows",
+            format!("job {id} ({target}) runs for {} without a lease", age()),
+            back,
+        )),
+        (None, "accepted") if since > LONG_QUEUE_S => Some(Finding::warning(
+            "rows",
+            format!(
+                "job {id} ({target}) is accepted and not started for {}",
+                age()
+            ),
+            back,
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! What `doctor` finds in a config, a daemon and a table, and what it advises.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::jobctl::{Run, run};
+use crate::table::Table;
+
+fn master(workers: &Value) -> Value {
+    json!({"workers": workers, "memoryUsage": {}})
+}
+
+fn worker(paused: bool) -> Value {
+    json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["mail"], "workerStatus":
+        {"targets": {"mail": {"paused": paused, "concurrency": 2, "length": 0, "running": 0, "queued": 0}},
+         "jobPromisesCount": 0, "memoryUsage": {}, "name": "web1", "version": "2.0.0"}})
+}
+
+/// The finding whose text holds `text`, as level and mending.
+#[track_caller]
+fn finding(run: &Run, text: &str) -> (String, String) {
+    let lines = run.stdout.lines().map(|line| line.split('\t').collect());
+    let found = lines
+        .into_iter()
+        .find(|cells: &Vec<&str>| cells[2].contains(text));
+    let found = found.unwrap_or_else(|| panic!("{text:?} is not in {run:?}"));
+    (found[0].to_owned(), found[3].to_owned())
+}
+
+#[tokio::test]
+async fn a_sound_cluster_is_well() {
+    let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    for column in [
+        "worker TEXT",
+        "lease_until INTEGER",
+        "attempts INTEGER NOT NULL DEFAULT 0",
+        "interruptions INTEGER NOT NULL DEFAULT 0",
+    ] {
+        table
+            .execute(&format!("ALTER TABLE jobs ADD COLUMN {column}"))
+            .await;
+    }
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    assert_eq!(run.code, 0, "{run:?}");
+    let levels = run
+        .stdout
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').next());
+    assert!(levels.eq([Some("ok"); 7]), "{run:?}");
+    let json = table.jobctl(&["--master", "doctor", "--json"]).await.json();
+    assert_eq!((&json["errors"], &json["warnings"]), (&json!(0), &json!(0)));
+    assert_eq!(json["findings"][0]["about"], "config");
+}
+
+#[tokio::test]
+async fn each_finding_comes_with_what_mends_it() {
+    let silent = json!({"remoteAddr": "10.0.0.2", "remotePort": 2, "name": "web2", "targets": ["mail"], "workerStatusError": "no answer"});
+    let daemon = Daemon::master(Ok(master(&json!([worker(true), silent])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table
+        .execute(
+            "DROP INDEX status_target_idx; ALTER TABLE jobs ADD COLUMN worker TEXT; ALTER TABLE jobs ADD COLUMN run_at INTEGER; \
+             INSERT INTO jobs (target, time_created, status, time_started) VALUES \
+             ('lost', unixepoch(), 'waiting', 0), ('mail', 1, 'running', 1), ('mail', 1, 'accepted', 0)",
+        )
+        .await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    assert_eq!(run.code, 1, "{run:?}");
+    for (text, level, mend) in [
+        (
+            "web2 at 10.0.0.2:2: no answer",
+            "error",
+            "systemctl status jobd",
+        ),
+        (
+            "web1 has paused mail",
+            "warning",
+            "jobctl --master continue mail",
+        ),
+        (
+            "ownership is off, as columns are missing: lease_until",
+            "warning",
+            "sql/sqlite/add-ownership.sql",
+        ),
+        (
+            "no index begins with status and target",
+            "error",
+            "CREATE INDEX `status_target_idx` ON",
+        ),
+        (
+            "no index begins with run_at",
+            "warning",
+            "CREATE INDEX `run_at_idx` ON",
+        ),
+        (
+            "1 jobs wait for lost, which no worker serves",
+            "error",
+            "add-target lost 1",
+        ),
+        (
+            "job 2 (mail) runs for",
+            "warning",
+            "SET status = 'waiting' WHERE id = 2 AND status = 'running'",
+        ),
+        (
+            "job 3 (mail) is accepted",
+            "warning",
+            "WHERE id = 3 AND status = 'accepted'",
+        ),
+    ] {
+        let (found, advice) = finding(&run, text);
+        assert_eq!(found, level, "{text}");
+        assert!(advice.contains(mend), "{text}: {advice}");
+    }
+    // The advice for the index works.
+    let (_, ddl) = finding(&run, "no index begins with status and target");
+    table.execute(&ddl).await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    assert_eq!(finding(&run, "claims go by the index").0, "ok");
+}
+
+#[tokio::test]
+async fn leases_that_passed_long_ago_have_no_rescuer() {
+    let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN worker TEXT; ALTER TABLE jobs ADD COLUMN lease_until INTEGER; \
+             INSERT INTO jobs (target, time_created, status, time_started, lease_until) VALUES \
+             ('mail', 1, 'running', 1, unixepoch() - 900), ('mail', 1, 'running', 1, unixepoch() + 30)",
+        )
+        .await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    let (level, _) = finding(&run, "job 1 (mail) is running, and its lease passed");
+    assert_eq!(level, "error");
+    assert!(!run.stdout.contains("job 2"), "{run:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_a_finding_and_no_end() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jobctl.conf");
+    std::fs::write(
+        &config,
+        "port = 1\npassword = x\nsqlite_path = /nonexistent/jobs.db\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let doctor = run(["--config", config.to_str().unwrap(), "doctor"]).await;
+    assert_eq!(doctor.code, 1);
+    assert_eq!(finding(&doctor, "others may read it").0, "warning");
+    assert_eq!(finding(&doctor, "cannot reach jobd").0, "error");
+    let (level, mend) = finding(&doctor, "cannot open SQLite file");
+    assert_eq!(level, "error");
+    assert!(mend.contains("jobctl create-table"), "{mend}");
+    let none = Daemon::master(Ok(master(&json!([])))).await;
+    let alone = crate::jobctl::ask(none.address, &["--master", "doctor"]).await;
+    assert_eq!(finding(&alone, "no workers are registered").0, "error");
+    assert_eq!(finding(&alone, "the config names no table").0, "warning");
+}

@@ -1,0 +1,76 @@
+//! Which indexes a job table has. Reads the catalogue only.
+
+use super::name::quote;
+use super::rows::{Connection, Driver, RowError};
+
+/// An index that the server may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableIndex {
+    /// Its name.
+    pub name: String,
+    /// Its columns in order, in lower case.
+    pub columns: Vec<String>,
+}
+
+impl Connection {
+    /// The table's indexes. One that was made invisible (MySQL) or ignored (MariaDB) counts, too:
+    /// the catalogues differ in how they say so.
+    pub async fn indexes(&mut self) -> Result<Vec<TableIndex>, RowError> {
+        let rows = match self.driver {
+            Driver::MySql(_) => {
+                let schema = match self.table.database() {
+                    Some(_) => "?",
+                    None => "DATABASE()",
+                };
+                let sql = format!(
+                    "SELECT CAST(index_name AS CHAR), LOWER(CAST(column_name AS CHAR)) FROM information_schema.statistics \
+                     WHERE table_schema = {schema} AND table_name = ? ORDER BY index_name, seq_in_index"
+                );
+                let names = self.table.database().into_iter();
+                let names: Vec<String> = names
+                    .chain([self.table.table()])
+                    .map(str::to_owned)
+                    .collect();
+                self.driver.fetch(&sql, &names).await?
+            }
+            Driver::Sqlite(_) => {
+                let sql = "SELECT list.name, LOWER(info.name) FROM pragma_index_list(?) AS list, \
+                           pragma_index_info(list.name) AS info ORDER BY list.name, info.seqno";
+                let table = [self.table.table().to_owned()];
+                self.driver.fetch(sql, &table).await?
+            }
+        };
+        let mut indexes: Vec<TableIndex> = Vec::new();
+        for row in rows {
+            let mut cells = row.into_iter();
+            let (name, column) = (cells.next().flatten(), cells.next().flatten());
+            let name = name.unwrap_or_default();
+            // An expression has no column.
+            let column = column.unwrap_or_default();
+            match indexes.last_mut() {
+                Some(last) if last.name == name => last.columns.push(column),
+                _ => indexes.push(TableIndex {
+                    name,
+                    columns: vec![column],
+                }),
+            }
+        }
+        Ok(indexes)
+    }
+
+    /// The statement that gives the table an index of these columns.
+    pub fn index_ddl(&self, name: &str, columns: &[&str]) -> String {
+        let columns: Vec<String> = columns.iter().map(|column| quote(column)).collect();
+        let name = quote(name);
+        format!(
+            "CREATE INDEX {name} ON {} ({})",
+            self.quoted,
+            columns.join(", ")
+        )
+    }
+
+    /// The table as a statement names it.
+    pub fn quoted_table(&self) -> &str {
+        &self.quoted
+    }
+}

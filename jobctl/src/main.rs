@@ -12,6 +12,7 @@ mod database;
 mod failure;
 mod output;
 mod settings;
+mod shell;
 
 use std::process::ExitCode;
 
@@ -34,8 +35,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<u8, Failure> {
     match &cli.command {
-        cli::Command::Completions { shell } => return commands::completions::run(*shell),
-        cli::Command::Man { into } => return commands::man::run(into.as_deref()),
+        Some(cli::Command::Completions { shell }) => return commands::completions::run(*shell),
+        Some(cli::Command::Man { into }) => return commands::man::run(into.as_deref()),
         _ => {}
     }
     let (command, context) = Context::resolve(cli)?;
@@ -45,15 +46,24 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            // A command that has a word to say on Ctrl-C comes first.
-            biased;
-            ended = commands::run(command, &context) => ended,
-            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
-        }
-    });
+    let ended = runtime.block_on(carry_out(command, &context));
     // Somebody may still be asked something, and will not answer.
     runtime.shutdown_background();
     ended
+}
+
+async fn carry_out(command: Option<cli::Command>, context: &Context) -> Result<u8, Failure> {
+    let Some(command) = command else {
+        // Without a command there is nothing but options. The password was asked for already. Ctrl-C
+        // ends a line of the shell, not the shell.
+        let options = std::env::args().skip(1);
+        let options = options.filter(|option| option != "--password");
+        return shell::run(context, &options.collect::<Vec<_>>()).await;
+    };
+    tokio::select! {
+        // A command that has a word to say on Ctrl-C comes first.
+        biased;
+        ended = commands::run(command, context) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
+    }
 }

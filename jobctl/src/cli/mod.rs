@@ -66,7 +66,7 @@ pub(crate) struct Cli {
     pub(crate) json: bool,
 
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 fn log_levels() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
@@ -107,7 +107,7 @@ mod tests {
             "jobctl", "--port", "1", "add", "--target", "a", "--", "x=1=2",
         ])
         .unwrap();
-        let Command::Add(add) = cli.command else {
+        let Some(Command::Add(add)) = cli.command else {
             panic!("add")
         };
         assert_eq!(

@@ -3,7 +3,7 @@
 /// What `jobctl --help` shows.
 pub(super) const TEXT: &str = "\
 Look at and steer jobd workers, a jobd-master and the job table.
-Usage: jobctl [OPTIONS] COMMAND             (jobctl COMMAND --help has examples)
+Usage: jobctl [OPTIONS] [COMMAND]    COMMAND --help has examples; none: a shell
 
 See    status    targets and workers         stats  runs, failures, percentiles
        doctor    what is wrong, and the cure

@@ -1,9 +1,12 @@
-//! Questions to the person at the terminal, and what comes on standard input. Both are read beside
-//! the runtime, so that Ctrl-C ends the wait.
+//! Questions to the person at the terminal, and what comes on standard input. Ctrl-C ends the wait
+//! for either.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use crate::failure::Failure;
+
+/// Between two looks whether somebody has answered.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Asks on the terminal whether to go on; anything but yes ends the command. A script says `--yes`.
 pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
@@ -17,30 +20,40 @@ pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
     // Where standard error is closed nobody sees the question, and nobody says yes.
     let _ = write!(io::stderr(), "{question}. Go on? [y/N] ");
-    let line = aside(|| {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
-    });
-    match line.await?.trim().to_lowercase().as_str() {
+    match answer().await?.trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::Refused("nothing was changed".to_owned())),
     }
 }
 
-/// All of standard input as text.
-pub(super) async fn standard_input() -> Result<String, Failure> {
-    aside(|| {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    })
-    .await
+/// A line from the terminal. Nobody waits in a read: after Ctrl-C that would take the next line, too.
+async fn answer() -> Result<String, Failure> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let stdin = io::stdin();
+    loop {
+        let mut stdin_fd = [PollFd::new(&stdin, PollFlags::IN)];
+        let now = rustix::event::Timespec::default();
+        match poll(&mut stdin_fd, Some(&now)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => tokio::time::sleep(LOOK).await,
+            Ok(_) => break,
+            Err(error) => return Err(unreadable(&error.into())),
+        }
+    }
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    read.map(|_| line).map_err(|error| unreadable(&error))
 }
 
-async fn aside(
-    read: impl FnOnce() -> io::Result<String> + Send + 'static,
-) -> Result<String, Failure> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(io::Error::other)
-        .flatten()
-        .map_err(|error| Failure::Usage(format!("cannot read standard input: {error}")))
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::Usage(format!("cannot read standard input: {error}"))
+}
+
+/// All of standard input as text.
+pub(super) async fn standard_input() -> Result<String, Failure> {
+    let read = tokio::task::spawn_blocking(|| {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    });
+    let read = read.await.map_err(io::Error::other).flatten();
+    read.map_err(|error| unreadable(&error))
 }

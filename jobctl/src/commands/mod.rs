@@ -27,12 +27,14 @@ mod waiting;
 mod workers;
 
 use jobd_proto::master::MasterStatus;
+use jobd_proto::table::{Filter, JobRow};
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, Command};
 use crate::client::Client;
+use crate::database;
 use crate::failure::Failure;
 use crate::output::Screen;
 use crate::settings::{Kind, Settings};
@@ -47,9 +49,11 @@ pub(crate) struct Context {
 impl Context {
     /// Resolves the arguments; the command itself is left over. A command that does not fit the
     /// kind of daemon ends here, before anybody is asked for a password.
-    pub(crate) fn resolve(cli: Cli) -> Result<(Command, Self), Failure> {
+    pub(crate) fn resolve(cli: Cli) -> Result<(Option<Command>, Self), Failure> {
         let mut settings = Settings::resolve(&cli)?;
-        check_kind(&cli.command, settings.server.kind)?;
+        if let Some(command) = &cli.command {
+            check_kind(command, settings.server.kind)?;
+        }
         if cli.password {
             settings.ask_password()?;
         }
@@ -133,6 +137,28 @@ fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
             "{name} is for a worker: leave out --master, or add --worker if the config says master = 1 (a master knows {instead})"
         ),
     }))
+}
+
+/// Address and targets of each worker that the daemon knows, for completion.
+pub(crate) async fn workers_seen(context: &Context) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let workers = view::ask(context).await?.into_iter();
+    let names = |targets: Vec<view::Target>| targets.into_iter().map(|target| target.name);
+    Ok(workers
+        .map(|worker| (worker.address, names(worker.targets).collect()))
+        .collect())
+}
+
+/// The newest rows, for completion.
+pub(crate) async fn newest(context: &Context) -> Result<Vec<JobRow>, Failure> {
+    const ROWS: u32 = 30;
+    let settings = database::settings(&context.settings)?;
+    let mut table = database::open(settings).await?;
+    let filter = Filter {
+        limit: ROWS,
+        ..Filter::default()
+    };
+    let rows = table.list(&filter).await;
+    rows.map_err(|error| database::failure(settings, &error))
 }
 
 async fn worker_status(client: &Client<'_>) -> Result<WorkerStatus, Failure> {

@@ -11,6 +11,7 @@ mod manuals;
 mod orders;
 mod rows;
 mod runs;
+mod shells;
 mod statuses;
 mod table;
 mod terminal;

@@ -1,0 +1,212 @@
+//! What Tab offers: commands and options from the declaration of the command line, targets, hosts
+//! and ids from the daemon and the table.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory as _;
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::Validator;
+use rustyline::{Helper, Result};
+
+use crate::cli::Cli;
+use crate::commands::{self, Context};
+
+/// Names that are older are asked for again before the next prompt.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The prompt waits for names no longer than this.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What statuses there are, for `--status`.
+const STATUSES: [&str; 6] = [
+    "waiting", "manual", "accepted", "running", "done", "ignored",
+];
+
+/// What can be named on a line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) targets: BTreeSet<String>,
+    /// Where workers are.
+    pub(super) hosts: BTreeSet<String>,
+    /// The newest first.
+    pub(super) ids: Vec<String>,
+    asked: Option<Instant>,
+}
+
+impl Names {
+    /// Asks anew where it is time; without an answer the old ones stay.
+    pub(super) async fn refresh(&mut self, context: &Context) {
+        if self.asked.is_some_and(|asked| asked.elapsed() < FRESH) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        let asked = tokio::time::timeout(PATIENCE, commands::workers_seen(context)).await;
+        if let Ok(Ok(workers)) = asked {
+            for (address, targets) in workers {
+                self.targets.extend(targets);
+                let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                self.hosts
+                    .extend((!host.is_empty()).then(|| host.to_owned()));
+            }
+        }
+        // No statement is cut short: the connection would be of no use, and it is dropped.
+        let asked = tokio::time::timeout(PATIENCE, commands::newest(context)).await;
+        if let Ok(Ok(rows)) = asked {
+            self.ids = rows.iter().map(|row| row.id.to_string()).collect();
+            self.targets.extend(rows.into_iter().map(|row| row.target));
+        }
+    }
+}
+
+/// The editor's helper.
+#[derive(Default)]
+pub(super) struct Completion {
+    pub(super) names: Names,
+}
+
+impl Helper for Completion {}
+impl Highlighter for Completion {}
+impl Validator for Completion {}
+
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+impl Completer for Completion {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &rustyline::Context<'_>,
+    ) -> Result<(usize, Vec<Pair>)> {
+        let line = &line[..position];
+        let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+        let before: Vec<&str> = line[..start].split_whitespace().collect();
+        let word = &line[start..];
+        let pairs = candidates(&self.names, &before, word)
+            .into_iter()
+            .filter(|candidate| candidate.starts_with(word))
+            .map(|candidate| Pair {
+                display: candidate.clone(),
+                replacement: candidate + " ",
+            });
+        Ok((start, pairs.collect()))
+    }
+}
+
+/// What may stand where `word` does, behind the words `before`.
+fn candidates(names: &Names, before: &[&str], word: &str) -> Vec<String> {
+    let all = Cli::command();
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let commands = || -> Vec<String> {
+        let commands = all.get_subcommands().map(clap::Command::get_name);
+        commands
+            .chain(["help", "exit"])
+            .map(str::to_owned)
+            .collect()
+    };
+    let command = before
+        .iter()
+        .find_map(|word| all.find_subcommand(word).filter(|_| !word.starts_with('-')));
+    let option = before.last().and_then(|last| last.strip_prefix("--"));
+    match (option, command) {
+        (Some("target"), _) => return names.targets.iter().cloned().collect(),
+        (Some("host"), _) => return names.hosts.iter().cloned().collect(),
+        (Some("status"), _) => return owned(&STATUSES),
+        (Some(option), command) => {
+            let values = values(command.unwrap_or(&all), option);
+            if !values.is_empty() {
+                return values;
+            }
+        }
+        _ => {}
+    }
+    let Some(command) = command.filter(|_| before.first() != Some(&"help")) else {
+        return if word.starts_with('-') {
+            options(&all)
+        } else {
+            commands()
+        };
+    };
+    if word.starts_with('-') {
+        return [options(command), options(&all)].concat();
+    }
+    match command.get_name() {
+        "pause"
+        | "continue"
+        | "poll"
+        | "poke"
+        | "set-target-concurrency"
+        | "remove-target"
+        | "run" => names.targets.iter().cloned().collect(),
+        "show" | "logs" | "wait" | "retry" | "run-manual" | "send-signal" | "cancel" | "follow" => {
+            let last = std::iter::once("last".to_owned());
+            last.chain(names.ids.iter().cloned()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn options(command: &clap::Command) -> Vec<String> {
+    let long = command
+        .get_arguments()
+        .filter_map(|option| option.get_long());
+    long.map(|name| format!("--{name}")).collect()
+}
+
+fn values(command: &clap::Command, option: &str) -> Vec<String> {
+    let mut options = command.get_arguments();
+    let found = options
+        .find(|known| known.get_long() == Some(option))
+        .filter(|known| known.get_action().takes_values());
+    let values = found
+        .map(clap::Arg::get_possible_values)
+        .unwrap_or_default();
+    values
+        .iter()
+        .map(|value| value.get_name().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: &[&str]) {
+        let names = Names {
+            targets: ["mail", "report"].map(str::to_owned).into(),
+            hosts: ["10.0.0.1".to_owned()].into(),
+            ids: vec!["18".to_owned(), "17".to_owned()],
+            asked: None,
+        };
+        let start = line.rfind(' ').map_or(0, |at| at + 1);
+        let before: Vec<&str> = line[..start].split_whitespace().collect();
+        let mut found = candidates(&names, &before, &line[start..]);
+        found.retain(|candidate| candidate.starts_with(&line[start..]));
+        assert_eq!(found, expected, "{line}");
+    }
+
+    #[test]
+    fn what_is_offered_fits_the_place() {
+        check("expo", &["export"]);
+        check("help expo", &["export"]);
+        check("--json expo", &["export"]);
+        check("pause ma", &["mail"]);
+        check("logs ", &["last", "18", "17"]);
+        check("wait 18 1", &["18", "17"]);
+        check("list --target ", &["mail", "report"]);
+        check("list --status ru", &["running"]);
+        check("list --result ", &["ok", "fail"]);
+        check("list --lim", &["--limit"]);
+        check("list --wor", &["--worker"]);
+        check("status --host 1", &["10.0.0.1"]);
+        check("doctor ", &[]);
+    }
+}

@@ -1,0 +1,132 @@
+//! `jobctl` without a command: a prompt that takes commands line by line, with a history and
+//! completion. Each line is parsed and carried out like a command line of its own.
+
+mod complete;
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use jobd_proto::Secret;
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{CompletionType, Config, Editor};
+
+use crate::cli::Cli;
+use crate::commands::{self, Context};
+use crate::failure::Failure;
+use crate::output::{complain, print};
+use complete::{Completion, Names};
+
+/// Lines that the history keeps.
+const HISTORY: usize = 1_000;
+
+/// The history file in the home directory.
+const HISTORY_FILE: &str = ".jobctl_history";
+
+/// Reads and carries out lines until `exit` or Ctrl-D. `options` are those that jobctl was called
+/// with; every line has them too.
+pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Failure> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "no command, and no terminal for a shell; jobctl --help lists the commands".to_owned(),
+        ));
+    }
+    let mut editor = editor().map_err(|error| no_shell(&error))?;
+    let history = std::env::home_dir().map(|home| home.join(HISTORY_FILE));
+    if let Some(history) = &history {
+        // There is none before the first session.
+        let _ = editor.load_history(history);
+    }
+    let server = &context.settings.server;
+    print(&format!(
+        "jobctl {} on {server}; help lists the commands, Tab completes, exit or Ctrl-D ends\n",
+        env!("CARGO_PKG_VERSION")
+    ))?;
+    let prompt = format!("{}> ", server.address());
+    let mut names = Names::default();
+    loop {
+        names.refresh(context).await;
+        if let Some(helper) = editor.helper_mut() {
+            helper.names.clone_from(&names);
+        }
+        let line = match editor.readline(&prompt) {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(0),
+            Err(error) => return Err(no_shell(&error)),
+        };
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        // A history that cannot be kept costs the history.
+        let _ = editor.add_history_entry(line);
+        if let Some(history) = &history {
+            keep(&mut editor, history);
+        }
+        if matches!(line, "exit" | "quit") {
+            return Ok(0);
+        }
+        carry_out(line, options, context.settings.server.password.as_ref()).await;
+    }
+}
+
+type Lines = Editor<Completion, FileHistory>;
+
+fn editor() -> rustyline::Result<Lines> {
+    let config = Config::builder()
+        .max_history_size(HISTORY)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .completion_type(CompletionType::List)
+        .build();
+    let mut editor = Editor::with_config(config)?;
+    editor.set_helper(Some(Completion::default()));
+    Ok(editor)
+}
+
+fn keep(editor: &mut Lines, history: &PathBuf) {
+    // The file is its owner's alone: rustyline sees to that.
+    if let Err(error) = editor.save_history(history) {
+        tracing::debug!(%error, "the history is not kept");
+    }
+}
+
+fn no_shell(error: &ReadlineError) -> Failure {
+    Failure::Refused(format!("cannot read from the terminal: {error}"))
+}
+
+/// One line. Whatever comes of it, the next one can be read: Ctrl-C ends the command only.
+async fn carry_out(line: &str, options: &[String], password: Option<&Secret>) {
+    let words = match shell_words::split(line) {
+        Ok(words) => words,
+        Err(error) => return complain(&format!("jobctl: {error}: close the quote")),
+    };
+    let line = std::iter::once("jobctl".to_owned()).chain(options.iter().cloned());
+    let cli = match Cli::try_parse_from(line.chain(words)) {
+        Ok(cli) => cli,
+        // Help, too, comes as an error, and on standard output.
+        Err(error) => {
+            let _ = error.print();
+            return;
+        }
+    };
+    let ended = match Context::resolve(cli) {
+        Err(failure) => Err(failure),
+        Ok((None, _)) => Ok(0),
+        Ok((Some(command), mut context)) => {
+            if context.settings.server.password.is_none() {
+                context.settings.server.password = password.cloned();
+            }
+            tokio::select! {
+                biased;
+                ended = commands::run(command, &context) => ended,
+                _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
+            }
+        }
+    };
+    if let Err(failure) = ended {
+        complain(&format!("jobctl: {failure}"));
+    }
+}

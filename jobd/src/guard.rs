@@ -1,12 +1,14 @@
 //! The guard: a small process of jobd's own that ends jobs which jobd cannot end any more.
 //!
 //! ```text
-//!   jobd ──"deadline MS" | "none" | "resolved" | "bye"──> guard (stdin)
+//!   jobd ──"deadline MS" | "none" | "strike" | "resolved" | "bye"──> guard (stdin)
 //!        <──────"predecessors NAME NAME…"──────── guard (stdout), once it has the lock of `state_dir`
+//!        <──"struck"───────────────────────────── guard (stdout), when a strike that jobd asked for is over
 //! ```
 //!
 //! When jobd dies, its end of the pipe closes; when jobd is frozen, a deadline passes: either way the guard
-//! kills every job. It finds them by their environment, `JOBD_WORKER`, which each process inherits that
+//! kills every job. A jobd that finds that a deadline has passed lets it strike until nothing is left, and launches
+//! nothing before it says so. It finds the jobs by their environment, `JOBD_WORKER`, which each process inherits that
 //! a job starts, also one in a session of its own; so a job's start costs nothing here. What cannot be found:
 //! a process that was started with another environment, or as another user by a jobd that is not root.
 //!
@@ -18,11 +20,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::io::{self, PipeWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -30,9 +32,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::unix::pipe;
+use tokio::time::sleep;
 
 use crate::clock;
-use crate::host::{Guard, Told};
+use crate::host::{Guard, Told, Word};
 
 /// A scan that finds nothing is repeated for this long: a process that is just being started still
 /// shows jobd's environment.
@@ -51,6 +56,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Killed processes that cannot end (in an uninterruptible wait) are not waited for longer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The same while jobd waits to launch other jobs.
+const STRIKE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks whether a guard that was killed has ended.
+const REAP_PAUSE: Duration = Duration::from_millis(100);
+
 /// How often the lock is tried while another guard holds it.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,9 +79,8 @@ const VARIABLE: &str = "JOBD_WORKER=";
 /// jobd's side of the guard.
 #[derive(Debug)]
 pub struct Process {
-    worker: String,
     child: Child,
-    orders: ChildStdin,
+    orders: PipeWriter,
 }
 
 impl Process {
@@ -89,29 +99,42 @@ impl Process {
         if let Some(lock) = lock {
             command.arg("--guard-lock").arg(lock);
         }
+        // Everything that can fail comes before there is a guard: one whose pipe closes again would end our jobs.
+        let (stdin, orders) = io::pipe().context("cannot make a pipe")?;
+        // A guard that does not read must not stop jobd.
+        ioctl_fionbio(&orders, true).context("cannot set up a pipe")?;
+        let (answers, stdout) = io::pipe().context("cannot make a pipe")?;
+        let answers =
+            pipe::Receiver::from_owned_fd(answers.into()).context("cannot set up a pipe")?;
         command
             .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(stdin)
+            .stdout(stdout)
             .current_dir("/");
-        let mut child = command.spawn().context("cannot start the guard")?;
-        let orders = child.stdin.take().expect("stdin is piped");
-        // A guard that does not read must not stop jobd.
-        ioctl_fionbio(&orders, true).context("cannot set up the pipe to the guard")?;
-        let answers = child.stdout.take().expect("stdout is piped");
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            if BufReader::new(answers).read_line(&mut line).is_ok() && line.ends_with('\n') {
-                let names = line.strip_prefix("predecessors ").unwrap_or_default();
-                told(names.split_whitespace().map(str::to_owned).collect());
-            }
-        });
-        Ok(Self {
-            worker: worker.to_owned(),
-            child,
-            orders,
-        })
+        let child = command.spawn()?;
+        tokio::spawn(listen(answers, told));
+        Ok(Self { child, orders })
     }
+
+    /// A pipe takes a short line at once and whole. Where it does not, the guard is gone, or has been frozen for long.
+    fn tell(&mut self, line: &str) -> io::Result<()> {
+        self.orders.write_all(line.as_bytes())
+    }
+}
+
+/// Passes on what the guard says, and that it says nothing more.
+async fn listen(answers: pipe::Receiver, mut told: Told) {
+    let mut lines = BufReader::new(answers).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match line.strip_prefix("predecessors") {
+            Some(names) => {
+                let names = names.split_whitespace().map(str::to_owned);
+                told(Word::Locked(names.collect()));
+            }
+            None => told(Word::Struck),
+        }
+    }
+    told(Word::Ended);
 }
 
 /// Adds a run to those that the lock's file names.
@@ -119,23 +142,6 @@ fn sign(path: &Path, worker: &str) -> io::Result<()> {
     let mut file = File::options().append(true).create(true).open(path)?;
     file.write_all(format!("{worker}\n").as_bytes())?;
     file.sync_data()
-}
-
-impl Process {
-    /// A pipe takes a short line at once and whole. Where it does not, the guard is gone, or has been frozen for long;
-    /// then it is ended, so that another one takes its place.
-    fn tell(&mut self, line: &str) -> io::Result<()> {
-        let told = self.orders.write_all(line.as_bytes());
-        if told.is_err() {
-            let _ = self.child.kill();
-        }
-        told
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Guard for Process {
@@ -161,9 +167,20 @@ impl Guard for Process {
         self.end();
     }
 
-    fn strike(mut self: Box<Self>) {
-        self.end();
-        kill_marked(&[mark(&self.worker)]);
+    fn strike(&mut self) -> io::Result<()> {
+        self.tell("strike\n")
+    }
+
+    fn end(self: Box<Self>) {
+        let Self { mut child, orders } = *self;
+        // Before the pipe closes: it must not take us for dead.
+        let _ = child.kill();
+        drop(orders);
+        tokio::spawn(async move {
+            while let Ok(None) = child.try_wait() {
+                sleep(REAP_PAUSE).await;
+            }
+        });
     }
 
     fn is_alive(&mut self) -> bool {
@@ -198,7 +215,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
             // Their own guards have ended their jobs, unless those were killed too.
             let theirs: Vec<Vec<u8>> = predecessors.iter().map(|run| mark(run)).collect();
             if !theirs.is_empty() && kill_marked(&theirs) > 0 {
-                kill_until_quiet(&theirs);
+                kill_until_quiet(&theirs, PATIENCE);
             }
             // A jobd that has died meanwhile needs no answer, but its jobs must be ended below.
             let _ = writeln!(io::stdout(), "predecessors {}", predecessors.join(" "));
@@ -230,7 +247,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
             // jobd is gone.
             Ok(0) | Err(_) => {
-                kill_until_quiet(&ours);
+                kill_until_quiet(&ours, PATIENCE);
                 return Ok(());
             }
             Ok(read) => unread.extend_from_slice(&chunk[..read]),
@@ -262,6 +279,12 @@ fn obey(
             lock.write(Some(worker));
         }
         ("bye" | "resolved", None) => {}
+        ("strike", _) => {
+            kill_until_quiet(&[mark(worker)], STRIKE_PATIENCE);
+            *deadline = None;
+            // A jobd that has died meanwhile needs no answer.
+            let _ = writeln!(io::stdout(), "struck");
+        }
         _ => {
             let ms = line
                 .strip_prefix("deadline ")
@@ -281,11 +304,11 @@ fn mark(run: &str) -> Vec<u8> {
     format!("{VARIABLE}{run}").into_bytes()
 }
 
-/// Kills every process that carries one of the marks, until there is none.
-fn kill_until_quiet(marks: &[Vec<u8>]) {
+/// Kills every process that carries one of the marks, until there is none or patience ends.
+fn kill_until_quiet(marks: &[Vec<u8>], patience: Duration) {
     let began = Instant::now();
     let mut quiet_since = began;
-    while quiet_since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+    while quiet_since.elapsed() < QUIET && began.elapsed() < patience {
         if kill_marked(marks) > 0 {
             quiet_since = Instant::now();
         }

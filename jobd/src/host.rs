@@ -7,8 +7,19 @@ use std::time::Duration;
 
 use crate::{clock, guard};
 
-/// Told once, when a guard has its lock: the former runs of the worker that may have left rows behind.
-pub type Told = Box<dyn FnOnce(Vec<String>) + Send>;
+/// What a guard says of itself.
+#[derive(Debug)]
+pub enum Word {
+    /// It has the lock, and these are the former runs of the worker that may have left rows behind.
+    Locked(Vec<String>),
+    /// Its strike is over.
+    Struck,
+    /// It has ended.
+    Ended,
+}
+
+/// Told whatever a guard says.
+pub type Told = Box<dyn FnMut(Word) + Send>;
 
 /// A machine.
 pub trait Host: Send + Sync + 'static {
@@ -18,8 +29,8 @@ pub trait Host: Send + Sync + 'static {
     /// A number from 0 to 1 that differs between calls and processes.
     fn random(&self) -> f64;
 
-    /// Starts the guard of `worker`, whose jobs have it as their `JOBD_WORKER`. With a lock file, `told` is called
-    /// once the lock is had.
+    /// Starts the guard of `worker`, whose jobs have it as their `JOBD_WORKER`. It gets the lock, if there is
+    /// one, when nobody else holds it.
     fn guard(
         &self,
         worker: &str,
@@ -41,9 +52,12 @@ pub trait Guard: Send {
     /// background may outlive jobd.
     fn dismiss(self: Box<Self>);
 
-    /// A deadline has passed: ends the guard, and what it may not have come to yet. Nothing that is started
-    /// after this returns is meant.
-    fn strike(self: Box<Self>);
+    /// The deadline has passed: kills every process until none is left, also those that are started meanwhile,
+    /// and forgets the deadline. When that is done it says [`Word::Struck`].
+    fn strike(&mut self) -> io::Result<()>;
+
+    /// Ends the guard at once and leaves processes alone: another one is to take its place.
+    fn end(self: Box<Self>);
 
     /// Whether the guard still stands.
     fn is_alive(&mut self) -> bool;

@@ -175,6 +175,29 @@ async fn a_guard_that_is_killed_is_replaced_and_touches_nothing_that_runs() {
 }
 
 #[tokio::test]
+async fn a_guard_that_is_killed_while_nothing_is_launched_is_replaced_and_costs_no_job() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    // Longer than two leases.
+    let (launcher, notes) = noting(&scratch, 7);
+    let jobd = Jobd::start(&scratch, &worker(&database, "w1", &launcher)).await;
+    database
+        .run("INSERT INTO jobs (target, time_created, max_attempts) VALUES ('a', 1, 5)")
+        .await;
+    running(&jobd, &notes, 1).await;
+    let first = children(jobd.process.id(), "--guard");
+    kill(first[0]);
+    until("another guard", PATIENCE, async || {
+        let present = children(jobd.process.id(), "--guard");
+        (present.len() == 1 && present != first).then_some(())
+    })
+    .await;
+    let row = database.done(1).await;
+    assert_eq!(row.verdict(), ("done", Some("ok"), Some(0), None));
+    assert_eq!(runs(&notes).len(), 1, "{}", jobd.process.log());
+}
+
+#[tokio::test]
 async fn a_guard_that_was_frozen_goes_by_what_it_was_told_meanwhile() {
     let scratch = Scratch::new();
     let database = full_table().await;
@@ -270,12 +293,14 @@ async fn a_frozen_worker_has_no_job_left_when_another_runs_it_again() {
     .await;
     assert_eq!(runs(&notes).len(), 2);
     assert_eq!(database.row(1).await.status, "running");
-    // The guard that has struck might not have been through with it: another one stands there.
-    until("another guard", PATIENCE, async || {
-        let present = children(first.process.id(), "--guard");
-        (present.len() == 1 && present != guard).then_some(())
-    })
-    .await;
+    // The guard is through with it: what is launched now is not meant. There is room for one of them elsewhere.
+    database.insert(3, "a", "waiting").await;
+    running(&first, &notes, 5).await;
+    // It looks for processes once a second for as long as it strikes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let later = runs(&notes)[2..].concat();
+    assert!(later.iter().copied().all(lives), "{}", first.process.log());
+    assert_eq!(children(first.process.id(), "--guard"), guard);
 }
 
 #[tokio::test]

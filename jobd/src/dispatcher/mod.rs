@@ -34,9 +34,10 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
+use self::guarding::Post;
 use self::tenure::{Keeper, Renewal};
 use crate::clock;
-use crate::host::{Guard, Host};
+use crate::host::{Host, Word};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
 use crate::ledger::{Entry, JournalFile, Ledger, Note};
@@ -88,8 +89,8 @@ enum Event {
     Exited(Job, Outcome),
     /// Time to look after the leases.
     LeaseTick,
-    /// The guard has the lock: the former runs of this worker are gone with all their jobs.
-    Predecessors(Vec<String>),
+    /// The guard of that number says something.
+    Guard(u64, Word),
     /// What they left is resolved.
     Inherited,
     /// Our leases were renewed, or not.
@@ -160,9 +161,8 @@ pub struct Dispatcher {
     table: Table,
     /// On a table with ownership.
     keeper: Option<Keeper>,
-    /// Ends our jobs when we cannot; `None` while it could not be started.
-    guard: Option<Box<dyn Guard>>,
-    guard_deadline: Option<Duration>,
+    /// Where the guard stands, who ends our jobs when we cannot.
+    post: Post,
     /// The guard has the lock of our name.
     locked: bool,
     /// Whose rows to resolve, once the table is there and the journal was read.
@@ -189,7 +189,7 @@ struct Held {
     attempt: Option<Attempt>,
     /// The process was told to stop.
     stopping: bool,
-    /// The guard has killed it.
+    /// The guard has killed it, or may have.
     struck: bool,
     /// It is being given back.
     leaving: bool,
@@ -263,8 +263,7 @@ impl Dispatcher {
             sender,
             table: Table::Looking,
             keeper: None,
-            guard: None,
-            guard_deadline: None,
+            post: Post::default(),
             locked: false,
             predecessors: Vec::new(),
             early: Vec::new(),
@@ -290,9 +289,7 @@ impl Dispatcher {
             self.end_wait();
             if self.drain != DrainState::Working && self.is_done() {
                 self.ledger.close().await;
-                if let Some(guard) = self.guard.take() {
-                    guard.dismiss();
-                }
+                self.post.dismiss();
                 return Ok(());
             }
             let event = self.next_event().await;
@@ -312,10 +309,9 @@ impl Dispatcher {
 
     async fn next_event(&mut self) -> Event {
         let far = Deadline::now() + beat_interval();
-        let wake = self
-            .targets
-            .next_wake()
-            .map_or(far, |at| far.min(at.into()));
+        let rest = self.targets.next_wake().map(Deadline::from);
+        let wakes = [rest, self.post.next_look()];
+        let wake = wakes.into_iter().flatten().fold(far, Deadline::min);
         let lease_tick = self.keeper.as_ref().map(|keeper| keeper.next_tick);
         let working = self.drain == DrainState::Working;
         let (stop_at, give_up_at) = match self.drain {
@@ -356,7 +352,7 @@ impl Dispatcher {
             } => self.manual_claimed(ticket, &ids, claimed),
             Event::Written(note) => self.written(note),
             Event::Exited(job, outcome) => self.exited(job, outcome),
-            Event::Predecessors(workers) => self.lock_had(workers),
+            Event::Guard(number, word) => self.guard_said(number, word),
             Event::Inherited => self.inherited(),
             Event::LeaseTick => self.lease_tick(),
             Event::Renewed(renewal) => self.renewed(renewal),
@@ -400,6 +396,9 @@ impl Dispatcher {
             for (target, limit) in self.targets.claims(now) {
                 self.claim(target, limit);
             }
+        }
+        if self.is_striking() {
+            return;
         }
         for job in self.targets.startable(now) {
             self.holding.insert(slot(&job), Held::new(&job));

@@ -14,9 +14,7 @@ use crate::store::Finish;
 impl Dispatcher {
     pub(super) fn written(&mut self, note: Note) {
         match note {
-            Note::Started(job) if self.drain == DrainState::Working && !self.is_ending() => {
-                self.launch(job);
-            }
+            Note::Started(job) if self.may_launch() => self.launch(job),
             Note::Started(job) => self.back_out(job, "this worker may begin nothing now"),
             Note::Lost(job) => {
                 tracing::warn!(job = %job.id, target = %job.target, "row was changed by somebody else before its job started, leaving it alone");
@@ -39,6 +37,10 @@ impl Dispatcher {
             }
             Note::Inherited(waiting) => self.resolve(waiting),
         }
+    }
+
+    fn may_launch(&self) -> bool {
+        self.drain == DrainState::Working && !self.is_ending() && !self.is_striking()
     }
 
     fn launch(&mut self, job: Job) {

@@ -70,6 +70,7 @@ impl Keeper {
 impl Dispatcher {
     /// Renews what is due, and looks whether the lease is ending.
     pub(super) fn lease_tick(&mut self) {
+        self.keep_guard();
         let ids = self.held_rows();
         let Some(keeper) = &mut self.keeper else {
             return;

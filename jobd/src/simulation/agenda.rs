@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::plan::{MS, Time};
 use super::random::Random;
+use super::site::Life;
 use crate::host::Told;
 use crate::job::Job;
 use crate::launcher::Outcome;
@@ -72,12 +73,18 @@ pub(super) enum Event {
 
 /// What happens to guards.
 pub(super) enum GuardEvent {
+    /// It is started.
+    Stands(Life, Told),
     /// It tries to get the lock of its worker's name.
-    Lock { worker: String, told: Told },
+    Lock(Life, String),
     /// It is told a deadline, or none.
     Deadline(Option<Time>),
-    /// The deadline of that number has come.
+    /// The deadline of that number has come: it looks for processes, again and again.
     Strikes(u64),
+    /// It is told to strike.
+    Strike,
+    /// It looks whether its strike of that number has left anything.
+    Struck(u64),
     /// What the former runs left is resolved.
     Resolved,
     /// It has been dismissed, or has ended every job of a dead worker.

@@ -100,6 +100,10 @@ pub(super) enum Deed {
         worker: usize,
         span: Time,
     },
+    /// kill -9 of its guard alone.
+    KillGuard {
+        worker: usize,
+    },
     /// SIGTERM, a second one after so long, and a start when it has ended.
     Drain {
         worker: usize,
@@ -176,16 +180,35 @@ impl Deed {
 }
 
 impl Plan {
+    /// Whether nothing ever happens that may cost a job its attempt.
+    pub(super) fn is_harmless(&self) -> bool {
+        let harmless = |deed: &Deed| {
+            matches!(
+                deed,
+                Deed::Add { .. }
+                    | Deed::Poke(_)
+                    | Deed::RunManual(_)
+                    | Deed::Pause { .. }
+                    | Deed::Continue { .. }
+                    | Deed::Concurrency { .. }
+                    | Deed::KillGuard { .. }
+                    | Deed::NoRoom { .. }
+                    | Deed::Clock(_)
+            )
+        };
+        self.deeds.iter().all(|(_, deed)| harmless(deed))
+    }
+
     pub(super) fn new(seed: u64, kind: Kind) -> Self {
         let mut random = Random::new(seed);
         let minimal = kind == Kind::Minimal;
         let count = 2 + u64::from(random.percent(25));
         let workers: Vec<WorkerPlan> = (0..count).map(|_| worker(&mut random, minimal)).collect();
         let choices = match kind {
-            Kind::Everything => 0..14,
-            Kind::Workers => 0..6,
-            Kind::Database => 6..14,
-            Kind::Minimal => 2..13,
+            Kind::Everything => 0..15,
+            Kind::Workers => 0..7,
+            Kind::Database => 7..15,
+            Kind::Minimal => 2..14,
         };
         let mut plan = Self {
             seed,
@@ -274,32 +297,33 @@ impl Plan {
                 worker,
                 span: span.max(100 * MS),
             },
-            4 => Deed::Drain {
+            4 => Deed::KillGuard { worker },
+            5 => Deed::Drain {
                 worker,
                 second: random.percent(30).then(|| random.below(SECOND)),
             },
-            5 => Deed::NoRoom { worker, span },
-            6 => Deed::Away { span, silent },
-            7 => Deed::Slow {
+            6 => Deed::NoRoom { worker, span },
+            7 => Deed::Away { span, silent },
+            8 => Deed::Slow {
                 span,
                 most: [20 * MS, 300 * MS, 4 * SECOND][pick(random, 3)],
             },
-            8 => Deed::SlowAnswers {
+            9 => Deed::SlowAnswers {
                 span,
                 most: [20 * MS, 300 * MS, 8 * SECOND][pick(random, 3)],
-            },
-            9 => Deed::Lossy {
-                span,
-                percent,
-                after: false,
             },
             10 => Deed::Lossy {
                 span,
                 percent,
+                after: false,
+            },
+            11 => Deed::Lossy {
+                span,
+                percent,
                 after: true,
             },
-            11 => Deed::Conflicts { span, percent },
-            12 => Deed::Refusals { span, percent },
+            12 => Deed::Conflicts { span, percent },
+            13 => Deed::Refusals { span, percent },
             _ if random.percent(50) => Deed::Hand {
                 pick: random.next(),
                 done: random.percent(30),

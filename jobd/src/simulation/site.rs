@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -24,7 +25,31 @@ pub(super) struct Site {
     pub(super) agenda: Arc<Agenda>,
     pub(super) clock: Clockwork,
     pub(super) incarnation: Incarnation,
+    /// Whether the machine has no room for another process.
+    pub(super) full: Flag,
 }
+
+/// A fact that the world and a worker's surroundings share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    pub(super) fn set(&self, is: bool) {
+        self.0.store(is, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether both are the same one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Set when a guard has ended.
+pub(super) type Life = Flag;
 
 impl Site {
     /// Adds an event at the worker's own time, or later.
@@ -84,48 +109,62 @@ impl Host for Site {
         lock: Option<&Path>,
         told: Told,
     ) -> anyhow::Result<Box<dyn Guard>> {
+        anyhow::ensure!(!self.full.is_set(), "no room");
+        let guard = Sentry {
+            site: self.clone(),
+            ended: Flag::default(),
+        };
+        guard.tell(0, GuardEvent::Stands(guard.ended.clone(), told))?;
         if lock.is_some() {
-            let (from, worker) = (self.incarnation, worker.to_owned());
-            self.add(
-                5 * MS,
-                Event::Guard(from, GuardEvent::Lock { worker, told }),
-            );
+            let lock = GuardEvent::Lock(guard.ended.clone(), worker.to_owned());
+            guard.tell(5 * MS, lock)?;
         }
-        Ok(Box::new(Sentry(self.clone())))
+        Ok(Box::new(guard))
     }
 }
 
 /// The guard of a simulated worker.
-struct Sentry(Site);
+struct Sentry {
+    site: Site,
+    ended: Life,
+}
+
+impl Sentry {
+    fn tell(&self, after: Time, event: GuardEvent) -> io::Result<()> {
+        if self.ended.is_set() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let event = Event::Guard(self.site.incarnation, event);
+        self.site.add(after, event);
+        Ok(())
+    }
+}
 
 impl Guard for Sentry {
     fn set_deadline(&mut self, deadline: Option<Duration>) -> io::Result<()> {
-        let at = deadline.map(|deadline| self.0.clock.at_boot(deadline));
-        self.0.add(
-            0,
-            Event::Guard(self.0.incarnation, GuardEvent::Deadline(at)),
-        );
-        Ok(())
+        let at = deadline.map(|deadline| self.site.clock.at_boot(deadline));
+        self.tell(0, GuardEvent::Deadline(at))
     }
 
     fn resolved(&mut self) -> io::Result<()> {
-        self.0
-            .add(0, Event::Guard(self.0.incarnation, GuardEvent::Resolved));
-        Ok(())
+        self.tell(0, GuardEvent::Resolved)
     }
 
     fn dismiss(self: Box<Self>) {
-        self.0
-            .add(0, Event::Guard(self.0.incarnation, GuardEvent::Gone));
+        let _ = self.tell(0, GuardEvent::Gone);
     }
 
-    /// The next one stands in the same place.
-    fn strike(mut self: Box<Self>) {
-        let _ = self.set_deadline(None);
+    fn strike(&mut self) -> io::Result<()> {
+        self.tell(0, GuardEvent::Strike)
+    }
+
+    fn end(self: Box<Self>) {
+        let _ = self.tell(0, GuardEvent::Gone);
+        self.ended.set(true);
     }
 
     fn is_alive(&mut self) -> bool {
-        true
+        !self.ended.is_set()
     }
 }
 

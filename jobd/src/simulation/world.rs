@@ -26,12 +26,12 @@ use super::agenda::{Agenda, Clockwork, Event, Fault, GuardEvent, Incarnation, Pi
 use super::plan::{Deed, LEASE, MS, Plan, SECOND, TARGETS, Time};
 use super::random::Random;
 use super::server::{Committed, Faults, Server};
-use super::site::Site;
+use super::site::{Flag, Life, Site};
 use super::witness::{Now, Places, Run, Witness, text};
 use crate::daemon::{Rescue, await_table};
 use crate::dispatcher::{Dispatcher, Handle, Limits, Settings};
 use crate::fate::Reason;
-use crate::host::Told;
+use crate::host::{Told, Word};
 use crate::job::{Job, Tokens};
 use crate::launcher::{Captured, End, Outcome};
 use crate::store::model::{self, Schema, Table, Val};
@@ -66,7 +66,8 @@ pub(super) struct World<'a> {
 struct Host {
     worker: Option<Worker>,
     frozen: bool,
-    no_room: bool,
+    /// It has no room for another process.
+    full: Flag,
     /// Which run's guard has the lock, and the runs that stand in its file.
     lock: Option<Incarnation>,
     lock_file: Vec<String>,
@@ -102,10 +103,18 @@ struct Process {
     stopped: bool,
 }
 
+/// The guard of a run; those before it are forgotten.
 #[derive(Default)]
 struct Guard {
+    ended: Life,
+    told: Option<Told>,
+    /// Counts what it was told to do.
     version: u64,
-    overdue: bool,
+    deadline: Option<Time>,
+    /// It kills whatever it finds.
+    strikes: bool,
+    /// The one before it was killed while it did so.
+    resumes: bool,
     gone: bool,
 }
 
@@ -135,7 +144,7 @@ impl<'a> World<'a> {
         let host = |number: usize| Host {
             worker: None,
             frozen: false,
-            no_room: false,
+            full: Flag::default(),
             lock: None,
             lock_file: Vec::new(),
             paused: [None; TARGETS],
@@ -202,6 +211,10 @@ impl<'a> World<'a> {
         let fates = &self.fates;
         self.witness
             .verdicts(&self.server.table, &|run| fates[&run] == Fate::Drained)?;
+        let short = self.witness.runs.values().find(|run| run.cut_short);
+        if let Some(run) = short.filter(|_| self.plan.is_harmless()) {
+            return Err(format!("a job was cut short for nothing: {run:?}"));
+        }
         Ok(events)
     }
 
@@ -291,7 +304,7 @@ impl<'a> World<'a> {
             }
             Event::Stop(pid, grace) => self.stop(pid, grace),
             Event::Kill(pid, signal) => self.exit(pid, (None, Some(signal))),
-            Event::Guard(run, what) => self.guard(at, run, what),
+            Event::Guard(run, what) => self.guard(at, run, what)?,
             Event::Ended(run, written) => self.ended(run, written)?,
             Event::Answered(run, ids, reply) => self.answered(run, &ids, reply)?,
             Event::Paused(host, target, run, continued) => {

@@ -40,10 +40,16 @@ impl World<'_> {
             }
             Deed::Kill { worker, away } => self.die(worker, away, false),
             Deed::PowerLoss { worker, away } => self.die(worker, away, true),
+            // Without a guard nothing is promised of a frozen worker.
             Deed::Freeze { worker, span } => {
-                if self.hosts[worker].worker.is_some() && !self.hosts[worker].frozen {
+                if self.guarded(worker).is_some() {
                     self.hosts[worker].frozen = true;
                     self.add(span, Event::Thaw(worker));
+                }
+            }
+            Deed::KillGuard { worker } => {
+                if let Some(run) = self.guarded(worker) {
+                    self.kill_guard(run);
                 }
             }
             Deed::Drain { worker, second } => {
@@ -65,7 +71,7 @@ impl World<'_> {
         let faults = &mut self.server.faults;
         let over = match *deed {
             Deed::NoRoom { worker, .. } => {
-                self.hosts[worker].no_room = true;
+                self.hosts[worker].full.set(true);
                 Fault::NoRoom(worker)
             }
             Deed::Away { silent, .. } => {
@@ -125,7 +131,7 @@ impl World<'_> {
         self.say(|| format!("over: {fault:?}"));
         self.server.end(fault);
         match fault {
-            Fault::NoRoom(host) => self.hosts[host].no_room = false,
+            Fault::NoRoom(host) => self.hosts[host].full.set(false),
             Fault::Slow => self.agenda.lock().slow = 0,
             _ => {}
         }
@@ -137,7 +143,7 @@ impl World<'_> {
         self.server.faults = Faults::default();
         self.agenda.lock().slow = 0;
         for number in 0..self.hosts.len() {
-            self.hosts[number].no_room = false;
+            self.hosts[number].full.set(false);
             (0..TARGETS).for_each(|target| self.go_on(number, target));
             self.thaw(number);
             if self.hosts[number].worker.is_none() {

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A strike is over when nothing was found for so long.
+const QUIET: Time = 200 * MS;
+
 impl World<'_> {
     pub(super) fn begin(
         &mut self,
@@ -14,7 +17,7 @@ impl World<'_> {
         if self.worker(from).is_none() {
             return Ok(());
         }
-        if host.no_room {
+        if host.full.is_set() {
             drop(done.send(Outcome::NoRoom(std::io::Error::other("no room"))));
             return Ok(());
         }
@@ -65,7 +68,7 @@ impl World<'_> {
             },
         );
         self.add(span, Event::Exit(pid));
-        if self.guards[&from].overdue {
+        if self.guards[&from].strikes {
             self.add(10 * MS, Event::Kill(pid, 9));
         }
         Ok(())
@@ -133,11 +136,51 @@ impl World<'_> {
         of_run.map(|(pid, _)| *pid).collect()
     }
 
-    pub(super) fn guard(&mut self, at: Time, run: Incarnation, what: GuardEvent) {
+    /// The run of a host whose worker goes on with a guard beside it.
+    pub(super) fn guarded(&self, host: usize) -> Option<Incarnation> {
+        let host = &self.hosts[host];
+        let worker = host.worker.as_ref().filter(|_| !host.frozen)?;
+        let run = worker.site.incarnation;
+        (!self.guards[&run].gone).then_some(run)
+    }
+
+    fn guard_of(&mut self, run: Incarnation) -> &mut Guard {
+        self.guards.get_mut(&run).expect("every run has a guard")
+    }
+
+    /// kill -9 of a guard alone.
+    pub(super) fn kill_guard(&mut self, run: Incarnation) {
+        self.guard_gone(run);
+        let guard = self.guard_of(run);
+        guard.ended.set(true);
+        if let Some(mut told) = guard.told.take() {
+            told(Word::Ended);
+        }
+    }
+
+    pub(super) fn guard(
+        &mut self,
+        at: Time,
+        run: Incarnation,
+        what: GuardEvent,
+    ) -> Result<(), String> {
         match what {
-            GuardEvent::Lock { worker, told } => self.guard_lock(run, worker, told),
+            GuardEvent::Stands(ended, told) => {
+                let before = &self.guards[&run];
+                let guard = Guard {
+                    ended,
+                    told: Some(told),
+                    version: before.version + 1,
+                    resumes: before.strikes,
+                    ..Guard::default()
+                };
+                self.guards.insert(run, guard);
+            }
+            GuardEvent::Lock(life, worker) => self.guard_lock(run, life, worker),
             GuardEvent::Deadline(deadline) => self.guard_deadline(at, run, deadline),
             GuardEvent::Strikes(version) => self.guard_strikes(run, version),
+            GuardEvent::Strike => self.guard_strike(at, run)?,
+            GuardEvent::Struck(version) => self.guard_struck(run, version),
             GuardEvent::Resolved => {
                 let host = &mut self.hosts[host_of(run)];
                 if host.lock == Some(run) {
@@ -146,34 +189,33 @@ impl World<'_> {
             }
             GuardEvent::Gone => self.guard_gone(run),
         }
+        Ok(())
     }
 
-    fn guard_lock(&mut self, from: Incarnation, worker: String, told: Told) {
+    fn guard_lock(&mut self, from: Incarnation, life: Life, worker: String) {
         let host = &mut self.hosts[host_of(from)];
-        if self.guards[&from].gone {
+        let guard = self.guards.get_mut(&from).expect("every run has a guard");
+        if guard.gone || !guard.ended.is(&life) {
             return;
         }
-        if host.lock == Some(from) {
-            // That of the guard before, of the same run.
-            let before = host.lock_file.iter().filter(|run| **run != worker);
-            return told(before.cloned().collect());
-        }
         if host.lock.is_some() {
-            return self.add(
-                100 * MS,
-                Event::Guard(from, GuardEvent::Lock { worker, told }),
-            );
+            let again = Event::Guard(from, GuardEvent::Lock(life, worker));
+            return self.add(100 * MS, again);
         }
         host.lock = Some(from);
-        let before = host.lock_file.clone();
+        // It is there already if a guard of the same run was before this one.
+        host.lock_file.retain(|run| *run != worker);
+        if let Some(told) = &mut guard.told {
+            told(Word::Locked(host.lock_file.clone()));
+        }
         host.lock_file.push(worker);
-        told(before);
     }
 
     fn guard_deadline(&mut self, at: Time, run: Incarnation, deadline: Option<Time>) {
-        let guard = self.guards.get_mut(&run).expect("every run has a guard");
+        let guard = self.guard_of(run);
         guard.version += 1;
-        guard.overdue = false;
+        guard.strikes = false;
+        guard.deadline = deadline;
         let version = guard.version;
         if let Some(deadline) = deadline {
             self.agenda.lock().add(
@@ -184,15 +226,62 @@ impl World<'_> {
     }
 
     fn guard_strikes(&mut self, run: Incarnation, version: u64) {
-        let guard = self.guards.get_mut(&run).expect("every run has a guard");
+        let guard = self.guard_of(run);
         if guard.gone || guard.version != version {
             return;
         }
-        guard.overdue = true;
-        self.say(|| format!("the guard of {run:x} strikes"));
-        for pid in self.pids_of(run) {
-            let after = self.agenda.lock().random.between(MS, 20 * MS);
-            self.add(after, Event::Kill(pid, 9));
+        if !std::mem::replace(&mut guard.strikes, true) {
+            self.say(|| format!("the guard of {run:x} strikes"));
+        }
+        if self.scan(run) {
+            self.add(20 * MS, Event::Guard(run, GuardEvent::Strikes(version)));
+        }
+    }
+
+    /// Kills what is there, but for what a look at many processes overlooks. Whether there was anything.
+    fn scan(&mut self, run: Incarnation) -> bool {
+        let pids = self.pids_of(run);
+        for pid in &pids {
+            let mut agenda = self.agenda.lock();
+            if agenda.random.percent(60) {
+                let at = agenda.now + agenda.random.between(MS, 20 * MS);
+                agenda.add(at, Event::Kill(*pid, 9));
+            }
+        }
+        !pids.is_empty()
+    }
+
+    /// A worker lets its guard strike: it must know that a deadline has passed.
+    fn guard_strike(&mut self, at: Time, run: Incarnation) -> Result<(), String> {
+        let guard = self.guard_of(run);
+        // Clocks of workers show milliseconds.
+        let due = |deadline| deadline <= at + MS;
+        if !guard.strikes && !guard.deadline.is_some_and(due) && !guard.resumes {
+            return Err(format!(
+                "{run:x} lets its guard strike, which knows of no deadline that has passed"
+            ));
+        }
+        guard.version += 1;
+        (guard.strikes, guard.deadline) = (true, None);
+        let version = guard.version;
+        self.say(|| format!("{run:x} lets its guard strike"));
+        self.scan(run);
+        self.add(QUIET, Event::Guard(run, GuardEvent::Struck(version)));
+        Ok(())
+    }
+
+    fn guard_struck(&mut self, run: Incarnation, version: u64) {
+        let guard = self.guard_of(run);
+        if guard.gone || guard.version != version {
+            return;
+        }
+        if self.scan(run) {
+            return self.add(QUIET, Event::Guard(run, GuardEvent::Struck(version)));
+        }
+        let guard = self.guard_of(run);
+        guard.strikes = false;
+        if let Some(told) = &mut guard.told {
+            told(Word::Struck);
         }
     }
 

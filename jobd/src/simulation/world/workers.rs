@@ -21,6 +21,8 @@ impl World<'_> {
         self.hosts[number].frozen = false;
         self.fates.insert(run, Fate::Dead);
         self.bury(worker);
+        // Whoever ends both is to end the processes too: nobody else would in time.
+        let power = power || self.guards[&run].gone;
         self.end_processes(run, power);
         if power {
             self.guard_gone(run);
@@ -58,6 +60,7 @@ impl World<'_> {
                 booted: Duration::from_secs(plan.booted),
             },
             incarnation: run,
+            full: self.hosts[number].full.clone(),
         };
         let lease = Duration::from_micros(LEASE);
         let tokens = Tokens::new(&format!("w{number}"), "h", run);
@@ -102,7 +105,11 @@ impl World<'_> {
             ended.add(0, Event::Ended(ended.incarnation, written));
         });
         drop(entered);
-        self.guards.insert(run, Guard::default());
+        let nobody = Guard {
+            gone: true,
+            ..Guard::default()
+        };
+        self.guards.insert(run, nobody);
         self.fates.insert(run, Fate::Alive);
         let host = &mut self.hosts[number];
         (host.paused, host.most) = ([None; TARGETS], plan.concurrency);
@@ -139,7 +146,7 @@ impl World<'_> {
         if written {
             self.witness.left_behind(run, &self.server.table)?;
         } else {
-            self.end_processes(run, false);
+            self.end_processes(run, self.guards[&run].gone);
         }
         if !self.healed {
             self.add(SECOND, Event::Start(number));

@@ -128,7 +128,7 @@ impl Backlog {
         match entry {
             Entry::Start(job) => self.gather(now, job.id).starts.push(job),
             Entry::Release(job) => self.gather(now, job.id).releases.push(job),
-            Entry::Finish(job, end) => self.push_end(now, as_row(job, &end, text)),
+            Entry::Finish(job, end) => self.push_end(now, as_row(job, end, text)),
         }
     }
 
@@ -339,8 +339,9 @@ impl Backlog {
 }
 
 /// The end as the row will say it.
-fn as_row(job: Job, end: &End, text: &OutputText) -> Finish {
-    let (stdout, stderr) = text.fit(&end.stdout, &end.stderr);
+fn as_row(job: Job, end: End, text: &OutputText) -> Finish {
+    let reason = fate::reason(&end);
+    let (stdout, stderr) = text.fit(end.stdout, end.stderr);
     let result = if end.code == Some(0) {
         JobResult::Ok
     } else {
@@ -351,7 +352,7 @@ fn as_row(job: Job, end: &End, text: &OutputText) -> Finish {
         result,
         code: end.code,
         signal: end.signal.map(jobd_proto::signal::name),
-        reason: fate::reason(end),
+        reason,
         stdout,
         stderr,
         ended: end.ended,

@@ -8,14 +8,20 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::backlog::{self, Backlog};
 use super::journal::{Journal, OpenError, Opened};
 use super::keeping::{self, Keeping, PATIENCE};
-use super::{JournalFile, Note, Order};
+use super::{Entry, JournalFile, Note, Order};
 use crate::clock;
+use crate::launcher::End;
 use crate::store::{Recorded, Store, StoreError};
+
+/// Bytes of output that take a while to be made fit for a row: after each such end others have their turn, as
+/// there is one thread for all.
+const LARGE: usize = 1 << 20;
 
 /// See the module.
 pub struct Task<N> {
@@ -73,9 +79,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
         let mut visiting: Option<oneshot::Receiver<Visit>> = None;
         let mut open = true;
         loop {
-            while let Ok(order) = self.orders.try_recv() {
-                self.take(order);
-            }
+            let more = self.take_waiting();
             let now = clock::now();
             let mut until = None;
             if writing.is_none() {
@@ -110,6 +114,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
                     visiting = None;
                     self.visited(visit.expect("a visit to the journal ends by itself"));
                 }
+                () = yield_now(), if more => {}
                 order = self.orders.recv(), if open && writing.is_none() => match order {
                     Some(order) => self.take(order),
                     None => open = false,
@@ -117,6 +122,18 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
                 () = sleep_until(due), if until.is_some() => {}
             }
         }
+    }
+
+    /// Takes what waits, up to a large end. Whether there may be more.
+    fn take_waiting(&mut self) -> bool {
+        while let Ok(order) = self.orders.try_recv() {
+            let large = matches!(&order, Order::Write(Entry::Finish(_, end)) if is_large(end));
+            self.take(order);
+            if large {
+                return true;
+            }
+        }
+        false
     }
 
     fn take(&mut self, order: Order) {
@@ -262,6 +279,12 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
         file.map(|file| file.path.display().to_string())
             .unwrap_or_default()
     }
+}
+
+fn is_large(end: &End) -> bool {
+    let streams = [&end.stdout, &end.stderr];
+    let bytes = streams.map(|stream| stream.head.len() + stream.tail.len());
+    bytes[0] + bytes[1] > LARGE
 }
 
 /// What the future yields, once there is one.

@@ -6,6 +6,7 @@
 
 mod abilities;
 mod advance;
+mod charset;
 #[cfg(test)]
 mod conformance;
 mod connection;

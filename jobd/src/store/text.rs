@@ -1,11 +1,12 @@
 //! Makes what a process wrote fit for a text column: valid in its character set, within its size
 //! and the server's packet. Pure.
 //!
-//! It must not fail: whatever bytes a job wrote, its row gets a text that the column takes.
+//! It must not fail: whatever bytes a job wrote, its row gets a text that the column takes. And it must be quick,
+//! as everything else waits for it: one pass over an output, and a second one only to cut it.
 
-use encoding_rs::Encoding;
 use jobd_proto::table::{Columns, Kind};
 
+use super::charset::Charset;
 use crate::launcher::Captured;
 
 /// What must remain of `max_allowed_packet` for everything in a statement but the two outputs: most of it for the
@@ -24,23 +25,21 @@ pub struct OutputText {
 }
 
 /// One text column.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct ColumnText {
     charset: Charset,
     max_bytes: usize,
 }
 
-/// Which characters a column takes.
-#[derive(Clone, Copy, Debug)]
-enum Charset {
-    /// All of Unicode.
-    Full,
-    /// The first 65,536 code points: `utf8` of old, `ucs2`.
-    Bmp,
-    /// An 8-bit or Asian character set.
-    Legacy(&'static Encoding),
-    /// ASCII, which every character set of the server contains.
-    Ascii,
+/// A text for a column, and where it may be cut further.
+struct Fitted {
+    text: String,
+    /// Its beginning goes up to here.
+    head: usize,
+    /// Its end comes from here. They are the same, all of the text, where nothing is missing.
+    tail: usize,
+    /// Bytes that are missing between them.
+    omitted: u64,
 }
 
 impl OutputText {
@@ -67,7 +66,7 @@ impl OutputText {
             max_bytes: usize::MAX,
         };
         let columns = Self {
-            stdout: any,
+            stdout: any.clone(),
             stderr: any,
             both: 0,
         };
@@ -89,32 +88,28 @@ impl OutputText {
         stdout.len().saturating_add(stderr.len()) <= self.both
     }
 
-    /// Makes texts fit again.
+    /// Cuts texts made fit before to what a packet takes.
     pub fn refit(&self, stdout: &mut String, stderr: &mut String) {
         if !self.fits(stdout, stderr) {
-            (*stdout, *stderr) = self.fit(&Captured::whole(stdout), &Captured::whole(stderr));
+            let whole = |text: &mut String| Fitted::whole(std::mem::take(text));
+            (*stdout, *stderr) = self.share(whole(stdout), whole(stderr));
         }
     }
 
-    /// The texts for `stdout` and `stderr`. Where both together are too large for a packet, the
-    /// larger gives way.
-    pub fn fit(&self, stdout: &Captured, stderr: &Captured) -> (String, String) {
-        let (mut out, mut err) = (
-            self.stdout.fit(stdout, usize::MAX),
-            self.stderr.fit(stderr, usize::MAX),
-        );
-        if out.len().saturating_add(err.len()) > self.both {
-            let half = self.both / 2;
-            let (for_out, for_err) = (
-                half.max(self.both.saturating_sub(err.len())),
-                half.max(self.both.saturating_sub(out.len())),
-            );
-            (out, err) = (
-                self.stdout.fit(stdout, for_out),
-                self.stderr.fit(stderr, for_err),
-            );
+    /// The texts for `stdout` and `stderr`.
+    pub fn fit(&self, stdout: Captured, stderr: Captured) -> (String, String) {
+        self.share(self.stdout.fit(stdout), self.stderr.fit(stderr))
+    }
+
+    /// Where both together are too large for a packet, the larger gives way.
+    fn share(&self, out: Fitted, err: Fitted) -> (String, String) {
+        let (of_out, of_err) = (out.text.len(), err.text.len());
+        if of_out.saturating_add(of_err) <= self.both {
+            return (out.text, err.text);
         }
-        (out, err)
+        let least = self.both / 2;
+        let rest = |other| least.max(self.both.saturating_sub(other));
+        (out.within(rest(of_err)).text, err.within(rest(of_out)).text)
     }
 }
 
@@ -124,7 +119,7 @@ pub(super) fn ascii(text: &str, limit: usize) -> String {
         charset: Charset::Ascii,
         max_bytes: limit,
     };
-    ascii.fit(&Captured::whole(text), usize::MAX)
+    ascii.fit(Captured::whole(text)).text
 }
 
 impl ColumnText {
@@ -144,7 +139,7 @@ impl ColumnText {
                 // Up to four bytes for what takes one in UTF-8.
                 "utf16" | "utf16le" | "utf32" => (Charset::Full, max_bytes / 4),
                 "ucs2" => (Charset::Bmp, max_bytes / 2),
-                other => (legacy(other), *max_bytes),
+                other => (Charset::of_server(other), *max_bytes),
             },
             Kind::Integer { .. } | Kind::Other => return Self::UNKNOWN,
         };
@@ -154,123 +149,98 @@ impl ColumnText {
         }
     }
 
-    /// At most `limit` bytes of UTF-8, and at most what the column takes.
-    fn fit(self, captured: &Captured, limit: usize) -> String {
-        let limit = limit.min(self.max_bytes);
-        if captured.omitted == 0 {
-            let whole = self.encodable(
-                String::from_utf8_lossy(&[&*captured.head, &*captured.tail].concat()).into_owned(),
-            );
-            return if self.size(&whole) <= limit {
-                whole
-            } else {
-                Self::cut(&whole, &whole, limit, 0)
-            };
+    /// As much as the column takes.
+    fn fit(&self, captured: Captured) -> Fitted {
+        let Captured {
+            mut head,
+            tail,
+            omitted,
+        } = captured;
+        if omitted == 0 {
+            head.extend(tail);
+            let (text, size) = self.charset.encodable(into_text(head));
+            return self.cut(Fitted::whole(text), size);
         }
         // The cut may have split a character: its pieces are left out too.
-        let head = &captured.head[..whole_chars(&captured.head)];
-        let tail = &captured.tail[continuation_bytes(&captured.tail)..];
-        let omitted = captured.omitted
-            + (captured.head.len() - head.len() + captured.tail.len() - tail.len()) as u64;
-        let head = self.encodable(String::from_utf8_lossy(head).into_owned());
-        let tail = self.encodable(String::from_utf8_lossy(tail).into_owned());
-        let whole = format!("{head}{}{tail}", left_out(omitted));
-        if self.size(&whole) <= limit {
-            whole
-        } else {
-            Self::cut(&head, &tail, limit, omitted)
+        let of_head = whole_chars(&head);
+        let of_tail = continuation_bytes(&tail);
+        let omitted = omitted + (head.len() - of_head + of_tail) as u64;
+        head.truncate(of_head);
+        let (head, head_size) = self.charset.encodable(into_text(head));
+        let (tail, tail_size) = self.charset.encodable(into_text(tail[of_tail..].to_vec()));
+        let line = left_out(omitted);
+        let size = head_size + line.len() + tail_size;
+        let fitted = Fitted {
+            text: [&*head, &*line, &*tail].concat(),
+            head: head.len(),
+            tail: head.len() + line.len(),
+            omitted,
+        };
+        self.cut(fitted, size)
+    }
+
+    /// `size` is what the text takes in the column.
+    fn cut(&self, fitted: Fitted, size: usize) -> Fitted {
+        if size <= self.max_bytes {
+            return fitted;
+        }
+        // Some characters take more bytes here than in UTF-8 (GB 18030).
+        let share = fitted.text.len() as u128 * self.max_bytes as u128 / size as u128;
+        let limit = usize::try_from(share).unwrap_or(usize::MAX);
+        fitted.within(limit.min(self.max_bytes))
+    }
+}
+
+impl Fitted {
+    fn whole(text: String) -> Self {
+        Self {
+            head: text.len(),
+            tail: 0,
+            omitted: 0,
+            text,
         }
     }
 
-    /// The beginning of `head` and the end of `tail` with the line between that says how much is
-    /// missing. They are the same text where nothing was missing before.
-    fn cut(head: &str, tail: &str, limit: usize, omitted: u64) -> String {
-        let marker = left_out(u64::MAX).len();
-        let each = limit.saturating_sub(marker) / 2;
+    /// At most `limit` bytes of UTF-8: the beginning and the end, with the line between that says how much is
+    /// missing.
+    fn within(self, limit: usize) -> Self {
+        if self.text.len() <= limit {
+            return self;
+        }
+        let (head, tail) = (&self.text[..self.head], &self.text[self.tail..]);
+        let each = limit.saturating_sub(left_out(u64::MAX).len()) / 2;
         let begin = &head[..head.floor_char_boundary(each)];
         let end = &tail[tail.ceil_char_boundary(tail.len().saturating_sub(each))..];
-        let dropped = if omitted == 0 {
-            (head.len() - begin.len() - end.len()) as u64
+        let known = if self.omitted == 0 {
+            self.text.len()
         } else {
-            omitted + (head.len() - begin.len() + tail.len() - end.len()) as u64
+            head.len() + tail.len()
         };
-        let text = format!("{begin}{}{end}", left_out(dropped));
-        if text.len() <= limit {
-            text
-        } else {
-            text[..text.floor_char_boundary(limit)].to_owned()
+        let omitted = self.omitted + (known - begin.len() - end.len()) as u64;
+        let line = left_out(omitted);
+        let mut text = [begin, &line, end].concat();
+        if text.len() > limit {
+            text.truncate(text.floor_char_boundary(limit));
+            return Self::whole(text);
+        }
+        Self {
+            head: begin.len(),
+            tail: begin.len() + line.len(),
+            omitted,
+            text,
         }
     }
+}
 
-    /// Replaces what the character set does not have.
-    fn encodable(self, text: String) -> String {
-        match self.charset {
-            Charset::Full => text,
-            Charset::Bmp if text.chars().all(|c| c <= '\u{FFFF}') => text,
-            Charset::Bmp => text
-                .chars()
-                .map(|c| {
-                    if c > '\u{FFFF}' {
-                        char::REPLACEMENT_CHARACTER
-                    } else {
-                        c
-                    }
-                })
-                .collect(),
-            Charset::Ascii if text.is_ascii() => text,
-            Charset::Ascii => text
-                .chars()
-                .map(|c| if c.is_ascii() { c } else { '?' })
-                .collect(),
-            Charset::Legacy(encoding) if !encoding.encode(&text).2 => text,
-            Charset::Legacy(encoding) => {
-                let has = |c: char| c.is_ascii() || !encoding.encode(c.encode_utf8(&mut [0; 4])).2;
-                text.chars().map(|c| if has(c) { c } else { '?' }).collect()
-            }
-        }
-    }
-
-    /// Bytes in the column. UTF-8's length is exact or, for 8-bit sets, at least as large; Asian
-    /// sets can take more for a few characters (GB 18030), so those are encoded.
-    fn size(self, text: &str) -> usize {
-        match self.charset {
-            Charset::Legacy(encoding) => encoding.encode(text).0.len(),
-            _ => text.len(),
-        }
-    }
+/// What is no UTF-8 is replaced.
+fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The line between head and tail.
 fn left_out(bytes: u64) -> String {
     format!("\n[jobd: {bytes} bytes left out]\n")
-}
-
-/// The encoding of a server's character set; ASCII for the rare ones.
-fn legacy(charset: &str) -> Charset {
-    let label = match charset {
-        // The server's latin1 is cp1252 (server manual, "West European Character Sets").
-        "latin1" => "windows-1252",
-        "latin2" => "iso-8859-2",
-        "latin5" => "windows-1254",
-        "latin7" => "iso-8859-13",
-        "greek" => "iso-8859-7",
-        "hebrew" => "iso-8859-8",
-        "cp1250" => "windows-1250",
-        "cp1251" => "windows-1251",
-        "cp1256" => "windows-1256",
-        "cp1257" => "windows-1257",
-        "koi8r" => "koi8-r",
-        "koi8u" => "koi8-u",
-        "tis620" => "windows-874",
-        "gbk" | "gb2312" => "gbk",
-        "gb18030" => "gb18030",
-        "big5" => "big5",
-        "sjis" | "cp932" => "shift_jis",
-        "ujis" | "eucjpms" => "euc-jp",
-        "euckr" => "euc-kr",
-        _ => return Charset::Ascii,
-    };
-    Encoding::for_label(label.as_bytes()).map_or(Charset::Ascii, Charset::Legacy)
 }
 
 /// The length of `bytes` without an unfinished UTF-8 sequence at its end.
@@ -304,6 +274,8 @@ fn continuation_bytes(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use encoding_rs::GB18030;
+
     use super::*;
 
     fn column(charset: &str, max_bytes: u64) -> ColumnText {
@@ -325,10 +297,7 @@ mod tests {
 
     #[track_caller]
     fn check(charset: &str, bytes: &[u8], expected: &str) {
-        assert_eq!(
-            column(charset, 1000).fit(&captured(bytes), usize::MAX),
-            expected
-        );
+        assert_eq!(column(charset, 1000).fit(captured(bytes)).text, expected);
     }
 
     #[test]
@@ -337,13 +306,17 @@ mod tests {
         check("utf8mb3", "zażółć 😀".as_bytes(), "zażółć \u{FFFD}");
         check("latin1", "naïve € 😀 ż".as_bytes(), "naïve € ? ?");
         check("cp1251", "дело é".as_bytes(), "дело ?");
+        check("gbk", "ż中é😀".as_bytes(), "?中é?");
+        check("gb18030", "ż😀".as_bytes(), "ż😀");
         check("armscii8", "é".as_bytes(), "?");
         check("utf8mb4", b"a\xFFb", "a\u{FFFD}b");
     }
 
     #[test]
     fn what_is_too_long_keeps_its_head_and_tail_and_says_so() {
-        let text = column("utf8mb4", 60).fit(&captured("é".repeat(500).as_bytes()), usize::MAX);
+        let text = column("utf8mb4", 60)
+            .fit(captured("é".repeat(500).as_bytes()))
+            .text;
         assert!(
             text.len() <= 60
                 && text.starts_with('é')
@@ -361,7 +334,7 @@ mod tests {
             omitted: 10,
         };
         assert_eq!(
-            column("utf8mb4", 1000).fit(&captured, usize::MAX),
+            column("utf8mb4", 1000).fit(captured).text,
             "ab\n[jobd: 12 bytes left out]\ncd"
         );
     }
@@ -373,8 +346,65 @@ mod tests {
             stderr: column("utf8mb4", 9999),
             both: 1000,
         };
-        let (out, err) = both.fit(&captured(&[b'x'; 5000]), &captured(b"small"));
+        let (out, err) = both.fit(captured(&[b'x'; 5000]), captured(b"small"));
         assert!(out.len() <= 995 && out.len() > 900, "{}", out.len());
         assert_eq!(err, "small");
+    }
+
+    #[test]
+    fn what_takes_more_bytes_in_the_column_than_in_utf8_is_cut_by_those() {
+        let text = column("gb18030", 1000).fit(captured("ñ".repeat(300).as_bytes()));
+        let size = GB18030.encode(&text.text).0.len();
+        assert!((800..=1000).contains(&size), "{size}");
+    }
+
+    #[test]
+    fn a_packet_counts_what_is_sent_and_not_what_the_column_makes_of_it() {
+        let both = OutputText {
+            stdout: column("latin1", 9999),
+            stderr: column("latin1", 9999),
+            both: 1000,
+        };
+        let (out, err) = both.fit(captured("é".repeat(900).as_bytes()), captured(b""));
+        assert!(both.fits(&out, &err) && out.len() > 900, "{}", out.len());
+    }
+
+    #[test]
+    fn an_output_that_is_cut_again_says_how_much_is_missing_in_all() {
+        let captured = Captured {
+            head: vec![b'a'; 500],
+            tail: vec![b'z'; 500],
+            omitted: 10,
+        };
+        let text = column("latin1", 9999).fit(captured).within(600).within(200);
+        let text = text.text;
+        let kept = text.matches(['a', 'z']).count();
+        assert!(text.len() <= 200 && text.starts_with("aa") && text.ends_with("zz"));
+        assert_eq!(text.matches("left out").count(), 1, "{text}");
+        assert!(
+            text.contains(&format!("[jobd: {} bytes", 1010 - kept)),
+            "{text}"
+        );
+    }
+
+    /// Prints how long it takes; compare what is printed, as times say little on a busy machine.
+    #[test]
+    fn a_large_output_is_asked_about_once_a_character() {
+        for (charset, unit) in [
+            ("utf8mb4", "ż"),
+            ("latin1", "é"),
+            ("latin1", "ż"),
+            ("gbk", "中"),
+        ] {
+            let (column, bytes) = (column(charset, 16 << 20), unit.repeat(2 << 20));
+            let began = std::time::Instant::now();
+            let fitted = column.fit(captured(bytes.as_bytes()));
+            println!(
+                "{} bytes of {unit} for {charset}: {:?}",
+                bytes.len(),
+                began.elapsed()
+            );
+            assert_eq!(fitted.text.chars().count(), 2 << 20);
+        }
     }
 }

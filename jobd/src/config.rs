@@ -308,7 +308,7 @@ fn targets(reader: &mut Reader<'_>) -> Vec<(TargetName, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launcher::{LauncherSettings, Template};
+    use crate::launcher::{KillSequence, LauncherSettings, Template};
 
     fn project() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -410,7 +410,10 @@ mod tests {
         let own = of("b/c");
         assert_eq!(own.template, Template::shell("true").unwrap());
         assert_eq!(own.env, [pair("A", "1"), pair("B", "3")]);
-        assert_eq!((own.kill_grace.as_secs(), own.max_output), (1, 16 << 20));
+        assert_eq!(
+            (own.kill.duration().as_secs(), own.max_output),
+            (1, 16 << 20)
+        );
         for name in ["a", "other"] {
             let LauncherSettings {
                 template, env, cwd, ..
@@ -418,11 +421,40 @@ mod tests {
             assert_eq!(*template, Template::parse("true").unwrap());
             assert_eq!(*env, [pair("A", "1"), pair("B", "2")]);
             assert_eq!(cwd.as_deref(), Some(Path::new("/")));
-            assert_eq!(of(name).kill_grace.as_secs(), 9);
+            assert_eq!(of(name).kill.duration().as_secs(), 9);
         }
         assert_eq!(
             (of("a").max_output, of("other").max_output),
             (1 << 10, 16 << 20)
+        );
+    }
+
+    #[test]
+    fn the_way_to_stop_a_job_is_the_nearest_that_is_written() {
+        let (config, findings) = read_text(&format!(
+            "{MINIMAL}kill_sequence = INT,1s,KILL\ntimeout = 9\n[targets]\na = 1\n[target:a]\nkill_grace = 3\ntimeout = 0\n"
+        ));
+        assert_eq!(findings, "");
+        let per_target = config.unwrap().per_target;
+        let all = &per_target.default().launcher;
+        assert_eq!(all.kill.duration(), Duration::from_secs(1));
+        assert_eq!(all.timeout, Some(Duration::from_secs(9)));
+        let own = &per_target.of(&TargetName::new("a").unwrap()).launcher;
+        assert_eq!(own.kill, KillSequence::with_grace(Duration::from_secs(3)));
+        assert_eq!(own.timeout, None);
+        let (_, findings) = read_text(&format!(
+            "{MINIMAL}kill_grace = 3\nkill_sequence = TERM,5s\n[targets]\na=1\n"
+        ));
+        assert!(
+            findings.starts_with("jobd.conf:6: kill_sequence must be signals by name"),
+            "{findings}"
+        );
+        let (_, findings) = read_text(&format!(
+            "{MINIMAL}kill_grace = 3\nkill_sequence = TERM,5s,KILL\n[targets]\na=1\n"
+        ));
+        assert!(
+            findings.starts_with("jobd.conf:5: kill_grace does not count"),
+            "{findings}"
         );
     }
 

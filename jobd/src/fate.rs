@@ -25,6 +25,12 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether an exit code of 0 says nothing against it: programs often exit so when they are told to end, and a job that
+    /// was out of time had not done its work. One that comes to a good end while its worker shuts down has.
+    pub fn outdoes_success(self) -> bool {
+        matches!(self, Self::Timeout | Self::Idle)
+    }
+
     /// The word in the column.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +49,7 @@ impl Reason {
 /// Why a job ended that ended so; `None` where it ended well.
 pub fn reason(end: &End) -> Option<Reason> {
     match (end.code, end.cause) {
+        (_, Some(cause)) if cause.outdoes_success() => Some(cause),
         (Some(0), _) => None,
         (_, Some(cause)) => Some(cause),
         (Some(_), None) => Some(Reason::Exit),

@@ -8,9 +8,8 @@
 //!
 //! When jobd dies, its end of the pipe closes; when jobd is frozen, a deadline passes: either way the guard
 //! kills every job. A jobd that finds that a deadline has passed lets it strike until nothing is left, and launches
-//! nothing before it says so. It finds the jobs by their environment, `JOBD_WORKER`, which each process inherits that
-//! a job starts, also one in a session of its own; so a job's start costs nothing here. What cannot be found:
-//! a process that was started with another environment, or as another user by a jobd that is not root.
+//! nothing before it says so. It finds the jobs by their environment, `JOBD_WORKER` ([`marked`]), so a job's start
+//! costs nothing here.
 //!
 //! It holds a lock in `state_dir` until the last of them is gone, so that a restarted worker which gets the lock
 //! knows that its predecessors' jobs are over. The file names every run of the worker whose rows nobody has
@@ -19,7 +18,7 @@
 //! It must stay small: no runtime, no database, no config.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, PipeWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -31,13 +30,14 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, setsid};
+use rustix::process::setsid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
 use crate::clock;
 use crate::host::{Guard, Told, Word};
+use crate::marked;
 
 /// A scan that finds nothing is repeated for this long: a process that is just being started still
 /// shows jobd's environment.
@@ -68,13 +68,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Runs that the lock's file names at most: more, and a worker has died again and again without ever reaching
 /// its database. The oldest are kept, as the others held nothing.
 const MAX_RUNS: usize = 1_000;
-
-/// What is read of a process's environment: the most that Linux passes at a start is larger, but ours
-/// is set by jobd and shells keep it near the front.
-const MAX_ENVIRONMENT: u64 = 1 << 20;
-
-/// Begins the mark of a run's processes.
-const VARIABLE: &str = "JOBD_WORKER=";
 
 /// jobd's side of the guard.
 #[derive(Debug)]
@@ -214,7 +207,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
         {
             // Their own guards have ended their jobs, unless those were killed too.
             let theirs: Vec<Vec<u8>> = predecessors.iter().map(|run| mark(run)).collect();
-            if !theirs.is_empty() && kill_marked(&theirs) > 0 {
+            if !theirs.is_empty() && marked::kill(&theirs) > 0 {
                 kill_until_quiet(&theirs, PATIENCE);
             }
             // A jobd that has died meanwhile needs no answer, but its jobs must be ended below.
@@ -235,7 +228,7 @@ fn watch(worker: &str, lock: Option<&Path>) -> anyhow::Result<()> {
             // Only when jobd has nothing to say: a guard that was frozen itself knows an old deadline. And until
             // jobd says otherwise: what it launches meanwhile may not live either.
             Ok(0) if overdue => {
-                kill_marked(&ours);
+                marked::kill(&ours);
                 scans += 1;
                 continue;
             }
@@ -301,7 +294,7 @@ fn timespec(wait: Duration) -> Option<Timespec> {
 
 /// What stands in the environment of every process of a run.
 fn mark(run: &str) -> Vec<u8> {
-    format!("{VARIABLE}{run}").into_bytes()
+    format!("JOBD_WORKER={run}").into_bytes()
 }
 
 /// Kills every process that carries one of the marks, until there is none or patience ends.
@@ -309,43 +302,11 @@ fn kill_until_quiet(marks: &[Vec<u8>], patience: Duration) {
     let began = Instant::now();
     let mut quiet_since = began;
     while quiet_since.elapsed() < QUIET && began.elapsed() < patience {
-        if kill_marked(marks) > 0 {
+        if marked::kill(marks) > 0 {
             quiet_since = Instant::now();
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-fn kill_marked(marks: &[Vec<u8>]) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return 0;
-    };
-    let pids = processes
-        .flatten()
-        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    pids.filter(|pid| *pid != getpid() && is_marked(*pid, marks))
-        .filter(|pid| kill(*pid, marks))
-        .count()
-}
-
-/// Kills by a descriptor, and looks again once it is held: the number may have gone to a stranger.
-fn kill(pid: Pid, marks: &[Vec<u8>]) -> bool {
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return false;
-    };
-    is_marked(pid, marks) && pidfd_send_signal(&process, Signal::KILL).is_ok()
-}
-
-fn is_marked(pid: Pid, marks: &[Vec<u8>]) -> bool {
-    let mut environment = Vec::new();
-    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut environment));
-    read.is_ok()
-        && environment
-            .split(|byte| *byte == 0)
-            .filter(|variable| variable.starts_with(VARIABLE.as_bytes()))
-            .any(|variable| marks.iter().any(|mark| mark == variable))
 }
 
 /// The lock of one worker's name, and the names of its runs: those that may have left rows, and the one that

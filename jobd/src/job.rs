@@ -40,7 +40,6 @@ pub struct Job {
     /// after this one.
     pub again: bool,
     /// What its row asks for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read as the abilities come"))]
     pub terms: Terms,
 }
 

@@ -16,6 +16,7 @@ mod job;
 mod launcher;
 mod leases;
 mod ledger;
+mod marked;
 mod master_link;
 mod per_target;
 mod reload;

@@ -6,6 +6,7 @@
 //! - [`process`] one started program, its log, its memory, its end;
 //! - [`server`], [`template`] a private MariaDB or MySQL, [`proxy`] a bad line to it;
 //!   [`database`] one database per test; [`galera`] a cluster;
+//! - [`ground`] the same table on either storage; [`left`] which processes of jobs are there;
 //! - [`programs`] jobd, jobd-master and jobctl from the build, [`ini`] their configs;
 //! - [`wire`] bytes over TCP, [`golden`] the answers they must get;
 //! - [`witness`] who ran when, as the jobs themselves tell it;
@@ -26,7 +27,9 @@ pub mod chaos;
 pub mod database;
 pub mod galera;
 pub mod golden;
+pub mod ground;
 pub mod ini;
+pub mod left;
 pub mod ports;
 pub mod process;
 pub mod programs;

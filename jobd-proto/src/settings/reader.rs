@@ -113,12 +113,20 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
+        self.optional_seconds(key, range).unwrap_or(default)
+    }
+
+    /// The same, where there may be none.
+    pub fn optional_seconds(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let wanted = || {
             let limits = within(&range, |limit| units::show_duration(*limit));
             format!("a time {limits}, like 5 (seconds), 500ms, 2m or 1h")
         };
         self.parsed(key, wanted, |text| in_range(units::duration(text), &range))
-            .unwrap_or(default)
     }
 
     /// A size in bytes within `range`: `1048576`, `16M` or `1MiB`.
@@ -140,6 +148,22 @@ impl<'a> Reader<'a> {
         let meaning = |text: &str| words.iter().find(|(word, _)| *word == text);
         self.parsed(key, wanted, |text| meaning(text).map(|(_, m)| m.clone()))
             .unwrap_or(default)
+    }
+
+    /// Any text that `parse` takes; `wanted` tells what it must be, in a message about another one.
+    pub fn parsed<T>(
+        &mut self,
+        key: &str,
+        wanted: impl FnOnce() -> String,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let value = parse(&text);
+        if value.is_none() {
+            let shown = shorten(&text);
+            self.mistake(key, format!("{key} must be {}, not '{shown}'", wanted()));
+        }
+        value
     }
 
     /// A path, taken as it stands.
@@ -250,21 +274,6 @@ impl<'a> Reader<'a> {
     fn find(&self, key: &str) -> Option<&'a Entry> {
         let mut entries = self.file.entries().iter().rev();
         entries.find(|entry| entry.section == self.place && entry.key == key)
-    }
-
-    fn parsed<T>(
-        &mut self,
-        key: &str,
-        wanted: impl FnOnce() -> String,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = self.text(key)?;
-        let value = parse(&text);
-        if value.is_none() {
-            let shown = shorten(&text);
-            self.mistake(key, format!("{key} must be {}, not '{shown}'", wanted()));
-        }
-        value
     }
 
     /// A value that is there and wrong has been reported already: only absence is noted.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads `5`, `1.5`, `500ms`, `30s`, `2m` or `1h`; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let seconds = match unit {
         "ms" => number / 1000.0,

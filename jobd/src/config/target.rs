@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jobd_proto::settings::{Key, Reader};
+use jobd_proto::settings::{self, Key, Reader};
 use jobd_proto::{Pattern, TargetName};
 
-use crate::launcher::{LauncherSettings, Template};
+use crate::launcher::{KillSequence, LauncherSettings, MAX_KILL, Template};
 use crate::per_target::{PerTarget, TargetSettings};
+
+/// More than a year is a mistake.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
 
 /// What the names of their sections begin with.
 pub const FAMILY: &str = "target:";
@@ -51,10 +54,28 @@ pub const KEYS: &[Key] = &[
         doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever.",
     },
     Key {
+        name: "timeout",
+        kind: "time",
+        default: "`0`",
+        doc: "How long a job may take; then it is stopped, and `fail`. `0`: for ever. The column `timeout` of its row, in seconds, goes before.",
+    },
+    Key {
+        name: "idle_timeout",
+        kind: "time",
+        default: "`0`",
+        doc: "How long a job may write nothing, to stdout or stderr; then it is stopped, and `fail`. `0`: for ever.",
+    },
+    Key {
+        name: "kill_sequence",
+        kind: "signals and times",
+        default: "`TERM,5s,KILL`",
+        doc: "How a job is stopped: signals to its whole process group, and pauses between them. KILL comes last.",
+    },
+    Key {
         name: "kill_grace",
         kind: "time",
         default: "`5`",
-        doc: "Between SIGTERM and SIGKILL to a job that has to stop.",
+        doc: "Short for `kill_sequence = TERM,TIME,KILL`.",
     },
 ];
 
@@ -126,7 +147,7 @@ fn own(reader: &mut Reader<'_>, line: &Line, default: &TargetSettings) -> Target
 fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
     let TargetSettings { launcher } = default;
     let max_output = reader.bytes("max_output_buffer", 0..=1 << 30, launcher.max_output as u64);
-    let grace = Duration::ZERO..=Duration::from_mins(10);
+    let leak = Duration::ZERO..=Duration::from_mins(10);
     let mut env = launcher.env.clone();
     for (name, value) in reader.map("launcher.env.") {
         env.retain(|(known, _)| *known != name);
@@ -137,10 +158,36 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         cwd: reader.path("launcher.cwd").or(launcher.cwd.clone()),
         env,
         max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
-        leak_timeout: reader.seconds("leak_timeout", grace.clone(), launcher.leak_timeout),
-        kill_grace: reader.seconds("kill_grace", grace, launcher.kill_grace),
+        leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
+        timeout: limit(reader, "timeout", launcher.timeout),
+        idle_timeout: limit(reader, "idle_timeout", launcher.idle_timeout),
+        kill: kill(reader).unwrap_or_else(|| launcher.kill.clone()),
     };
     TargetSettings { launcher }
+}
+
+/// Zero turns one off that is set for all.
+fn limit(reader: &mut Reader<'_>, key: &str, default: Option<Duration>) -> Option<Duration> {
+    let limit = reader.optional_seconds(key, Duration::ZERO..=LONGEST);
+    let limit = limit.or(default);
+    limit.filter(|limit| !limit.is_zero())
+}
+
+fn kill(reader: &mut Reader<'_>) -> Option<KillSequence> {
+    let grace = reader.optional_seconds("kill_grace", Duration::ZERO..=MAX_KILL);
+    let wanted = || {
+        "signals by name and times, at most 10m together, that end with KILL, like TERM,10s,KILL"
+            .to_owned()
+    };
+    let parse = |text: &str| KillSequence::parse(text, settings::duration);
+    let sequence = reader.parsed("kill_sequence", wanted, parse);
+    if grace.is_some() && sequence.is_some() {
+        reader.warn(
+            "kill_grace",
+            "kill_grace does not count beside kill_sequence: leave one of them out",
+        );
+    }
+    sequence.or(grace.map(KillSequence::with_grace))
 }
 
 fn shell(reader: &mut Reader<'_>, default: bool) -> bool {

@@ -65,16 +65,14 @@ impl Dispatcher {
     }
 
     pub(super) fn stop_jobs(&mut self) {
-        let per_target = self.settings.per_target.clone();
-        let longest = per_target
-            .all()
-            .map(|settings| settings.launcher.kill_grace);
+        let settings = self.settings.per_target.all();
+        let longest = settings.map(|settings| settings.launcher.kill.duration());
         let longest = longest.max().unwrap_or_default();
         self.drain = DrainState::Writing(Deadline::now() + longest + WRITING_TIME);
-        let told = self.holding.values_mut().map(|held| {
-            let grace = per_target.of(&held.job.target).launcher.kill_grace;
-            held.stop(CUT_SHORT, grace)
-        });
+        let told = self
+            .holding
+            .values_mut()
+            .map(|held| held.stop(CUT_SHORT, None));
         let running = told.filter(|told| *told).count();
         if running > 0 {
             tracing::warn!(running, "stopping the jobs that still run");

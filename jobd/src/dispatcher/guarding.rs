@@ -177,7 +177,7 @@ impl Dispatcher {
             // Nobody knows how far a guard came that has ended.
             held.struck = true;
             if alive {
-                held.stop(STRUCK, Duration::ZERO);
+                held.stop(STRUCK, Some(Duration::ZERO));
                 struck += 1;
             }
         }

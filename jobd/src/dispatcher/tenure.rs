@@ -167,7 +167,7 @@ impl Dispatcher {
             );
         }
         for held in self.holding.values_mut().filter(|held| held.job.again) {
-            held.stop(LEASE_ENDED, grace);
+            held.stop(LEASE_ENDED, Some(grace));
         }
     }
 
@@ -181,7 +181,7 @@ impl Dispatcher {
             // Sooner than the guard, which would kill the others too.
             if let Some(hold) = keeper.locked.get(&held.job.id)
                 && hold.is_ending(now)
-                && held.stop(ROW_LOCKED, hold.grace() / 2)
+                && held.stop(ROW_LOCKED, Some(hold.grace() / 2))
             {
                 tracing::error!(job = %held.job.id, target = %held.job.target, "lease could not be renewed, because somebody else has the row locked: stopping the job");
             }
@@ -196,9 +196,7 @@ impl Dispatcher {
             self.fail_waiter(&job, "was changed while it waited to start");
         }
         for held in self.holding.values_mut().filter(|held| held.job.id == id) {
-            let settings = self.settings.per_target.of(&held.job.target);
-            let grace = settings.launcher.kill_grace;
-            if held.stop(ROW_LOST, grace) {
+            if held.stop(ROW_LOST, None) {
                 tracing::warn!(job = %id, target = %held.job.target, "row was taken from us while its job ran: stopping the job");
             }
         }
@@ -206,16 +204,16 @@ impl Dispatcher {
 }
 
 impl Held {
-    /// Tells the process to stop because this worker cannot keep it, once. `false` where there is none, or it was told
-    /// before.
-    pub(super) fn stop(&mut self, note: &'static str, grace: std::time::Duration) -> bool {
+    /// Tells the process to stop because this worker cannot keep it, once; it is gone `within` that time. `false` where
+    /// there is none, or it was told before.
+    pub(super) fn stop(&mut self, note: &'static str, within: Option<std::time::Duration>) -> bool {
         let Some(attempt) = self.attempt.as_ref().filter(|_| !self.stopping) else {
             return false;
         };
         attempt.order(Order::Stop {
             reason: Reason::Drained,
             note,
-            grace,
+            within,
         });
         self.stopping = true;
         true

@@ -3,6 +3,8 @@
 //! The task owns the process; the [`Attempt`] handle only sends orders. Signals go out only while
 //! the process is not reaped, so that they can never hit a stranger with its number.
 
+mod stop;
+
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,14 +16,15 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
+use self::stop::Stopper;
 use super::capture::{Capture, Captured};
-use super::{End, Executor, Launcher, LauncherSettings, Outcome, Way};
+use super::{CLAIM, End, Executor, Launcher, LauncherSettings, Outcome, Way};
 use crate::fate::Reason;
 use crate::faults::crash_point;
 use crate::job::Job;
@@ -40,11 +43,12 @@ const MAX_SIGNALS: usize = 16;
 pub enum Order {
     /// Send this signal to the process itself, as `send-signal` does; answers whether it was delivered.
     Signal(i32, oneshot::Sender<bool>),
-    /// Stop the whole group for this reason: SIGTERM, and SIGKILL after `grace`. The note goes to `stderr`.
+    /// Stop the whole group for this reason, by the target's `kill_sequence`, but faster where that would take longer
+    /// than `within`. The note goes to `stderr`.
     Stop {
         reason: Reason,
         note: &'static str,
-        grace: Duration,
+        within: Option<Duration>,
     },
 }
 
@@ -96,7 +100,7 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
     match child {
         Ok(child) => {
             crash_point!("spawn-after");
-            Outcome::Ended(Process::new(launcher, way, child, orders).run().await)
+            Outcome::Ended(Process::new(launcher, way, job, child, orders).run().await)
         }
         Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
         Err(error) => {
@@ -135,21 +139,17 @@ struct Process<'a> {
     child: Child,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
-    /// Its group, which has its number.
-    group: Option<Pid>,
     orders: mpsc::Receiver<Order>,
     stdout: Stream<ChildStdout>,
     stderr: Stream<ChildStderr>,
-    /// When the group gets SIGKILL.
-    kill_at: Option<Deadline>,
-    /// Why it was told to stop, and what is noted of that.
-    stopped: Option<(Reason, &'static str)>,
+    stopper: Stopper<'a>,
 }
 
 impl<'a> Process<'a> {
     fn new(
         launcher: &'a Launcher,
         way: &'a Way,
+        job: &'a Job,
         mut child: Child,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
@@ -160,34 +160,32 @@ impl<'a> Process<'a> {
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         Self {
             pid,
-            group: pid,
             stdout: Stream::new(child.stdout.take(), limit),
             stderr: Stream::new(child.stderr.take(), limit),
             launcher,
             settings,
             child,
             orders,
-            kill_at: None,
-            stopped: None,
+            stopper: Stopper::new(settings, job, pid),
         }
     }
 
     async fn run(mut self) -> End {
         let status = self.until_exit().await;
+        self.end_rest().await;
         let ended = Instant::now();
-        if self.stopped.is_some() {
-            self.kill_rest();
-        }
         self.drain_output().await;
         let (stdout, mut stderr) = (
             self.stdout.finish(self.launcher),
             self.stderr.finish(self.launcher),
         );
-        // What came to a good end just then was not cut short.
+        let told = self.stopper.into_told();
         let good = matches!(&status, Ok(status) if status.success());
-        if let Some((_, note)) = self.stopped.filter(|_| !good) {
-            stderr.note(note);
-        }
+        let cause = told.and_then(|(reason, note)| {
+            let counts = !good || reason.outdoes_success();
+            counts.then(|| stderr.note(&note));
+            counts.then_some(reason)
+        });
         let (code, signal) = match status {
             Ok(status) => (status.code(), status.signal()),
             Err(error) => {
@@ -201,25 +199,23 @@ impl<'a> Process<'a> {
             stdout,
             stderr,
             ended,
-            cause: self.stopped.map(|(reason, _)| reason),
+            cause,
         }
     }
 
     /// Reads and obeys until the process has exited and is reaped.
     async fn until_exit(&mut self) -> io::Result<ExitStatus> {
         loop {
+            let alarm = self.stopper.alarm();
             tokio::select! {
                 status = self.child.wait() => {
                     self.pid = None;
                     return status;
                 }
-                () = self.stdout.read(), if self.stdout.is_open() => {}
-                () = self.stderr.read(), if self.stderr.is_open() => {}
+                () = self.stdout.read(), if self.stdout.is_open() => self.stopper.heard(),
+                () = self.stderr.read(), if self.stderr.is_open() => self.stopper.heard(),
                 Some(order) = self.orders.recv() => self.obey(order),
-                () = sleep_until(self.kill_at.unwrap_or_else(Deadline::now)), if self.kill_at.is_some() => {
-                    self.kill_at = None;
-                    self.signal_group(Signal::KILL);
-                }
+                () = sleep_until(alarm.unwrap_or_else(Deadline::now)), if alarm.is_some() => self.time_up(),
             }
         }
     }
@@ -241,6 +237,26 @@ impl<'a> Process<'a> {
         }
     }
 
+    fn time_up(&mut self) {
+        // What has come to an end by itself just now was not stopped.
+        if !self.has_exited() {
+            self.stopper.act();
+        }
+    }
+
+    fn stop(&mut self, reason: Reason, note: &'static str, within: Option<Duration>) {
+        if !self.has_exited() {
+            self.stopper.stop(reason, note.into(), within);
+        }
+    }
+
+    /// Reaps it then, which is told to whoever waits next.
+    fn has_exited(&mut self) -> bool {
+        let exited = !matches!(self.child.try_wait(), Ok(None));
+        self.pid = self.pid.filter(|_| !exited);
+        exited
+    }
+
     fn obey(&mut self, order: Order) {
         match order {
             Order::Signal(number, answer) => {
@@ -251,28 +267,8 @@ impl<'a> Process<'a> {
             Order::Stop {
                 reason,
                 note,
-                grace,
-            } => {
-                self.stopped = Some((reason, note));
-                self.kill_at = Some(Deadline::now() + grace);
-                self.signal_group(Signal::TERM);
-            }
-        }
-    }
-
-    /// Ends what is left of the group of a stopped job. The group's number cannot have been given
-    /// to others while a member lives; where none does, there is no such group.
-    fn kill_rest(&self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-
-    fn signal_group(&self, signal: Signal) {
-        if let Some(pid) = self.pid
-            && let Err(error) = kill_process_group(pid, signal)
-        {
-            tracing::debug!(pid = pid.as_raw_nonzero().get(), %error, "cannot signal the process group");
+                within,
+            } => self.stop(reason, note, within),
         }
     }
 }
@@ -394,11 +390,11 @@ mod tests {
             refused += usize::from(told.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         }
         assert_eq!(refused, 100 - MAX_SIGNALS);
-        let grace = Duration::ZERO;
+        let within = None;
         attempt.order(Order::Stop {
             reason: Reason::Drained,
             note: "",
-            grace,
+            within,
         });
         let mut orders = slow.0.lock().unwrap().take().unwrap();
         let orders: Vec<Order> = std::iter::from_fn(|| orders.try_recv().ok()).collect();

@@ -6,6 +6,7 @@
 mod attempt;
 mod capture;
 mod environment;
+mod ladder;
 mod spawner;
 mod template;
 
@@ -29,12 +30,17 @@ use crate::per_target::{PerTarget, TargetSettings};
 
 pub use attempt::{Attempt, Order};
 pub use capture::Captured;
+pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
 pub use template::Template;
 
 /// Background processes that may outlive their job with its pipe in hand, per worker. Their output
 /// is read and dropped, as closing the pipe would kill them at their next word; beyond this many it
 /// is closed all the same, because each costs file descriptors.
 const MAX_LEAKS: usize = 256;
+
+/// Names the claim to its job. Every process that the job starts inherits it, by which a stopped job's are found: unlike
+/// its id and attempt it is never the same for two runs.
+const CLAIM: &str = "JOBD_CLAIM";
 
 /// The `launcher*` settings, and what belongs to them.
 #[derive(Clone, Debug)]
@@ -50,8 +56,12 @@ pub struct LauncherSettings {
     pub max_output: usize,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
-    /// `kill_grace`: between SIGTERM and SIGKILL.
-    pub kill_grace: Duration,
+    /// `timeout`: how long a job may take.
+    pub timeout: Option<Duration>,
+    /// `idle_timeout`: how long it may write nothing.
+    pub idle_timeout: Option<Duration>,
+    /// `kill_sequence`, or `kill_grace`: how jobs are stopped.
+    pub kill: KillSequence,
 }
 
 impl LauncherSettings {
@@ -63,7 +73,9 @@ impl LauncherSettings {
             env: Vec::new(),
             max_output: 16 << 20,
             leak_timeout: Duration::from_millis(200),
-            kill_grace: Duration::from_secs(5),
+            timeout: None,
+            idle_timeout: None,
+            kill: KillSequence::with_grace(Duration::from_secs(5)),
         }
     }
 }
@@ -227,6 +239,7 @@ impl Way {
             .env("JOBD_TARGET", job.target.as_str())
             .env("JOBD_ATTEMPT", job.attempt.to_string())
             .env("JOBD_WORKER", worker)
+            .env(CLAIM, job.token.as_str())
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -342,10 +342,9 @@ impl Backlog {
 fn as_row(job: Job, end: End, text: &OutputText) -> Finish {
     let reason = fate::reason(&end);
     let (stdout, stderr) = text.fit(end.stdout, end.stderr);
-    let result = if end.code == Some(0) {
-        JobResult::Ok
-    } else {
-        JobResult::Fail
+    let result = match reason {
+        None => JobResult::Ok,
+        Some(_) => JobResult::Fail,
     };
     Finish {
         job,

@@ -168,6 +168,9 @@ impl Guard for Sentry {
     }
 }
 
+/// The time that jobs get to end.
+pub(super) const KILL_GRACE: Duration = Duration::from_millis(500);
+
 impl Executor for Site {
     fn run(&self, job: Job, mut orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
         let site = self.clone();
@@ -182,7 +185,8 @@ impl Executor for Site {
                     outcome = &mut ended => return outcome.expect("a process ends before its world"),
                     Some(order) = orders.recv() => match order {
                         Order::Signal(_, answer) => drop(answer),
-                        Order::Stop { grace, .. } => {
+                        Order::Stop { within, .. } => {
+                            let grace = within.unwrap_or(KILL_GRACE).min(KILL_GRACE);
                             let grace = Time::try_from(grace.as_micros()).unwrap();
                             site.add(0, Event::Stop(pid, grace));
                         }

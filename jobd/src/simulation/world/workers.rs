@@ -1,13 +1,14 @@
 //! The lives of workers: start, run, freeze, die.
 
 use super::*;
-use crate::launcher::{LauncherSettings, Template};
+use crate::launcher::{KillSequence, LauncherSettings, Template};
 use crate::per_target::{PerTarget, TargetSettings};
+use crate::simulation::site::KILL_GRACE;
 
 /// What is set for each target; processes are simulated, so only the time that they get to end counts.
 fn per_target() -> PerTarget {
     let mut launcher = LauncherSettings::new(Template::Words(Vec::new()));
-    launcher.kill_grace = Duration::from_millis(500);
+    launcher.kill = KillSequence::with_grace(KILL_GRACE);
     PerTarget::new(TargetSettings { launcher }, BTreeMap::new())
 }
 

@@ -1,0 +1,180 @@
+//! How a process is stopped: by whoever orders it, or because it takes too long or says nothing for too long. It and
+//! everything that it has started are gone before its end is told.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::time::{Instant, sleep_until};
+
+use super::{CLAIM, Process};
+use crate::fate::Reason;
+use crate::job::{ClaimToken, Job};
+use crate::launcher::LauncherSettings;
+use crate::launcher::ladder::{KillSequence, Ladder};
+use crate::marked;
+
+/// Between the looks for what is left of a stopped job.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// The most between two of them: each reads a line of every process of the machine.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Looks for processes that have left the group of a stopped job, until one finds none. They fork faster than they are
+/// killed, or cannot end, where that is not enough.
+const SWEEPS: usize = 200;
+
+/// What ends a process before its time.
+pub(super) struct Stopper<'a> {
+    sequence: &'a KillSequence,
+    token: &'a ClaimToken,
+    /// The process's group, which has its number.
+    group: Option<Pid>,
+    /// What its time is, and when that is over.
+    timeout: Option<(Duration, Instant)>,
+    /// How long it may say nothing, and when that is over.
+    idle: Option<(Duration, Instant)>,
+    /// Of a process that is being stopped: what its group still gets.
+    ladder: Option<Ladder>,
+    /// Why it was told to stop, and what is noted of that.
+    told: Option<(Reason, Cow<'static, str>)>,
+}
+
+impl<'a> Stopper<'a> {
+    /// For a process that begins now.
+    pub(super) fn new(settings: &'a LauncherSettings, job: &'a Job, group: Option<Pid>) -> Self {
+        let now = Instant::now();
+        let until = |limit: Option<Duration>| {
+            let limit = limit.filter(|limit| !limit.is_zero())?;
+            Some((limit, now.checked_add(limit)?))
+        };
+        Self {
+            sequence: &settings.kill,
+            token: &job.token,
+            group,
+            timeout: until(job.terms.timeout.or(settings.timeout)),
+            idle: until(settings.idle_timeout),
+            ladder: None,
+            told: None,
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        if let Some(ladder) = &self.ladder {
+            return ladder.next();
+        }
+        let (timeout, idle) = (self.timeout.map(|(_, at)| at), self.idle.map(|(_, at)| at));
+        timeout.into_iter().chain(idle).min()
+    }
+
+    /// The process has written something.
+    pub(super) fn heard(&mut self) {
+        if let Some((limit, at)) = &mut self.idle {
+            *at = Instant::now() + *limit;
+        }
+    }
+
+    /// Does what is due: begins to stop what has had its time, or goes on with it.
+    pub(super) fn act(&mut self) {
+        let now = Instant::now();
+        if self.ladder.is_none() {
+            let is_over = |limit: &(Duration, Instant)| limit.1 <= now;
+            if let Some((limit, _)) = self.timeout.filter(is_over) {
+                let note = format!("stopped because it took longer than its timeout of {limit:?}");
+                self.stop(Reason::Timeout, note.into(), None);
+            } else if let Some((limit, _)) = self.idle.filter(is_over) {
+                let note = format!("stopped because it wrote nothing for {limit:?}");
+                self.stop(Reason::Idle, note.into(), None);
+            }
+        }
+        while let Some(signal) = self.ladder.as_mut().and_then(|ladder| ladder.due(now)) {
+            self.signal_group(signal);
+        }
+    }
+
+    /// Begins to stop the group. What is being stopped already may have to be gone sooner.
+    pub(super) fn stop(
+        &mut self,
+        reason: Reason,
+        note: Cow<'static, str>,
+        within: Option<Duration>,
+    ) {
+        let now = Instant::now();
+        match (&mut self.ladder, within) {
+            (Some(ladder), Some(within)) => ladder.hurry(now + within),
+            (Some(_), None) => {}
+            (ladder, _) => {
+                *ladder = Some(self.sequence.begin(now, within));
+                self.told = Some((reason, note));
+            }
+        }
+        self.act();
+    }
+
+    /// Why it was told to stop, and what is noted of that.
+    pub(super) fn into_told(self) -> Option<(Reason, Cow<'static, str>)> {
+        self.told
+    }
+
+    /// The group's number cannot have been given to others while a member lives, or is not reaped; where none
+    /// does, there is no such group.
+    fn signal_group(&self, signal: Signal) {
+        if let Some(group) = self.group
+            && let Err(error) = kill_process_group(group, signal)
+        {
+            tracing::debug!(group = group.as_raw_nonzero().get(), %error, "cannot signal the process group");
+        }
+    }
+}
+
+impl Process<'_> {
+    /// Ends what is left of a stopped job once its process has exited: its group gets the rest of the sequence as long as
+    /// somebody is in it, then what has left the group is looked for.
+    pub(super) async fn end_rest(&mut self) {
+        let Some(group) = self.stopper.group.filter(|_| self.stopper.ladder.is_some()) else {
+            return;
+        };
+        let mut pause = FIRST_PAUSE;
+        while let Some(next) = self.stopper.alarm()
+            && blocking(move || marked::group_lives(group)).await
+        {
+            self.listen(next.min(Instant::now() + pause)).await;
+            self.stopper.act();
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        // Where nobody is left in it, nobody gets it.
+        let _ = kill_process_group(group, Signal::KILL);
+        let mark = [format!("{CLAIM}={}", self.stopper.token.as_str()).into_bytes()];
+        for _ in 0..SWEEPS {
+            let mark = mark.clone();
+            if blocking(move || marked::kill(&mark)).await == 0 {
+                return;
+            }
+            self.listen(Instant::now() + FIRST_PAUSE).await;
+        }
+        tracing::warn!(
+            claim = self.stopper.token.as_str(),
+            "processes of a stopped job do not end"
+        );
+    }
+
+    /// Reads and obeys until then.
+    async fn listen(&mut self, until: Instant) {
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
+                () = self.stdout.read(), if self.stdout.is_open() => {}
+                () = self.stderr.read(), if self.stderr.is_open() => {}
+                Some(order) = self.orders.recv() => self.obey(order),
+            }
+        }
+    }
+}
+
+/// For what reads files of `/proc`, one for each process of the machine.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

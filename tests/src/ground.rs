@@ -1,0 +1,162 @@
+//! A job table on either storage, for a test that is the same on each.
+
+use std::path::PathBuf;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::database::{Database, FULL};
+use crate::ini::Ini;
+use crate::scratch::Scratch;
+use crate::server::Server;
+use crate::wait::{PATIENCE, until};
+
+const SQLITE_FULL: &str = include_str!("../../sql/sqlite/jobs.sql");
+
+/// A table with every ability, and a folder beside it.
+#[derive(Debug)]
+pub struct Ground {
+    /// For whatever the test writes.
+    pub scratch: Scratch,
+    table: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    MySql(Database),
+    Sqlite(PathBuf, SqlitePool),
+}
+
+impl Ground {
+    /// One on the shared server.
+    pub async fn mysql() -> Self {
+        let database = Server::shared().await.database().await;
+        database.run(FULL).await;
+        Self {
+            scratch: Scratch::new(),
+            table: Storage::MySql(database),
+        }
+    }
+
+    /// One in an SQLite file.
+    pub async fn sqlite() -> Self {
+        let scratch = Scratch::new();
+        let file = scratch.join("jobs.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .busy_timeout(PATIENCE);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(2)
+            .connect_lazy_with(options);
+        let ground = Self {
+            scratch,
+            table: Storage::Sqlite(file, pool),
+        };
+        ground.run(SQLITE_FULL).await;
+        ground
+    }
+
+    /// One on each.
+    pub async fn each() -> [Self; 2] {
+        [Self::mysql().await, Self::sqlite().await]
+    }
+
+    /// A worker on it that looks for rows all the time; it has no targets yet.
+    pub fn ini(&self) -> Ini {
+        let ini = match &self.table {
+            Storage::MySql(database) => Ini::worker(database),
+            Storage::Sqlite(file, _) => Ini::sqlite_worker(file),
+        };
+        ini.set("poll_interval", "0.05")
+    }
+
+    /// Runs one statement, whatever it is.
+    pub async fn run(&self, sql: &str) {
+        let done = match &self.table {
+            Storage::MySql(database) => {
+                database.run(sql).await;
+                return;
+            }
+            Storage::Sqlite(_, pool) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await,
+        };
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Inserts a job of `target` with more columns, given in SQL: `[("timeout", "5")]`.
+    pub async fn insert(&self, target: &str, more: &[(&str, &str)]) -> u64 {
+        self.insert_with(target, more, None).await
+    }
+
+    /// Inserts a job with something in `data`.
+    pub async fn insert_data(&self, target: &str, data: &[u8]) -> u64 {
+        self.insert_with(target, &[], Some(data)).await
+    }
+
+    async fn insert_with(&self, target: &str, more: &[(&str, &str)], data: Option<&[u8]>) -> u64 {
+        let columns: String = more.iter().flat_map(|(name, _)| [", ", name]).collect();
+        let values: String = more.iter().flat_map(|(_, value)| [", ", value]).collect();
+        let sql = format!(
+            "INSERT INTO jobs (target, time_created, data{columns}) VALUES (?, 1, ?{values})"
+        );
+        let sql = AssertSqlSafe(sql);
+        match &self.table {
+            Storage::MySql(database) => {
+                let insert = sqlx::query(sql).bind(target).bind(data);
+                let done = insert.execute(&database.pool).await;
+                done.expect("insert a job").last_insert_id()
+            }
+            Storage::Sqlite(_, pool) => {
+                let insert = sqlx::query(sql).bind(target).bind(data);
+                let done = insert.execute(pool).await.expect("insert a job");
+                done.last_insert_rowid().unsigned_abs()
+            }
+        }
+    }
+
+    /// What stands in a column of a job, as text.
+    pub async fn text(&self, id: u64, column: &str) -> Option<String> {
+        let sql = |kind: &str| {
+            AssertSqlSafe(format!(
+                "SELECT CAST({column} AS {kind}) FROM jobs WHERE id = {id}"
+            ))
+        };
+        let row = match &self.table {
+            Storage::MySql(database) => {
+                let row = sqlx::query(sql("CHAR")).fetch_one(&database.pool).await;
+                row.map(|row| row.get(0))
+            }
+            Storage::Sqlite(_, pool) => {
+                let row = sqlx::query(sql("TEXT")).fetch_one(pool).await;
+                row.map(|row| row.get(0))
+            }
+        };
+        row.expect("read a job")
+    }
+
+    /// Several columns of a job, with `-` for NULL, and a blank between: `done fail 1`.
+    pub async fn words(&self, id: u64, columns: &[&str]) -> String {
+        let mut words = Vec::new();
+        for column in columns {
+            let word = self.text(id, column).await;
+            words.push(word.unwrap_or_else(|| "-".to_owned()));
+        }
+        words.join(" ")
+    }
+
+    /// Waits until a job has this status.
+    pub async fn reaches(&self, id: u64, status: &str) {
+        until(&format!("job {id} to be {status}"), PATIENCE, async || {
+            let now = self.text(id, "status").await;
+            (now.as_deref() == Some(status)).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a job is done; its status, result, code, signal and reason.
+    pub async fn verdict(&self, id: u64) -> String {
+        self.reaches(id, "done").await;
+        self.words(id, &["result", "return_code", "sig", "reason"])
+            .await
+    }
+}

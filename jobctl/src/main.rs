@@ -60,6 +60,10 @@ async fn carry_out(command: Option<cli::Command>, context: &Context) -> Result<u
         let options = options.filter(|option| option != "--password");
         return shell::run(context, &options.collect::<Vec<_>>()).await;
     };
+    if let cli::Command::Top { .. } = command {
+        // There Ctrl-C is a key.
+        return commands::run(command, context).await;
+    }
     tokio::select! {
         // A command that has a word to say on Ctrl-C comes first.
         biased;

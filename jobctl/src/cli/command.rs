@@ -1,6 +1,7 @@
 //! The commands, each with its help and two real examples. A test parses every example.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use clap_complete::Shell;
@@ -10,7 +11,7 @@ use super::args::{
     AddArgs, ExportArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs, StatusArgs,
     TargetArgs, TargetSlots, WaitArgs,
 };
-use super::values::{Id, JobRef, parse_signal};
+use super::values::{Id, JobRef, parse_duration, parse_signal};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,23 @@ Examples:
   jobctl --host db2 status --json"
     )]
     Status(StatusArgs),
+
+    /// Show targets, workers and running jobs live, and steer them with keys
+    #[command(
+        after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit (of a
+worker); x cancels a job, after a question; f or Enter follows its output; q or Ctrl-C leaves, with
+the terminal as it was. Needs a table in the config for the running jobs. Each look costs what a
+status costs.
+
+Examples:
+  jobctl --master top
+  jobctl --host web3 top --every 5s"
+    )]
+    Top {
+        /// Between two looks
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+        every: Duration,
+    },
 
     /// Worker: list its targets
     #[command(after_help = "Examples:

@@ -6,7 +6,7 @@ Look at and steer jobd workers, a jobd-master and the job table.
 Usage: jobctl [OPTIONS] [COMMAND]    COMMAND --help has examples; none: a shell
 
 See    status    targets and workers         stats  runs, failures, percentiles
-       doctor    what is wrong, and the cure
+       doctor    what is wrong, and the cure top    the same, live, with keys
        list-targets  list-workers  memory-usage
 Jobs   list      newest rows, with filters   show   one row with its output
        logs      its output alone            wait   until jobs are done

@@ -21,6 +21,7 @@ mod send_signal;
 mod stats;
 mod status;
 mod targets;
+mod top;
 mod view;
 mod wait;
 mod waiting;
@@ -102,6 +103,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::Wait(args) => wait::run(context, args).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Stats(args) => stats::run(context, args).await,
+        Command::Top { every } => top::run(context, every).await,
         Command::Doctor => doctor::run(context).await,
         Command::Export(args) => export::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,

@@ -141,7 +141,7 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
 }
 
 /// What needs an eye comes first.
-fn urgency(target: &Summary) -> (bool, u64, u64, u64, u64) {
+pub(super) fn urgency(target: &Summary) -> (bool, u64, u64, u64, u64) {
     let count = |count: Option<u64>| count.unwrap_or_default();
     (
         target.state == Some("no worker"),
@@ -156,32 +156,45 @@ fn jobs(worker: &Worker) -> usize {
     worker.targets.iter().filter_map(|target| target.jobs).sum()
 }
 
+/// The columns of targets; `>` marks numbers.
+pub(super) const TARGET_COLUMNS: [&str; 9] = [
+    "TARGET", "STATE", ">SLOTS", ">WAITING", ">RUNNING", ">SLOW", ">FAIL/1h", ">OLDEST", ">P95",
+];
+
+/// The columns of workers; `>` marks numbers.
+pub(super) const WORKER_COLUMNS: [&str; 9] = [
+    "WORKER", "ADDRESS", "UP", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS", "TARGETS",
+];
+
 fn target_table(targets: &[&Summary]) -> Table {
-    let mut table = Table::new(&[
-        "TARGET", "STATE", ">SLOTS", ">WAITING", ">RUNNING", ">SLOW", ">FAIL/1h", ">OLDEST", ">P95",
-    ]);
+    let mut table = Table::new(&TARGET_COLUMNS);
     for target in targets {
-        let more = |count: Option<u64>, more: bool| {
-            number(count) + if more && count > Some(0) { "+" } else { "" }
-        };
-        let time = |time: Option<u64>| time.map_or_else(unknown, seconds);
-        let cells = [
-            target.name.clone(),
-            target.state.map_or_else(unknown, str::to_owned),
-            number(target.slots),
-            more(target.waiting, target.waiting_is_more),
-            number(target.running),
-            number(target.slow),
-            more(target.failed_1h, target.failed_is_more),
-            time(target.oldest_s),
-            time(target.p95_s),
-        ];
-        table.row(target_tone(target), &cells);
+        table.row(target_tone(target), &target_cells(target));
     }
     table
 }
 
-fn target_tone(target: &Summary) -> Tone {
+/// A cell for each of [`TARGET_COLUMNS`].
+pub(super) fn target_cells(target: &Summary) -> [String; 9] {
+    let more = |count: Option<u64>, more: bool| {
+        number(count) + if more && count > Some(0) { "+" } else { "" }
+    };
+    let time = |time: Option<u64>| time.map_or_else(unknown, seconds);
+    [
+        target.name.clone(),
+        target.state.map_or_else(unknown, str::to_owned),
+        number(target.slots),
+        more(target.waiting, target.waiting_is_more),
+        number(target.running),
+        number(target.slow),
+        more(target.failed_1h, target.failed_is_more),
+        time(target.oldest_s),
+        time(target.p95_s),
+    ]
+}
+
+/// The colour of a target.
+pub(super) fn target_tone(target: &Summary) -> Tone {
     let some = |count: Option<u64>| count.unwrap_or_default() > 0;
     match target.state {
         Some("no worker") if some(target.waiting) => Tone::Bad,
@@ -192,36 +205,37 @@ fn target_tone(target: &Summary) -> Tone {
 }
 
 fn worker_table(workers: &[&Worker]) -> Table {
-    let mut table = Table::new(&[
-        "WORKER", "ADDRESS", "UP", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS", "TARGETS",
-    ]);
+    let mut table = Table::new(&WORKER_COLUMNS);
     for worker in workers {
-        let sum = |count: fn(&super::view::Target) -> Option<usize>| {
-            let counts: Option<Vec<usize>> = worker.targets.iter().map(count).collect();
-            counts.map_or_else(unknown, |counts| counts.iter().sum::<usize>().to_string())
-        };
-        let slots: Option<Vec<u32>> = worker.targets.iter().map(|target| target.slots).collect();
-        let slots = slots.map(|slots| slots.into_iter().map(u64::from).sum());
-        let names: Vec<&str> = worker
-            .targets
-            .iter()
-            .map(|target| target.name.as_str())
-            .collect();
-        let (state, tone) = worker_state(worker);
-        let cells = [
-            worker.name.clone(),
-            worker.address.clone(),
-            worker.uptime_s.map_or_else(unknown, seconds),
-            state,
-            number(slots),
-            sum(|target| target.queued),
-            sum(|target| target.running),
-            sum(|target| target.jobs),
-            names.join(", "),
-        ];
+        let (cells, tone) = worker_cells(worker);
         table.row(tone, &cells);
     }
     table
+}
+
+/// A cell for each of [`WORKER_COLUMNS`], and their colour.
+pub(super) fn worker_cells(worker: &Worker) -> ([String; 9], Tone) {
+    let sum = |count: fn(&super::view::Target) -> Option<usize>| {
+        let counts: Option<Vec<usize>> = worker.targets.iter().map(count).collect();
+        counts.map_or_else(unknown, |counts| counts.iter().sum::<usize>().to_string())
+    };
+    let slots: Option<Vec<u32>> = worker.targets.iter().map(|target| target.slots).collect();
+    let slots = slots.map(|slots| slots.into_iter().map(u64::from).sum());
+    let targets = worker.targets.iter();
+    let names: Vec<&str> = targets.map(|target| target.name.as_str()).collect();
+    let (state, tone) = worker_state(worker);
+    let cells = [
+        worker.name.clone(),
+        worker.address.clone(),
+        worker.uptime_s.map_or_else(unknown, seconds),
+        state,
+        number(slots),
+        sum(|target| target.queued),
+        sum(|target| target.running),
+        sum(|target| target.jobs),
+        names.join(", "),
+    ];
+    (cells, tone)
 }
 
 fn worker_state(worker: &Worker) -> (String, Tone) {

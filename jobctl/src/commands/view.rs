@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::master::MasterStatus;
-use jobd_proto::table::Connection;
+use jobd_proto::table::{Connection, JobRow};
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
 use serde_json::Value;
@@ -30,6 +30,11 @@ pub(super) struct View {
     pub(super) targets: Vec<Summary>,
     pub(super) workers: Vec<Worker>,
     pub(super) totals: Totals,
+    /// Rows that workers have in hand, and the server's clock; for the live screen only.
+    #[serde(skip)]
+    pub(super) active: Vec<JobRow>,
+    #[serde(skip)]
+    pub(super) now: i64,
 }
 
 /// One target, over all workers. What is not known is `null`.
@@ -145,6 +150,8 @@ pub(super) async fn look(
             (Some(reading), "table") => owners(reading),
             _ => workers,
         },
+        now: reading.as_ref().map_or(0, |reading| reading.now),
+        active: reading.map(|reading| reading.active).unwrap_or_default(),
     })
 }
 

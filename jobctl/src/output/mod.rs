@@ -51,6 +51,11 @@ impl Screen {
         self.size.is_some()
     }
 
+    /// Whether there are colours.
+    pub(crate) fn is_coloured(self) -> bool {
+        self.colour
+    }
+
     /// Lines of the terminal, if it is one.
     pub(crate) fn height(self) -> Option<usize> {
         self.size.map(|(_, lines)| usize::from(lines))

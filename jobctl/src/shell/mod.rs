@@ -60,13 +60,13 @@ pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Fai
         if line.is_empty() {
             continue;
         }
+        if matches!(line, "exit" | "quit") {
+            return Ok(0);
+        }
         // A history that cannot be kept costs the history.
         let _ = editor.add_history_entry(line);
         if let Some(history) = &history {
             keep(&mut editor, history);
-        }
-        if matches!(line, "exit" | "quit") {
-            return Ok(0);
         }
         carry_out(line, options, context.settings.server.password.as_ref()).await;
     }

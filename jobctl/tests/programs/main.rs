@@ -16,4 +16,5 @@ mod statuses;
 mod table;
 mod terminal;
 mod terminals;
+mod tops;
 mod work;

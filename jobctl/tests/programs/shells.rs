@@ -88,7 +88,7 @@ async fn lines_are_remembered_from_one_session_to_the_next() {
     first.sees(&["> "]);
     first.press("list --columns id,stdout\r");
     first.sees(&["1   hello"]);
-    first.press("\x04");
+    first.press("exit\r");
     first.ends();
     let history = home.path().join(".jobctl_history");
     let mode = std::fs::metadata(&history).unwrap().permissions().mode();
@@ -99,7 +99,7 @@ async fn lines_are_remembered_from_one_session_to_the_next() {
     second.sees(&["> list --columns id,stdout"]);
     second.press("\r");
     second.sees(&["1   hello"]);
-    second.press("\x04");
+    second.press("exit\r");
     assert_eq!(second.ends().0, 0);
 }
 
@@ -114,7 +114,7 @@ async fn options_of_the_shell_count_for_every_line() {
     shell.sees(&[&format!("127.0.0.1:{port}> ")]);
     shell.press("pause fro\t\r");
     shell.sees(&["paused from-the-worker"]);
-    shell.press("\x04");
+    shell.press("exit\r");
     assert_eq!(shell.ends().0, 0);
     let asked = worker.asked();
     let pause = ("pause".to_owned(), json!({"targets": ["from-the-worker"]}));

@@ -74,6 +74,15 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
+    /// Sends a signal to the program.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.process_id().unwrap().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-s", name, &id])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
     /// What stands on the screen.
     pub(crate) fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()

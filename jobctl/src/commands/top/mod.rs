@@ -1,0 +1,263 @@
+//! `top`: the cluster live, with keys. The loop awaits nothing but the next look, the answer to an
+//! order, and time; so keys are heard while a daemon is slow. Whatever ends it leaves the terminal
+//! as it was.
+
+mod board;
+mod screen;
+
+use std::future::Future;
+use std::io::{self, IsTerminal as _};
+use std::pin::Pin;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory as _;
+use jobd_proto::master::{MasterRequest, SignalJob};
+use jobd_proto::table::Connection;
+use jobd_proto::worker::WorkerRequest;
+use jobd_proto::{JobId, TargetName, Targets, signal};
+use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+
+use super::Context;
+use super::view::{View, look};
+use crate::cli::Cli;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::print;
+use crate::settings::Kind;
+use board::{Board, Wish};
+
+/// Between two looks at the keys: less than a person notices.
+const KEYS: Duration = Duration::from_millis(40);
+
+/// A look that takes longer is spoken of.
+const SLOW: Duration = Duration::from_secs(1);
+
+type Look<'a> = Pin<Box<dyn Future<Output = (Result<View, Failure>, Option<Connection>)> + 'a>>;
+type Order<'a> = Pin<Box<dyn Future<Output = Result<String, Failure>> + 'a>>;
+
+/// The terminal while the screen is ours.
+struct Screen(ratatui::DefaultTerminal);
+
+impl Screen {
+    fn take() -> Result<Self, Failure> {
+        ratatui::try_init()
+            .map(Self)
+            .map_err(|error| broken(&error))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+fn broken(error: &io::Error) -> Failure {
+    Failure::Refused(format!("cannot use the terminal: {error}"))
+}
+
+/// Shows it until somebody leaves.
+pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failure> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "top needs a terminal; jobctl status --watch does not".to_owned(),
+        ));
+    }
+    let unheard = |error: io::Error| Failure::Refused(format!("cannot wait for signals: {error}"));
+    let mut terminated = on_signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut hung_up = on_signal(SignalKind::hangup()).map_err(unheard)?;
+    let mut interrupted = on_signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut screen = Screen::take()?;
+    let mut board = Board::new(&context.settings.server, context.screen.is_coloured());
+    let (mut looking, mut acting): (Option<Look<'_>>, Option<Order<'_>>) = (None, None);
+    let (mut table, mut begun) = (None, None);
+    loop {
+        if looking.is_none() && begun.is_none_or(|begun: Instant| begun.elapsed() >= every) {
+            begun = Some(Instant::now());
+            looking = Some(Box::pin(look_with(context, table.take())));
+        }
+        let asked = begun
+            .filter(|_| looking.is_some())
+            .map(|begun| begun.elapsed());
+        board.asking(asked.filter(|asked| *asked > SLOW));
+        let drawn = screen.0.draw(|frame| screen::draw(frame, &board));
+        drawn.map_err(|error| broken(&error))?;
+        tokio::select! {
+            biased;
+            _ = terminated.recv() => return Ok(143),
+            _ = hung_up.recv() => return Ok(129),
+            _ = interrupted.recv() => return Ok(130),
+            said = ended(&mut acting) => {
+                board.tell(said.unwrap_or_else(|failure| failure.to_string()));
+                // What it has changed is to be seen.
+                begun = None;
+            }
+            (view, open) = ended(&mut looking) => {
+                table = open;
+                board.show(view);
+            }
+            () = tokio::time::sleep(KEYS) => {}
+        }
+        for key in keys()? {
+            match board.press(key) {
+                None => {}
+                Some(Wish::Leave) => return Ok(0),
+                Some(Wish::Follow(id)) => {
+                    drop(screen);
+                    let said = follow(id);
+                    // The Ctrl-C that left the output was not for us.
+                    let _ = tokio::time::timeout(KEYS, interrupted.recv()).await;
+                    screen = Screen::take()?;
+                    board.tell(said?);
+                }
+                Some(wish) => acting = Some(Box::pin(carry_out(context, wish))),
+            }
+        }
+    }
+}
+
+/// Looks, and gives the open table back for the next time.
+async fn look_with(
+    context: &Context,
+    mut table: Option<Connection>,
+) -> (Result<View, Failure>, Option<Connection>) {
+    let view = look(context, &mut table).await;
+    (view, table)
+}
+
+/// Waits for the end of `work`, if there is any; given up before that, it goes on the next time.
+async fn ended<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
+    let Some(going) = work else {
+        return std::future::pending().await;
+    };
+    let end = going.await;
+    *work = None;
+    end
+}
+
+/// The keys that were pressed since the last time.
+fn keys() -> Result<Vec<KeyEvent>, Failure> {
+    let mut keys = Vec::new();
+    while event::poll(Duration::ZERO).map_err(|error| broken(&error))? {
+        match event::read().map_err(|error| broken(&error))? {
+            Event::Key(key) if key.kind != KeyEventKind::Release => keys.push(key),
+            _ => {}
+        }
+    }
+    Ok(keys)
+}
+
+/// Gives the order that was wished for, and says what came of it.
+async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
+    let client = context.client().await?;
+    let named = |target: &str| Targets::Named(vec![target.to_owned()]).data();
+    match wish {
+        Wish::Pause(target) => {
+            client.order("pause", named(&target)).await?;
+            Ok(format!("paused {target}"))
+        }
+        Wish::Continue(target) => {
+            client.order("continue", named(&target)).await?;
+            Ok(format!("continued {target}"))
+        }
+        Wish::Limit(target, concurrency) => {
+            let name = TargetName::new(target).map_err(Failure::Usage)?;
+            let said = format!("{name} runs {concurrency} jobs at a time");
+            let request = WorkerRequest::SetTargetConcurrency {
+                target: name,
+                concurrency,
+            };
+            client.order(request.kind(), request.data()).await?;
+            Ok(said)
+        }
+        Wish::Cancel(id, target) => cancel(context, &client, id, target).await,
+        Wish::Leave | Wish::Follow(_) => Ok(String::new()),
+    }
+}
+
+/// Asks for it; a daemon that does not know of cancelling sends SIGTERM.
+async fn cancel(
+    context: &Context,
+    client: &Client<'_>,
+    id: JobId,
+    target: String,
+) -> Result<String, Failure> {
+    match client.ask::<Value>("cancel", json!({ "ids": [id] })).await {
+        Ok(_) => return Ok(format!("asked for the end of job {id}")),
+        Err(Failure::Refused(text)) if text.contains("unknown request type") => {}
+        Err(failure) => return Err(failure),
+    }
+    let signal = signal::number("TERM").unwrap_or(15);
+    let (kind, data) = match context.kind() {
+        Kind::Worker => {
+            let request = WorkerRequest::SendSignal {
+                jobs: vec![(id, signal)],
+            };
+            (request.kind(), request.data())
+        }
+        Kind::Master => {
+            let request = MasterRequest::SendSignal {
+                jobs: vec![SignalJob { id, signal, target }],
+            };
+            (request.kind(), request.data())
+        }
+    };
+    let answer: Value = client.ask(kind, data).await?;
+    Ok(match answer.get(id.to_string()).and_then(Value::as_bool) {
+        Some(true) => format!("sent SIGTERM to job {id}"),
+        _ => format!("job {id} does not run there any more"),
+    })
+}
+
+/// Shows the output of a job in the terminal as it is without us, until its end or Ctrl-C; a jobctl
+/// of its own does that, with our options.
+fn follow(id: JobId) -> Result<String, Failure> {
+    let cannot = |error: io::Error| Failure::Refused(format!("cannot follow job {id}: {error}"));
+    let program = std::env::current_exe().map_err(cannot)?;
+    let cli = Cli::command();
+    let (command, more) = match cli.find_subcommand("follow") {
+        Some(_) => ("follow", None),
+        None => ("logs", Some("-f")),
+    };
+    print(&format!(
+        "output of job {id}; Ctrl-C leaves, the job goes on\n"
+    ))?;
+    let id_text = id.to_string();
+    let status = Command::new(program)
+        .args(own_options())
+        .arg(command)
+        .args(more)
+        .arg(&id_text)
+        .status();
+    let code = status.map_err(cannot)?.code();
+    print("press Enter to go back\n")?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(cannot)?;
+    Ok(match code {
+        Some(0) => format!("job {id} ended well"),
+        Some(130) => format!("job {id} goes on"),
+        _ => format!("job {id} failed, or its output cannot be had"),
+    })
+}
+
+/// The options that every command has, as they were given to this one.
+fn own_options() -> Vec<String> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let at = words.iter().position(|word| word == "top");
+    let mut own = Vec::new();
+    let mut rest = words.into_iter().enumerate();
+    while let Some((place, word)) = rest.next() {
+        if Some(place) == at {
+            continue;
+        }
+        if word == "--every" {
+            rest.next();
+        } else if !word.starts_with("--every=") {
+            own.push(word);
+        }
+    }
+    own
+}

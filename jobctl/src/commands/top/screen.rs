@@ -1,0 +1,192 @@
+//! Draws the board: a title, three tables, and a line of keys or of what was said.
+
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Text};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
+
+use super::super::status::{
+    TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
+};
+use super::board::{Board, Pane};
+use crate::output::{Tone, plain, seconds};
+
+/// The columns of jobs; `>` marks numbers.
+const JOB_COLUMNS: [&str; 6] = [">JOB", "TARGET", "STATUS", ">FOR", "WORKER", "PROGRESS"];
+
+const KEYS: &str = "Tab, arrows: choose  p pause, continue  +/- limit  x cancel  f follow  q leave";
+
+/// A column keeps this much, whatever the others need.
+const LEAST: u16 = 4;
+
+/// Draws all of it.
+pub(super) fn draw(frame: &mut Frame<'_>, board: &Board) {
+    let area = frame.area();
+    let tables = area.height.saturating_sub(2);
+    // Each with its header; targets take most, and none more than it has.
+    let wanted = |rows: usize| u16::try_from(rows + 1).unwrap_or(u16::MAX);
+    let workers = wanted(board.workers().len()).min((tables / 4).max(2));
+    let jobs = wanted(board.jobs().len().max(1)).min((tables / 3).max(2));
+    let [title, targets, workers, jobs, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Min(2),
+        Constraint::Length(workers),
+        Constraint::Length(jobs),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    frame.render_widget(heading(board), title);
+    let rows = board.targets().iter();
+    let rows = rows.map(|target| (target_cells(target).to_vec(), target_tone(target)));
+    table(
+        frame,
+        board,
+        Pane::Targets,
+        &TARGET_COLUMNS,
+        &rows.collect::<Vec<_>>(),
+        targets,
+    );
+    let rows = board.workers().iter().map(|worker| {
+        let (cells, tone) = worker_cells(worker);
+        (cells.to_vec(), tone)
+    });
+    table(
+        frame,
+        board,
+        Pane::Workers,
+        &WORKER_COLUMNS,
+        &rows.collect::<Vec<_>>(),
+        workers,
+    );
+    table(
+        frame,
+        board,
+        Pane::Jobs,
+        &JOB_COLUMNS,
+        &job_rows(board),
+        jobs,
+    );
+    let said = match (&board.error, board.said.as_str()) {
+        (_, said) if !said.is_empty() => Line::styled(plain(said), tone(board, Tone::Strong)),
+        (Some(error), _) => Line::styled(plain(error), tone(board, Tone::Bad)),
+        _ => Line::from(KEYS),
+    };
+    frame.render_widget(Paragraph::new(said), foot);
+}
+
+fn heading(board: &Board) -> Paragraph<'static> {
+    let text = match (&board.view, board.asking) {
+        (_, Some(asking)) => {
+            let asking = seconds(asking.as_secs());
+            format!("jobctl top: asking {} for {asking}", board.server)
+        }
+        (None, None) => format!("jobctl top: asking {}", board.server),
+        (Some(view), None) => format!("jobctl top: {}", view.source()),
+    };
+    Paragraph::new(Line::styled(plain(&text), tone(board, Tone::Strong)))
+}
+
+fn job_rows(board: &Board) -> Vec<(Vec<String>, Tone)> {
+    let now = board.view.as_ref().map_or(0, |view| view.now);
+    let rows = board.jobs().iter().map(|row| {
+        let other = |name: &str| {
+            let found = row.others.iter().find(|(column, _)| column == name);
+            found.and_then(|(_, value)| value.clone())
+        };
+        let worker = other("worker").unwrap_or_default();
+        let since = match row.time_started {
+            0 => row.time_created,
+            started => started,
+        };
+        let cells = vec![
+            row.id.to_string(),
+            row.target.clone(),
+            row.status.clone(),
+            seconds(now.saturating_sub(since).max(0).unsigned_abs()),
+            worker.split('/').next().unwrap_or_default().to_owned(),
+            other("progress").unwrap_or_default(),
+        ];
+        (cells, Tone::Plain)
+    });
+    rows.collect()
+}
+
+fn table(
+    frame: &mut Frame<'_>,
+    board: &Board,
+    pane: Pane,
+    columns: &[&str],
+    rows: &[(Vec<String>, Tone)],
+    area: Rect,
+) {
+    let widths = widths(columns, rows, area.width);
+    let right: Vec<bool> = columns.iter().map(|name| name.starts_with('>')).collect();
+    let cell = |(at, text): (usize, &str)| {
+        let text = Text::from(plain(text));
+        Cell::from(if right[at] {
+            text.alignment(Alignment::Right)
+        } else {
+            text
+        })
+    };
+    let names = columns.iter().map(|name| name.trim_start_matches('>'));
+    let header = Row::new(names.enumerate().map(cell)).style(tone(board, Tone::Strong));
+    let lines = rows.iter().map(|(cells, row_tone)| {
+        let cells = cells.iter().map(String::as_str).enumerate().map(cell);
+        Row::new(cells).style(tone(board, *row_tone))
+    });
+    // Only where the eye is: three marked rows would say nothing.
+    let is_here = board.pane == pane;
+    let mark = Style::default().add_modifier(Modifier::REVERSED);
+    let table = Table::new(lines, widths)
+        .header(header)
+        .column_spacing(2)
+        .row_highlight_style(if is_here { mark } else { Style::default() });
+    let mut state = TableState::default().with_selected(board.place(pane));
+    frame.render_stateful_widget(table, area, &mut state);
+}
+
+/// As wide as their content where there is room; else the widest give way.
+fn widths(columns: &[&str], rows: &[(Vec<String>, Tone)], width: u16) -> Vec<Constraint> {
+    let length = |text: &str| u16::try_from(text.chars().count()).unwrap_or(u16::MAX);
+    let mut widths: Vec<u16> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let cells = rows.iter().map(|(cells, _)| length(&cells[at]));
+            cells
+                .max()
+                .unwrap_or(0)
+                .max(length(name.trim_start_matches('>')))
+                .max(LEAST)
+        })
+        .collect();
+    let gaps = 2 * u16::try_from(columns.len().saturating_sub(1)).unwrap_or(0);
+    let room = u32::from(width.saturating_sub(gaps));
+    loop {
+        let sum: u32 = widths.iter().copied().map(u32::from).sum();
+        let widest = widths.iter_mut().max_by_key(|width| **width);
+        match widest {
+            Some(widest) if sum > room && *widest > LEAST => {
+                let over = u16::try_from(sum - room).unwrap_or(u16::MAX);
+                // Half of it at a time, so that two wide ones share what is missing.
+                *widest = (*widest - (over / 2).max(1).min(*widest - LEAST)).max(LEAST);
+            }
+            _ => break,
+        }
+    }
+    widths.into_iter().map(Constraint::Length).collect()
+}
+
+fn tone(board: &Board, tone: Tone) -> Style {
+    let style = Style::default();
+    match tone {
+        Tone::Strong => style.add_modifier(Modifier::BOLD),
+        _ if !board.coloured => style,
+        Tone::Good => style.fg(Color::Green),
+        Tone::Warning => style.fg(Color::Yellow),
+        Tone::Bad => style.fg(Color::Red),
+        Tone::Plain => style,
+    }
+}

@@ -1,0 +1,212 @@
+//! `top`, with somebody at the keys: what it shows, what the keys do, and how it leaves.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::jobctl::run;
+use crate::table::Table;
+use crate::terminal::Terminal;
+
+fn status(paused: bool) -> Value {
+    json!({
+        "targets": {
+            "mail": {"paused": paused, "concurrency": 4, "length": 2, "running": 2, "queued": 0},
+            "report": {"paused": false, "concurrency": 1, "length": 0, "running": 0, "queued": 0},
+        },
+        "jobPromisesCount": 0, "memoryUsage": {}, "name": "web1", "version": "2.0.0", "uptime": 60,
+    })
+}
+
+async fn busy(daemon: SocketAddr) -> Table {
+    let table = Table::new(Some(daemon)).await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN worker TEXT; ALTER TABLE jobs ADD COLUMN progress TEXT; \
+             INSERT INTO jobs (target, time_created, status, time_started, worker, progress) VALUES \
+             ('mail', unixepoch(), 'running', unixepoch() - 90, 'web1@h/1/2', '42 %'), \
+             ('mail', unixepoch(), 'running', unixepoch() - 10, 'web1@h/1/2', NULL), \
+             ('report', unixepoch(), 'waiting', 0, NULL, NULL)",
+        )
+        .await;
+    table
+}
+
+fn top(table: &Table, columns: u16, more: &[&str]) -> Terminal {
+    let arguments = [
+        "--config",
+        table.config.to_str().unwrap(),
+        "top",
+        "--every",
+        "200ms",
+    ];
+    let arguments: Vec<&str> = arguments.iter().chain(more).copied().collect();
+    Terminal::start(columns, &arguments, &[])
+}
+
+/// The terminal as a shell wants it back: its own screen, a cursor, no mouse.
+#[track_caller]
+fn is_restored(terminal: &Terminal) {
+    terminal.look(|screen| {
+        assert!(!screen.alternate_screen(), "{}", screen.contents());
+        assert!(!screen.hide_cursor(), "{}", screen.contents());
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shows_targets_workers_and_running_jobs() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    for columns in [80, 200] {
+        let mut top = top(&table, columns, &[]);
+        let text = top.sees(&["TARGET", "WORKER", "JOB", "web1@h", "42 %", "leave"]);
+        let line = |start: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.trim_start().starts_with(start));
+            line.unwrap_or_else(|| panic!("{start} is not in {text}"))
+                .split_whitespace()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            line("mail")[..6],
+            ["mail", "active", "4", "0", "2", "0"],
+            "{text}"
+        );
+        assert_eq!(
+            line("report")[..5],
+            ["report", "active", "1", "1", "0"],
+            "{text}"
+        );
+        assert_eq!(line("1  mail")[..3], ["1", "mail", "running"], "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= usize::from(columns))
+        );
+        table.execute("INSERT INTO jobs (target, time_created, status) VALUES ('new', unixepoch(), 'waiting')").await;
+        top.sees(&["new"]);
+        table.execute("DELETE FROM jobs WHERE target = 'new'").await;
+        top.sees_no("new");
+        top.press("q");
+        assert_eq!(top.ends().0, 0);
+        is_restored(&top);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_pause_change_limits_and_cancel() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["42 %"]);
+    top.press("p");
+    top.sees(&["paused report"]);
+    top.press("\x1b[B");
+    top.press("+");
+    top.sees(&["mail runs 5 jobs at a time"]);
+    top.press("x");
+    top.sees(&["choose a job first"]);
+    top.press("\t\tx");
+    top.sees(&["cancel job 1 of mail? [y/N]"]);
+    top.press("n");
+    top.sees(&["nothing was changed"]);
+    top.press("xy");
+    top.sees(&["job 1 does not run there any more"]);
+    top.press("\x03");
+    assert_eq!(top.ends().0, 0);
+    is_restored(&top);
+    let orders: Vec<(String, Value)> = worker
+        .asked()
+        .into_iter()
+        .filter(|(kind, _)| kind != "status" && kind != "cancel")
+        .collect();
+    let expected = [
+        ("pause".to_owned(), json!({"targets": ["report"]})),
+        (
+            "set-target-concurrency".to_owned(),
+            json!({"target": "mail", "concurrency": 5}),
+        ),
+        ("send-signal".to_owned(), json!({"jobs": {"1": 15}})),
+    ];
+    assert_eq!(orders, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_target_is_continued_and_a_master_has_no_limits() {
+    let info = json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["mail"], "workerStatus": status(true)});
+    let master = Daemon::master(Ok(json!({"workers": [info], "memoryUsage": {}}))).await;
+    let table = Table::new(Some(master.address)).await;
+    let mut top = top(&table, 80, &["--master"]);
+    top.sees(&["paused", "report", "10.0.0.1:1"]);
+    top.press("p");
+    top.sees(&["continued mail"]);
+    top.press("+");
+    top.sees(&["limits are a worker's"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    assert!(
+        master
+            .asked()
+            .contains(&("continue".to_owned(), json!({"targets": ["mail"]})))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_followed_on_the_terminal_itself() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["42 %"]);
+    top.press("\t\tf");
+    top.sees(&["output of job 1; Ctrl-C leaves"]);
+    is_restored(&top);
+    top.press("\x03");
+    top.sees(&["press Enter to go back"]);
+    top.press("\r");
+    top.sees(&["TARGET", "42 %"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    is_restored(&top);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_it_ends_the_terminal_is_as_it_was() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let mut top = top(&table, 80, &[]);
+        top.sees(&["42 %"]);
+        top.signal(signal);
+        assert_eq!(top.ends().0, code, "{signal}");
+        is_restored(&top);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_heard_while_a_daemon_is_silent() {
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let table = busy(silent.local_addr().unwrap()).await;
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["asking jobd at 127.0.0.1", "for 2s"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    is_restored(&top);
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_gone_leaves_the_table() {
+    let table = busy("127.0.0.1:1".parse().unwrap()).await;
+    let mut top = top(&table, 200, &[]);
+    top.sees(&[
+        "the table alone",
+        "cannot reach jobd at 127.0.0.1:1",
+        "42 %",
+    ]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    run(["top"])
+        .await
+        .failed(2, &["top needs a terminal", "status --watch"]);
+}

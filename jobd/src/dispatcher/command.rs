@@ -209,17 +209,24 @@ impl Dispatcher {
         });
     }
 
+    /// Looks at each running job once, however many ids are named.
     fn send_signal(&self, jobs: Vec<(JobId, i32)>, answer: oneshot::Sender<BTreeMap<JobId, bool>>) {
-        let deliveries = jobs.into_iter().map(|(id, number)| {
-            let (delivered, told) = oneshot::channel();
-            let mut held = self.holding.values().filter(|held| held.job.id == id);
-            let attempt = held.find_map(|held| held.attempt.as_ref());
-            if let Some(attempt) = attempt {
+        let mut wanted: BTreeMap<JobId, i32> = jobs.into_iter().collect();
+        let mut deliveries = Vec::new();
+        for held in self.holding.values() {
+            if let Some(attempt) = &held.attempt
+                && let Some(number) = wanted.remove(&held.job.id)
+            {
+                let (delivered, told) = oneshot::channel();
                 attempt.order(Order::Signal(number, delivered));
+                let id = held.job.id;
+                deliveries.push(async move { (id, told.await.unwrap_or(false)) });
             }
-            async move { (id, told.await.unwrap_or(false)) }
+        }
+        let mut told: BTreeMap<JobId, bool> = wanted.into_keys().map(|id| (id, false)).collect();
+        tokio::spawn(async move {
+            told.extend(join_all(deliveries).await);
+            answer.send(told)
         });
-        let deliveries = join_all(deliveries);
-        tokio::spawn(async move { answer.send(deliveries.await.into_iter().collect()) });
     }
 }

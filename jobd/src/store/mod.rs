@@ -108,14 +108,14 @@ pub trait Store: Send + Sync + 'static {
 /// with ownership.
 pub fn open(settings: &DatabaseSettings, lease: Duration) -> Arc<dyn Store> {
     match settings {
-        DatabaseSettings::MySql(settings) => Arc::new(sql::SqlStore::new(mysql::MySql::new(
-            settings.clone(),
-            lease,
-        ))),
-        DatabaseSettings::Sqlite(settings) => Arc::new(sql::SqlStore::new(sqlite::Sqlite::new(
-            settings.clone(),
-            lease,
-        ))),
+        DatabaseSettings::MySql(settings) => {
+            let backend = mysql::MySql::new(settings.clone(), lease);
+            Arc::new(sql::SqlStore::new(backend, lease))
+        }
+        DatabaseSettings::Sqlite(settings) => {
+            let backend = sqlite::Sqlite::new(settings.clone(), lease);
+            Arc::new(sql::SqlStore::new(backend, lease))
+        }
     }
 }
 

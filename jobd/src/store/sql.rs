@@ -24,6 +24,10 @@ use crate::leases::Lease;
 /// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
 
+/// Renewals begin after a third of a lease and a twelfth, and a wait for a lock takes a second: in a shorter lease
+/// the other jobs would be stopped by then.
+const LEASE_TO_WAIT_IN: Duration = Duration::from_secs(6);
+
 /// How often a claim that was undone at its COMMIT is tried before its target rests: on a cluster that several
 /// nodes write to, the first of two claims of a row wins there.
 const CLAIM_TRIES: u32 = 4;
@@ -40,8 +44,10 @@ pub(super) enum Lane {
     Claims,
     /// Starts, ends, releases.
     Ledger,
-    /// Renewals and rescues, which must not wait behind anything.
+    /// Renewals, which must not wait behind anything.
     Leases,
+    /// Looks for orphans, which may take long on a large table, and their rescues.
+    Rescues,
     /// Everything else.
     Desk,
 }
@@ -82,13 +88,16 @@ pub(super) struct SqlStore<B> {
     backend: B,
     statements: RwLock<Option<Arc<Statements>>>,
     floors: Mutex<Floors>,
+    /// A renewal that waited for a locked row once would come too late for the others.
+    hasty: bool,
     /// The last renewal met a row that somebody else had locked: the next one does not wait for it.
     met_lock: AtomicBool,
 }
 
 impl<B: Backend> SqlStore<B> {
-    pub(super) fn new(backend: B) -> Self {
+    pub(super) fn new(backend: B, lease: Duration) -> Self {
         Self {
+            hasty: lease < LEASE_TO_WAIT_IN,
             backend,
             statements: RwLock::new(None),
             floors: Mutex::default(),
@@ -371,8 +380,7 @@ impl<B: Backend> Store for SqlStore<B> {
         ids: Vec<JobId>,
     ) -> BoxFuture<'_, Result<Unrenewed, StoreError>> {
         async move {
-            let hasty = owned(&self.statements()).hasty;
-            let mut passing = hasty || self.met_lock.load(Ordering::Relaxed);
+            let mut passing = self.hasty || self.met_lock.load(Ordering::Relaxed);
             loop {
                 let (worker, ids) = (worker.clone(), ids.clone());
                 let renewed = self.unit(
@@ -405,7 +413,7 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
         self.unit(
-            Lane::Leases,
+            Lane::Rescues,
             || false,
             |connection, statements| {
                 async move { connection.leases(&owned(&statements).leases, &[]).await }.boxed()
@@ -416,7 +424,7 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn leftovers(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
         self.unit(
-            Lane::Leases,
+            Lane::Rescues,
             || false,
             move |connection, statements| {
                 let worker = worker.clone();
@@ -428,7 +436,7 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>> {
         self.unit(
-            Lane::Leases,
+            Lane::Rescues,
             || false,
             move |connection, statements| {
                 let orphan = orphan.clone();

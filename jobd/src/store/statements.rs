@@ -17,10 +17,6 @@ use crate::faults::guard;
 /// Targets that one statement asks about.
 pub(super) const PROBES: usize = 16;
 
-/// Renewals begin after a third of a lease and a twelfth, and a wait for a lock takes a second: in a shorter lease
-/// the other jobs would be stopped by then.
-const LEASE_TO_WAIT_IN: Duration = Duration::from_secs(6);
-
 /// How a server says it.
 #[derive(Debug, Default)]
 pub(super) struct Dialect {
@@ -89,8 +85,6 @@ impl Beginning {
 /// What makes claims leases.
 #[derive(Clone, Debug)]
 pub(super) struct Ownership {
-    /// A renewal that waited for a locked row once would come too late for the others.
-    pub(super) hasty: bool,
     /// A lease from now on, for rows with a token of ours.
     pub(super) renew: ListStatement,
     /// Which rows have a token of ours and nobody has locked; locks them. All, on a server that cannot tell.
@@ -261,7 +255,6 @@ impl Statements {
             )
             .into(),
             ownership: counts.owned.then(|| Ownership {
-                hasty: lease < LEASE_TO_WAIT_IN,
                 renew: list(update(&format!("`lease_until` = {}", counts.lease), &of_us)),
                 free: ListStatement::new(&format!("{} AND", select(id, &of_us)), skip_locked),
                 held: list(select(

@@ -129,22 +129,23 @@ impl Schema {
     }
 }
 
-/// A worker's store on that server. `deadline` is what a unit may take.
-pub(crate) fn open(schema: Arc<Schema>, wire: Arc<dyn Wire>, deadline: Duration) -> Arc<dyn Store> {
+/// A worker's store on that server. A unit may take as long as a lease.
+pub(crate) fn open(schema: Arc<Schema>, wire: Arc<dyn Wire>, lease: Duration) -> Arc<dyn Store> {
     let lanes = std::array::from_fn(|_| Arc::default());
-    Arc::new(SqlStore::new(Model {
+    let model = Model {
         schema,
         wire,
-        deadline,
+        deadline: lease,
         lanes,
-    }))
+    };
+    Arc::new(SqlStore::new(model, lease))
 }
 
 struct Model {
     schema: Arc<Schema>,
     wire: Arc<dyn Wire>,
     deadline: Duration,
-    lanes: [Arc<Mutex<Option<Link>>>; 4],
+    lanes: [Arc<Mutex<Option<Link>>>; 5],
 }
 
 impl Backend for Model {

@@ -1,6 +1,8 @@
 //! MySQL and MariaDB: a held connection per lane, a look at the table, and the servers' dialect.
 
 mod former;
+#[cfg(test)]
+mod lanes;
 mod look;
 #[cfg(test)]
 mod plans;
@@ -33,6 +35,7 @@ pub(super) struct MySql {
     claims: Arc<Session>,
     ledger: Arc<Session>,
     leases: Arc<Session>,
+    rescues: Arc<Session>,
     desk: Arc<Session>,
 }
 
@@ -49,6 +52,7 @@ impl MySql {
             claims: session(Patience::Long, UNIT_DEADLINE),
             ledger: session(Patience::Short, UNIT_DEADLINE),
             leases: session(Patience::Short, renewal),
+            rescues: session(Patience::Short, UNIT_DEADLINE),
             desk: session(Patience::Long, UNIT_DEADLINE),
             settings,
             lease,
@@ -70,6 +74,7 @@ impl Backend for MySql {
             Lane::Claims => &self.claims,
             Lane::Ledger => &self.ledger,
             Lane::Leases => &self.leases,
+            Lane::Rescues => &self.rescues,
             Lane::Desk => &self.desk,
         };
         session.run(make, committing).await

@@ -1,5 +1,6 @@
 //! `jobd.conf` → [`Config`]. Reports every mistake at once and starts nothing.
 
+mod state;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -11,10 +12,11 @@ use jobd_proto::settings::{
     self, Entry, IniFile, Key, Listen, LogSettings, ReadError, Reader, Reading, Value,
 };
 use jobd_proto::table::{self, DatabaseSettings};
-use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::master_link::MasterSettings;
 use crate::per_target::PerTarget;
+
+pub use state::file as state_file;
 
 /// Everything that a config file says.
 #[derive(Clone, Debug)]
@@ -188,7 +190,7 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
     let poll_interval = reader.seconds("poll_interval", Duration::ZERO..=DAY, seconds(5));
     let drain_timeout = reader.seconds("drain_timeout", Duration::ZERO..=DAY, seconds(60));
     let lease = reader.seconds("lease", seconds(1)..=Duration::from_hours(1), seconds(30));
-    let state_dir = state_dir(reader);
+    let state_dir = state::dir(reader, &name);
     let targets = targets(reader);
     let per_target = target::read(reader, &targets);
     if targets.is_empty() {
@@ -218,25 +220,6 @@ fn typed(reader: &mut Reader<'_>) -> Option<Config> {
         master,
         targets,
     })
-}
-
-fn state_dir(reader: &mut Reader<'_>) -> Option<PathBuf> {
-    let path = reader.path("state_dir")?;
-    if !path.is_dir() {
-        reader.mistake(
-            "state_dir",
-            format!("state_dir: {} is no directory: create it, or let StateDirectory= of the service do so", path.display()),
-        );
-        return None;
-    }
-    let access = Access::WRITE_OK | Access::EXEC_OK;
-    if let Err(error) = accessat(CWD, &path, access, AtFlags::EACCESS) {
-        reader.warn(
-            "state_dir",
-            format!("state_dir: cannot write to {} ({error}): if this worker dies, ends that the database did not take are lost; give it to the user that jobd runs as", path.display()),
-        );
-    }
-    Some(path)
 }
 
 fn master(reader: &mut Reader<'_>, name: &str, listen: &Listen) -> Option<MasterSettings> {

@@ -31,7 +31,7 @@ use crate::launcher::Launcher;
 use crate::ledger::JournalFile;
 use crate::rescuer::Rescuer;
 use crate::store::{Ability, Inspection, Store, StoreError};
-use crate::{EX_CONFIG, control, job, master_link, reload, store};
+use crate::{EX_CONFIG, config, control, guard, master_link, reload, store};
 
 /// Between two looks for a table whose server cannot be reached yet.
 const TABLE_PAUSE: Duration = Duration::from_secs(1);
@@ -146,10 +146,17 @@ async fn serve(
     let rescue = Rescue {
         host: machine,
         lease: config.lease,
-        own: worker,
+        own: worker.clone(),
         until: closing.clone(),
     };
-    let inspection = tokio::spawn(await_table(table, handle, rescue));
+    let lock = state_file(config, "lock");
+    let inspection = tokio::spawn(async move {
+        // Nothing is claimed before there is a table.
+        if let Some(lock) = lock {
+            guard::sign(lock, worker).await;
+        }
+        await_table(table, handle, rescue).await
+    });
     let unusable = Arc::new(AtomicBool::new(false));
     tokio::spawn({
         let (unusable, drain) = (unusable.clone(), shutdown.drain.clone());
@@ -203,7 +210,7 @@ fn settings(config: &Config) -> io::Result<Settings> {
 /// A file of this worker's name in `state_dir`.
 fn state_file(config: &Config, kind: &str) -> Option<PathBuf> {
     let folder = config.state_dir.as_ref()?;
-    Some(folder.join(format!("{}.{kind}", job::ascii(&config.name))))
+    Some(config::state_file(folder, &config.name, kind))
 }
 
 /// How clients are treated.

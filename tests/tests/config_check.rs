@@ -218,10 +218,17 @@ async fn a_state_dir_that_cannot_be_written_to_is_told() {
     let database = database().await;
     let state = scratch.join("state");
     std::fs::create_dir(&state).expect("a folder");
-    let ini = Ini::worker(&database).target("a", 1);
+    let ini = Ini::worker(&database).target("a", 1).set("name", "w1");
     let text = ini.set("state_dir", state.display()).text();
     let (code, said) = check("jobd", &scratch, &text).await;
     assert_eq!(code, Some(0), "{said}");
+    let lock = state.join("w1.lock");
+    std::fs::create_dir(&lock).expect("a folder in the place of a file");
+    let (code, said) = check("jobd", &scratch, &text).await;
+    assert_eq!(code, Some(78), "{said}");
+    let told = format!("state_dir: cannot write to {}", lock.display());
+    assert!(said.contains(&told), "{said}");
+    std::fs::remove_dir(&lock).expect("remove the folder");
     let file = scratch.write("checked.conf", &text);
     std::fs::set_permissions(&state, Permissions::from_mode(0o500)).expect("chmod");
     let mut command = if rustix::process::geteuid().is_root() {

@@ -198,6 +198,42 @@ async fn a_guard_that_is_killed_while_nothing_is_launched_is_replaced_and_costs_
 }
 
 #[tokio::test]
+async fn a_lock_that_cannot_be_had_costs_the_lock_and_not_the_guard() {
+    let scratch = Scratch::new();
+    let database = full_table().await;
+    let (launcher, notes) = noting(&scratch, 60);
+    let lock = scratch.join("state/w1.lock");
+    std::fs::create_dir_all(&lock).expect("a folder in the place of the lock's file");
+    let ini = worker(&database, "w1", &launcher).set("state_dir", scratch.join("state").display());
+    let jobd = Jobd::start(&scratch, &ini).await;
+    let guard = async |line: &str| {
+        until("the guard's words", PATIENCE, async || {
+            jobd.process.log().contains(line).then_some(())
+        })
+        .await;
+        children(jobd.process.id(), "--guard")
+    };
+    let first = guard("cannot lock").await;
+    assert_eq!(first.len(), 1);
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", first[0])).expect("its name");
+    assert_eq!(name, "jobd-guard\n");
+    for count in 1..=2 {
+        database.insert(1, "a", "waiting").await;
+        running(&jobd, &notes, count).await;
+    }
+    // Nobody's names, and not even text.
+    std::fs::remove_dir(&lock).expect("remove the folder");
+    std::fs::write(&lock, b"\xff\xfe\n").expect("write the lock's file");
+    until("its run's name in the lock's file", PATIENCE, async || {
+        let names = std::fs::read(&lock).expect("the lock's file");
+        names.starts_with(b"w1@").then_some(())
+    })
+    .await;
+    assert_eq!(children(jobd.process.id(), "--guard"), first);
+    assert_eq!(jobd.process.log().matches("cannot lock").count(), 1);
+}
+
+#[tokio::test]
 async fn a_guard_that_was_frozen_goes_by_what_it_was_told_meanwhile() {
     let scratch = Scratch::new();
     let database = full_table().await;

@@ -83,7 +83,7 @@ pub(crate) struct ListArgs {
     /// Only this target
     #[arg(long, value_name = "T")]
     pub(crate) target: Option<String>,
-    /// Only this status: waiting, manual, accepted, running, done, ignored
+    /// Only this status: waiting, scheduled, manual, accepted, running, done, ignored
     #[arg(long, value_name = "S")]
     pub(crate) status: Option<String>,
     /// Only done jobs with this result

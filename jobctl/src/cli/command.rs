@@ -248,7 +248,7 @@ Examples:
     #[command(
         after_help = "Needs mysql_* or sqlite_path in the config. Counts jobs that were added since then and are done;
 reads the table from its end, 5,000 rows at a time, at most --limit rows, and locks nothing:
-100,000 rows are about a second.
+100,000 rows are about half a second of the server's time.
 
 Examples:
   jobctl stats

@@ -10,7 +10,12 @@ pub(super) struct Ending<'a> {
     ok: bool,
     code: Option<i64>,
     signal: Option<&'a str>,
+    /// What the table says beside code and signal: `timeout`, `cancelled`, `orphaned`.
+    reason: Option<&'a str>,
 }
+
+/// The column that says why a job ended.
+pub(super) const REASON: &str = "reason";
 
 impl<'a> Ending<'a> {
     /// From the answer to `run-manual`.
@@ -19,6 +24,7 @@ impl<'a> Ending<'a> {
             ok: outcome.result == JobResult::Ok,
             code: outcome.code.map(i64::from),
             signal: outcome.signal.as_deref(),
+            reason: None,
         }
     }
 
@@ -28,6 +34,7 @@ impl<'a> Ending<'a> {
             ok: row.result.as_deref() == Some("ok"),
             code: row.return_code,
             signal: row.sig.as_deref().filter(|name| !name.is_empty()),
+            reason: reason(row),
         })
     }
 
@@ -36,8 +43,16 @@ impl<'a> Ending<'a> {
         self.ok
     }
 
-    /// `ok`, `failed with exit code 3`, `killed by SIGKILL`, `failed`.
+    /// `ok`, `failed with exit code 3`, `killed by SIGKILL (timeout)`, `failed`.
     pub(super) fn words(&self) -> String {
+        let words = self.plain_words();
+        match self.reason.filter(|_| !self.ok) {
+            Some(reason) => format!("{words} ({})", plain(reason)),
+            None => words,
+        }
+    }
+
+    fn plain_words(&self) -> String {
         match (self.ok, self.signal, self.code) {
             (true, _, _) => "ok".to_owned(),
             (_, Some(signal), _) => format!("killed by {}", plain(signal)),
@@ -67,6 +82,14 @@ impl<'a> Ending<'a> {
     }
 }
 
+/// What the column says, where that is more than code and signal do.
+fn reason(row: &JobRow) -> Option<&str> {
+    let (_, reason) = row.others.iter().find(|(name, _)| name == REASON)?;
+    reason
+        .as_deref()
+        .filter(|reason| !matches!(*reason, "" | "exit" | "signal"))
+}
+
 /// The lines of an output behind its name; nothing where there is none.
 pub(super) fn stream(name: &str, output: &str) -> String {
     let mut text = String::with_capacity(output.len() * 5 / 4);
@@ -85,7 +108,12 @@ mod tests {
     #[track_caller]
     fn check(code: Option<i64>, signal: Option<&str>, words: &str, exit_code: u8) {
         let ok = code == Some(0) && signal.is_none();
-        let ending = Ending { ok, code, signal };
+        let ending = Ending {
+            ok,
+            code,
+            signal,
+            reason: None,
+        };
         assert_eq!(
             (ending.words().as_str(), ending.exit_code()),
             (words, exit_code)
@@ -102,6 +130,20 @@ mod tests {
         check(None, Some("SIG34"), "killed by SIG34", 162);
         check(None, None, "failed", 1);
         check(Some(256), None, "failed with exit code 256", 1);
+    }
+
+    #[test]
+    fn the_reason_is_told_where_it_says_more() {
+        let row = |reason: &str| JobRow {
+            status: "done".to_owned(),
+            sig: Some("SIGKILL".to_owned()),
+            others: vec![("reason".to_owned(), Some(reason.to_owned()))],
+            ..JobRow::default()
+        };
+        let words = |row: &JobRow| Ending::of_row(row).map(|ending| ending.words());
+        let timeout = words(&row("timeout"));
+        assert_eq!(timeout.as_deref(), Some("killed by SIGKILL (timeout)"));
+        assert_eq!(words(&row("signal")).as_deref(), Some("killed by SIGKILL"));
     }
 
     #[test]

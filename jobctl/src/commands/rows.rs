@@ -4,7 +4,7 @@ use jobd_proto::JobId;
 use jobd_proto::table::{Columns, Connection, Filter, Found, JobRow, Kind, RowError};
 use serde::Serialize;
 
-use super::outcome::{Ending, stream};
+use super::outcome::{Ending, REASON, stream};
 use super::{Context, Done, ids};
 use crate::cli::{Id, ListArgs};
 use crate::database;
@@ -35,16 +35,21 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
     let mut table = database::open(settings).await?;
     let wanted = wanted_columns(&table, &args.columns).map_err(failure)?;
     let now = now();
+    let mut columns: Vec<String> = wanted
+        .iter()
+        .filter(|name| !is_named(name))
+        .cloned()
+        .collect();
+    if wanted.is_empty() {
+        // Why it failed belongs to how it ended.
+        columns.extend(table.columns().has(REASON).then(|| REASON.to_owned()));
+    }
     let filter = Filter {
         target: args.target,
         status: args.status,
         result: args.result,
         since: args.since.map(|since| since.seconds(now)),
-        columns: wanted
-            .iter()
-            .filter(|name| !is_named(name))
-            .cloned()
-            .collect(),
+        columns,
         ids: Vec::new(),
         limit: args.limit,
     };
@@ -148,8 +153,14 @@ pub(super) fn not_found(id: JobId) -> Failure {
 
 /// A status that no row has and that nobody knows is a slip, not a question.
 fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
-    const KNOWN: [&str; 6] = [
-        "waiting", "manual", "accepted", "running", "done", "ignored",
+    const KNOWN: [&str; 7] = [
+        "waiting",
+        "manual",
+        "accepted",
+        "running",
+        "done",
+        "ignored",
+        "scheduled",
     ];
     let known = match columns.get("status").map(|column| &column.kind) {
         Some(Kind::Text {

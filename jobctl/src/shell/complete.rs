@@ -21,8 +21,14 @@ const FRESH: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What statuses there are, for `--status`.
-const STATUSES: [&str; 6] = [
-    "waiting", "manual", "accepted", "running", "done", "ignored",
+const STATUSES: [&str; 7] = [
+    "waiting",
+    "manual",
+    "accepted",
+    "running",
+    "done",
+    "ignored",
+    "scheduled",
 ];
 
 /// What can be named on a line.

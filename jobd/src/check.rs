@@ -2,13 +2,15 @@
 //! scripts. It changes nothing.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use futures::FutureExt as _;
 use jobd_proto::settings::Reading;
 use tokio::runtime;
 
 use crate::EX_CONFIG;
 use crate::config::{self, Config};
-use crate::launcher::Launcher;
+use crate::launcher::{Launcher, Payloads};
 use crate::store::{self, StoreError};
 
 /// Prints what is wrong and says with its exit code whether anything is.
@@ -21,7 +23,8 @@ pub fn run(reading: &Reading<Config>) -> ExitCode {
     }
     let mut sound = findings.is_empty();
     if let Some(config) = config {
-        let launcher = Launcher::new(&config.per_target, std::env::vars_os(), "");
+        let nothing: Payloads = Arc::new(|_| async { Ok(None) }.boxed());
+        let launcher = Launcher::new(&config.per_target, std::env::vars_os(), "", nothing);
         for warning in launcher.iter().flat_map(Launcher::missing_programs) {
             println!("warning: {warning}");
         }

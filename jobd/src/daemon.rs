@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use jobd_proto::connection::ConnectionOptions;
 use jobd_proto::daemon::limits;
 use jobd_proto::daemon::logs::{self, LogGuard};
@@ -27,7 +28,7 @@ use crate::config::Config;
 use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::host::{Host, Machine};
 use crate::job::Tokens;
-use crate::launcher::Launcher;
+use crate::launcher::{Launcher, Payloads};
 use crate::ledger::JournalFile;
 use crate::rescuer::Rescuer;
 use crate::store::{Ability, Inspection, Store, StoreError};
@@ -92,13 +93,18 @@ async fn serve(
 
     let tokens = Tokens::new(&config.name, &config.host_name, instance());
     let worker = tokens.worker().to_owned();
-    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker)
+    let table = store::open(&config.database, config.lease);
+    let rows = table.clone();
+    let payloads: Payloads = Arc::new(move |job| {
+        let rows = rows.clone();
+        async move { rows.data(job).await }.boxed()
+    });
+    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker, payloads)
         .context("cannot start threads")?;
     for warning in launcher.missing_programs() {
         tracing::warn!("{warning}");
     }
     let machine: Arc<dyn Host> = Arc::new(Machine);
-    let table = store::open(&config.database, config.lease);
     let heartbeat = Heartbeat::default();
     let _watchdog = notify::watchdog(heartbeat.clone());
     let (dispatcher, handle) = Dispatcher::new(

@@ -229,6 +229,12 @@ impl<'a> Reader<'a> {
         self.find(key).map(|entry| entry.line)
     }
 
+    /// Whether `key` was set last to nothing, or to `null`, which the dialect takes for the same.
+    pub fn is_unset(&self, key: &str) -> bool {
+        let entry = self.find(key);
+        entry.is_some_and(|entry| entry.value == Value::Unset)
+    }
+
     /// Notes a mistake that stops a start, at the line of `key` where there is one. `text` is
     /// the whole message and names the key.
     pub fn mistake(&mut self, key: &str, text: impl Into<String>) {

@@ -30,6 +30,12 @@ pub const KEYS: &[Key] = &[
         doc: "`always` hands the launcher to `/bin/sh -c` as one line.",
     },
     Key {
+        name: "launcher.stdin",
+        kind: "`data` or `null`",
+        default: "`data`",
+        doc: "What the jobs find on their standard input: the column `data` of their row, where there is something in it, or nothing.",
+    },
+    Key {
         name: "launcher.cwd",
         kind: "path",
         default: "jobd's own",
@@ -91,6 +97,7 @@ pub(super) fn read(reader: &mut Reader<'_>, targets: &[(TargetName, u32)]) -> Pe
     let (line, default) = defaults(reader);
     let mut named = BTreeMap::new();
     for section in reader.sections_of(FAMILY) {
+        let settings = reader.within(&section.name, |reader| own(reader, &line, &default));
         let name = &section.name[FAMILY.len()..];
         let name = match TargetName::new(name) {
             Ok(name) => name,
@@ -106,7 +113,6 @@ pub(super) fn read(reader: &mut Reader<'_>, targets: &[(TargetName, u32)]) -> Pe
             );
             reader.warn_at(Some(section.line), text);
         }
-        let settings = reader.within(&section.name, |reader| own(reader, &line, &default));
         named.insert(name, settings);
     }
     PerTarget::new(default, named)
@@ -159,11 +165,18 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         env,
         max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
+        data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
         timeout: limit(reader, "timeout", launcher.timeout),
         idle_timeout: limit(reader, "idle_timeout", launcher.idle_timeout),
         kill: kill(reader).unwrap_or_else(|| launcher.kill.clone()),
     };
     TargetSettings { launcher }
+}
+
+/// Of all keys this one may be set to `null`, and means it.
+fn data_on_stdin(reader: &mut Reader<'_>, default: bool) -> bool {
+    let words = [("data", true), ("null", false)];
+    reader.choice("launcher.stdin", &words, default) && !reader.is_unset("launcher.stdin")
 }
 
 /// Zero turns one off that is set for all.

@@ -18,12 +18,13 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::process::{Child, ChildStderr, ChildStdout};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::stop::Stopper;
 use super::capture::{Capture, Captured};
+use super::input::{self, Input};
 use super::{CLAIM, End, Executor, Launcher, LauncherSettings, Outcome, Way};
 use crate::fate::Reason;
 use crate::faults::crash_point;
@@ -89,9 +90,18 @@ impl Executor for Launcher {
     }
 }
 
-async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> Outcome {
+async fn run(launcher: &Launcher, job: &Job, mut orders: mpsc::Receiver<Order>) -> Outcome {
     let way = launcher.way(job);
-    let command = match way.command(job, &launcher.inner.worker) {
+    let payload = if job.terms.has_data && way.settings.data_on_stdin {
+        match input::read(&launcher.inner.payloads, job, &mut orders).await {
+            Ok(payload) => Some(payload),
+            Err(end) => return Outcome::Ended(end),
+        }
+    } else {
+        None
+    };
+    let command = way.command(job, &launcher.inner.worker, payload.is_some());
+    let command = match command {
         Ok(command) => command,
         Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
     };
@@ -100,7 +110,11 @@ async fn run(launcher: &Launcher, job: &Job, orders: mpsc::Receiver<Order>) -> O
     match child {
         Ok(child) => {
             crash_point!("spawn-after");
-            Outcome::Ended(Process::new(launcher, way, job, child, orders).run().await)
+            Outcome::Ended(
+                Process::new(launcher, way, job, payload, child, orders)
+                    .run()
+                    .await,
+            )
         }
         Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
         Err(error) => {
@@ -140,6 +154,7 @@ struct Process<'a> {
     /// The process, while it is not reaped.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
+    stdin: Input<ChildStdin>,
     stdout: Stream<ChildStdout>,
     stderr: Stream<ChildStderr>,
     stopper: Stopper<'a>,
@@ -150,6 +165,7 @@ impl<'a> Process<'a> {
         launcher: &'a Launcher,
         way: &'a Way,
         job: &'a Job,
+        payload: Option<Vec<u8>>,
         mut child: Child,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
@@ -160,6 +176,7 @@ impl<'a> Process<'a> {
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         Self {
             pid,
+            stdin: Input::new(child.stdin.take(), payload),
             stdout: Stream::new(child.stdout.take(), limit),
             stderr: Stream::new(child.stderr.take(), limit),
             launcher,
@@ -210,8 +227,11 @@ impl<'a> Process<'a> {
             tokio::select! {
                 status = self.child.wait() => {
                     self.pid = None;
+                    // Who is left finds the end of it.
+                    self.stdin.close();
                     return status;
                 }
+                () = self.stdin.write(), if self.stdin.is_open() => {}
                 () = self.stdout.read(), if self.stdout.is_open() => self.stopper.heard(),
                 () = self.stderr.read(), if self.stderr.is_open() => self.stopper.heard(),
                 Some(order) = self.orders.recv() => self.obey(order),

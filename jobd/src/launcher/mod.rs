@@ -6,6 +6,7 @@
 mod attempt;
 mod capture;
 mod environment;
+mod input;
 mod ladder;
 mod spawner;
 mod template;
@@ -30,6 +31,7 @@ use crate::per_target::{PerTarget, TargetSettings};
 
 pub use attempt::{Attempt, Order};
 pub use capture::Captured;
+pub use input::Payloads;
 pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
 pub use template::Template;
 
@@ -56,6 +58,8 @@ pub struct LauncherSettings {
     pub max_output: usize,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
+    /// `launcher.stdin`: whether `data` goes to the standard input.
+    pub data_on_stdin: bool,
     /// `timeout`: how long a job may take.
     pub timeout: Option<Duration>,
     /// `idle_timeout`: how long it may write nothing.
@@ -73,6 +77,7 @@ impl LauncherSettings {
             env: Vec::new(),
             max_output: 16 << 20,
             leak_timeout: Duration::from_millis(200),
+            data_on_stdin: true,
             timeout: None,
             idle_timeout: None,
             kill: KillSequence::with_grace(Duration::from_secs(5)),
@@ -90,6 +95,7 @@ struct Inner {
     /// Looked up once for each launch.
     ways: PerTarget<Arc<Way>>,
     worker: String,
+    payloads: Payloads,
     leaks: Arc<Semaphore>,
     spawner: Spawner,
 }
@@ -134,16 +140,18 @@ pub struct End {
 }
 
 impl Launcher {
-    /// `worker` names this worker to jobs (`JOBD_WORKER`). An error: no threads can be had.
+    /// `worker` names this worker to jobs (`JOBD_WORKER`), `payloads` is where their `data` is read. An error: no threads can be had.
     pub fn new(
         settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
+        payloads: Payloads,
     ) -> io::Result<Self> {
         Ok(Self {
             inner: Arc::new(Inner {
                 ways: ways(settings, inherited),
                 worker: worker.to_owned(),
+                payloads,
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
                 spawner: Spawner::new()?,
             }),
@@ -160,6 +168,7 @@ impl Launcher {
             inner: Arc::new(Inner {
                 ways: ways(settings, inherited),
                 worker: self.inner.worker.clone(),
+                payloads: self.inner.payloads.clone(),
                 leaks: self.inner.leaks.clone(),
                 spawner: self.inner.spawner.clone(),
             }),
@@ -222,8 +231,8 @@ impl Way {
         Some(format!("launcher.cwd: {} is no directory", cwd.display()))
     }
 
-    /// The command of a job, or why there is none. `worker` is its `JOBD_WORKER`.
-    fn command(&self, job: &Job, worker: &str) -> Result<Command, String> {
+    /// The command of a job, or why there is none. `worker` is its `JOBD_WORKER`, `fed` whether it gets something to read.
+    fn command(&self, job: &Job, worker: &str, fed: bool) -> Result<Command, String> {
         let argv = self.settings.template.argv(job);
         let (program, arguments) = argv.split_first().expect("a template has a program");
         let file = self
@@ -241,7 +250,7 @@ impl Way {
             .env("JOBD_WORKER", worker)
             .env(CLAIM, job.token.as_str())
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(if fed { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(cwd) = &self.settings.cwd {

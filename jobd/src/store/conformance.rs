@@ -536,6 +536,7 @@ conformance! {
     a_batch_that_is_refused_changes_nothing;
     an_end_counts_attempts_and_interruptions,
     a_claim_reads_what_its_row_asks_for,
+    a_payload_is_read_while_its_job_runs,
     the_row_says_why_its_job_ended,
     leases_are_renewed_and_lost_rows_named,
     an_orphan_goes_back_runs_again_or_gets_a_verdict,

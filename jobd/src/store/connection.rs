@@ -103,6 +103,13 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
 
+    /// The first column of the first row of a SELECT, as bytes; `None` without a row, or without a value in it.
+    fn bytes(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, sqlx::Error>> + Send;
+
     /// Rows of what a claim reads.
     fn taken(
         &mut self,
@@ -190,6 +197,17 @@ macro_rules! connection {
             ) -> Result<Option<String>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
                 rows.first().map(|row| row.try_get(0)).transpose()
+            }
+
+            async fn bytes(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                // Whatever the column's type is: text is bytes too.
+                let first = rows.first().map(|row| row.try_get_unchecked(0));
+                Ok(first.transpose()?.flatten())
             }
 
             async fn taken(

@@ -99,6 +99,10 @@ pub trait Store: Send + Sync + 'static {
     /// it ran and must not run again. Says what became of it; `None` where the row, or its lease, has changed since.
     fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>>;
 
+    /// What stands in `data` of a row that is `running` with the job's token; `None` where there is nothing, or no such
+    /// row any more.
+    fn data(&self, job: Job) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
     /// Makes captured output fit the row's `stdout` and `stderr`, so that the answer to a waiter
     /// and the row say the same.
     fn output_text(&self) -> OutputText;

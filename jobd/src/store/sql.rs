@@ -18,7 +18,7 @@ use super::statements::{Ownership, Statements};
 use super::{
     Batch, Claimed, Inspection, Names, OutputText, Recorded, Store, StoreError, Unrenewed, units,
 };
-use crate::job::ClaimToken;
+use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
 
 /// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
@@ -429,6 +429,18 @@ impl<B: Backend> Store for SqlStore<B> {
             move |connection, statements| {
                 let worker = worker.clone();
                 async move { units::leftovers(connection, &statements, &worker).await }.boxed()
+            },
+        )
+        .boxed()
+    }
+
+    fn data(&self, job: Job) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        self.unit(
+            Lane::Desk,
+            || false,
+            move |connection, statements| {
+                let job = job.clone();
+                async move { units::data(connection, &statements, &job).await }.boxed()
             },
         )
         .boxed()

@@ -118,6 +118,8 @@ pub(super) struct Statements {
     pub(super) advance: AdvanceStatement,
     /// Which of the ids are `running` with the token.
     pub(super) started: ListStatement,
+    /// The payload of a row that is `running` with the token.
+    pub(super) data: Arc<str>,
     /// Whether a row is `done` with these values.
     pub(super) finished: Arc<str>,
     /// `accepted` or `running` → `waiting` or `manual`.
@@ -220,6 +222,11 @@ impl Statements {
             accept_manual: list(update(&accept, "`status` = 'manual'")),
             advance: AdvanceStatement::new(&t, token, &counts, dialect, codes),
             started: list(select(id, &ours("running"))),
+            data: select(
+                if abilities.has(Ability::Data) { "`data`" } else { "NULL" },
+                &format!("`id` = ? AND {}", ours("running")),
+            )
+            .into(),
             finished: select(
                 "COUNT(*)",
                 &format!(
@@ -310,6 +317,7 @@ impl Statements {
         let lists = lists.into_iter().chain(owned_lists);
         let single = [
             &self.claim_select,
+            &self.data,
             &self.finished,
             &self.leftovers,
             &self.give_back,

@@ -369,6 +369,16 @@ pub(super) async fn renew<C: Connection>(
     Ok(unrenewed)
 }
 
+/// The payload of a job that is `running` with its token.
+pub(super) async fn data<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    job: &Job,
+) -> Outcome<Option<Vec<u8>>> {
+    let values = [Value::Number(key(job.id)), Value::Text(job.token.as_str())];
+    connection.bytes(&statements.data, &values).await
+}
+
 /// Every claimed row that carries a token of `worker`.
 pub(super) async fn leftovers<C: Connection>(
     connection: &mut C,

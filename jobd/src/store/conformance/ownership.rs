@@ -85,6 +85,22 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
     }
 }
 
+pub(super) async fn a_payload_is_read_while_its_job_runs(mut ground: Ground) {
+    ground.insert("mail", false, 2).await;
+    ground
+        .run("UPDATE jobs SET data = 'payload' WHERE id = 1")
+        .await;
+    let jobs = ground.claim("mail", 2).await;
+    let read =
+        async |ground: &Ground, at: usize| ground.store.data(jobs[at].clone()).await.unwrap();
+    assert_eq!(read(&ground, 0).await, None, "it is not running yet");
+    ground.record(starts(&jobs)).await;
+    assert_eq!(read(&ground, 0).await.as_deref(), Some(&b"payload"[..]));
+    assert_eq!(read(&ground, 1).await, None);
+    ground.run("UPDATE jobs SET worker = 'w@h/2/1'").await;
+    assert_eq!(read(&ground, 0).await, None, "it is another's");
+}
+
 pub(super) async fn the_row_says_why_its_job_ended(mut ground: Ground) {
     ground.insert("mail", false, 3).await;
     let jobs = ground.claim("mail", 3).await;

@@ -334,6 +334,15 @@ impl Connection for Link {
         Ok(rows.first().map(|row| text(&row[0])))
     }
 
+    async fn bytes(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        let text = self.text(sql, values).await?;
+        Ok(text.map(String::into_bytes))
+    }
+
     async fn taken(
         &mut self,
         sql: &Arc<str>,

@@ -6,7 +6,7 @@ use anyhow::Context;
 use jobd_proto::daemon::limits;
 use jobd_proto::daemon::logs::LogGuard;
 use jobd_proto::daemon::notify::{self, Heartbeat};
-use jobd_proto::daemon::reload::ConfigFile;
+use jobd_proto::daemon::reload::{ConfigFile, keep};
 use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use jobd_proto::listener::{self, ListenerOptions};
 use jobd_proto::settings::Listen;
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control::Control;
+use crate::hub;
 use crate::member::DEADLINE;
-use crate::{hub, reload};
 
 /// How long requests that wait for workers may go on after a signal: those with a deadline end
 /// by themselves within it. Then manual runs are answered with what is known.
@@ -69,16 +69,22 @@ pub async fn run(config: Config, file: ConfigFile<Config>, logs: &LogGuard) -> a
         move |session| control.clone().serve(session),
     ));
     notify::ready(&hub::summary(0, 0));
-    let keeper = reload::Keeper {
+    let of_reload = hub.clone();
+    let kept = keep(
         file,
         logs,
-        hub: hub.clone(),
-        door,
-    };
+        |config| &config.logs,
+        upkeep,
+        async |config| {
+            of_reload.set_intervals(hub::Intervals::of(&config)).await?;
+            door.send_replace(listener_options(config.listen));
+            Ok(Vec::new())
+        },
+    );
 
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
-        never = keeper.run(upkeep) => match never {},
+        never = kept => match never {},
         ended = &mut owner => anyhow::bail!("the registry has stopped: {ended:?}"),
     }
     notify::stopping("answering what is pending");

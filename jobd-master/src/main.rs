@@ -4,7 +4,6 @@
 //! - [`config`]: what it is told; [`daemon`]: bind, serve, drain;
 //! - [`control`]: one handler per request; [`manual`], [`fan_out`]: those that ask workers;
 //! - [`hub`]: the task that owns the state, which is in [`registry`], [`throttle`] and [`polls`];
-//! - [`reload`]: other settings while it runs;
 //! - [`member`]: one worker to ask; [`merge`]: what several answers mean together.
 
 mod config;
@@ -21,7 +20,6 @@ mod polls;
 #[cfg(test)]
 mod random;
 mod registry;
-mod reload;
 mod throttle;
 
 use std::path::PathBuf;

@@ -76,26 +76,26 @@ fn change_logs() {
         ..settings(level)
     };
     let guard = logs::start(&settings(LogLevel::Warn)).unwrap();
+    let runtime = runtime();
+    let change = |settings: LogSettings| runtime.block_on(guard.change(&settings));
     let say = |number| {
         tracing::warn!(target: "jobd", number, "warned");
         tracing::debug!(target: "jobd", number, "detail");
     };
     say(1);
-    guard.change(&settings(LogLevel::Debug)).unwrap();
+    change(settings(LogLevel::Debug)).unwrap();
     say(2);
-    guard.change(&with("other.log", LogLevel::Warn)).unwrap();
+    change(with("other.log", LogLevel::Warn)).unwrap();
     say(3);
-    guard
-        .change(&with("no/such/folder", LogLevel::Debug))
-        .unwrap_err();
+    change(with("no/such/folder", LogLevel::Debug)).unwrap_err();
     say(4);
     let none = LogSettings {
         file: None,
         ..settings(LogLevel::Debug)
     };
-    guard.change(&none).unwrap();
+    change(none).unwrap();
     say(5);
-    guard.change(&settings(LogLevel::Warn)).unwrap();
+    change(settings(LogLevel::Warn)).unwrap();
     say(6);
     drop(guard);
 }

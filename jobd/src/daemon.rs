@@ -14,7 +14,7 @@ use jobd_proto::connection::ConnectionOptions;
 use jobd_proto::daemon::limits;
 use jobd_proto::daemon::logs::{self, LogGuard};
 use jobd_proto::daemon::notify::{self, Heartbeat};
-use jobd_proto::daemon::reload::ConfigFile;
+use jobd_proto::daemon::reload::{ConfigFile, keep};
 use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use jobd_proto::daemon::threads;
 use jobd_proto::listener::{self, ListenerOptions};
@@ -133,9 +133,7 @@ async fn serve(
         handle.clone(),
         shutdown.drain.clone(),
     ));
-    let keeper = reload::Keeper {
-        file,
-        logs,
+    let mut keeper = reload::Keeper {
         name: config.name.clone(),
         targets: config.targets.clone(),
         launcher,
@@ -173,10 +171,17 @@ async fn serve(
             }
         }
     });
+    let kept = keep(
+        file,
+        logs,
+        |config| &config.logs,
+        upkeep,
+        async |config| keeper.apply(config).await,
+    );
     let mut work = tokio::spawn(dispatcher.run());
     let drained = tokio::select! {
         drained = &mut work => drained,
-        never = keeper.run(upkeep) => match never {},
+        never = kept => match never {},
     };
     let drained = drained.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     closing.cancel();

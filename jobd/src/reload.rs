@@ -1,17 +1,13 @@
-//! SIGHUP and SIGUSR1: other settings for a worker that runs, and logs that somebody has moved away.
+//! SIGHUP: other settings for a worker that runs.
 //!
 //! A file is applied as a whole or not at all. Running jobs keep what they were started with.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use jobd_proto::TargetName;
-use jobd_proto::daemon::logs::LogGuard;
-use jobd_proto::daemon::notify;
-use jobd_proto::daemon::reload::{ConfigFile, News};
-use jobd_proto::daemon::signals::{Upkeep, UpkeepSignals};
 use jobd_proto::listener::ListenerOptions;
+use jobd_proto::{RequestError, TargetName};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use crate::config::Config;
 use crate::daemon;
@@ -19,12 +15,8 @@ use crate::dispatcher::{Handle, Limits, Reload};
 use crate::launcher::Launcher;
 use crate::master_link::MasterSettings;
 
-/// Everything that a reload reaches.
-pub struct Keeper<'a> {
-    /// The config file.
-    pub file: ConfigFile<Config>,
-    /// The logs.
-    pub logs: &'a LogGuard,
+/// Everything that a reload reaches beside the logs.
+pub struct Keeper {
     /// This worker's name, which stays.
     pub name: String,
     /// `[targets]` as the file last said.
@@ -39,36 +31,17 @@ pub struct Keeper<'a> {
     pub master: watch::Sender<Option<MasterSettings>>,
 }
 
-impl Keeper<'_> {
-    /// Does what the signals ask for.
-    pub async fn run(mut self, mut signals: UpkeepSignals) -> Infallible {
-        loop {
-            match signals.next().await {
-                Upkeep::ReopenLogs => {
-                    self.logs.reopen();
-                    tracing::info!("received SIGUSR1: log file opened anew");
-                }
-                Upkeep::Reload => {
-                    notify::reloading();
-                    if let Some(news) = self.file.read_again().await {
-                        self.apply(news).await;
-                    }
-                    notify::reloaded();
-                }
-            }
-        }
-    }
-
-    async fn apply(&mut self, news: News<Config>) {
-        let config = news.config;
-        // First what can fail.
-        if let Err(error) = self.logs.change(&config.logs) {
-            return self.file.refuse(&error.to_string());
-        }
+impl Keeper {
+    /// Applies what a file says; says what it changed of targets.
+    pub async fn apply(&mut self, config: Config) -> Result<Vec<String>, RequestError> {
         let launcher = self.launcher.with(&config.per_target, std::env::vars_os());
-        for warning in launcher.missing_programs() {
-            tracing::warn!("{warning}");
-        }
+        let wanted = launcher.clone();
+        // Their disk may hang: whether they are there is said when it is known.
+        spawn_blocking(move || {
+            for warning in wanted.missing_programs() {
+                tracing::warn!("{warning}");
+            }
+        });
         let (set, removed) = difference(&self.targets, &config.targets);
         let reload = Reload {
             limits: limits(&config),
@@ -78,10 +51,7 @@ impl Keeper<'_> {
             removed,
             targets: config.targets.clone(),
         };
-        let changed = match self.dispatcher.reload(reload).await {
-            Ok(changed) => changed,
-            Err(error) => return self.file.refuse(&error.to_string()),
-        };
+        let changed = self.dispatcher.reload(reload).await?;
         self.launcher = launcher;
         self.targets = config.targets;
         self.door
@@ -95,7 +65,7 @@ impl Keeper<'_> {
             *former = master;
             is_other
         });
-        self.file.applied(news.file, changed);
+        Ok(changed)
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -57,6 +58,9 @@ pub enum LogError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no thread to open and write the file with.
+    #[error("no thread can be had for log_file: {0}")]
+    Thread(#[source] JoinError),
     /// Logs were started before in this process.
     #[error("logs are started already: {0}")]
     Started(#[from] TryInitError),
@@ -102,30 +106,42 @@ impl LogGuard {
     /// Goes on with other settings; another file is opened before the former one is left.
     ///
     /// # Errors
-    /// The new file's path is wrong or forbidden; then everything stays as it was.
-    pub fn change(&self, settings: &LogSettings) -> Result<(), LogError> {
-        let mut file = self.file();
-        let same = |former: &FileSink| {
-            let former = &former.settings;
-            (&former.file, former.max_size, former.keep)
-                == (&settings.file, settings.max_size, settings.keep)
-        };
-        if file.is_some() != settings.file.is_some() || !file.as_ref().is_none_or(same) {
-            let opened = open(settings)?;
-            let (new, queue) = opened.unzip();
-            *self
-                .file_queue
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = queue;
-            if let Some(former) = std::mem::replace(&mut *file, new) {
-                let lost = former.sink.lost.dropped_lines();
-                self.lost_before.fetch_add(lost, Ordering::Relaxed);
-                end(former.sink.thread.into_iter().collect(), None);
-            }
+    /// The new file's path is wrong or forbidden, or no thread can be had for it; then everything stays as it was.
+    pub async fn change(&self, settings: &LogSettings) -> Result<(), LogError> {
+        if !self.has_file(settings) {
+            let wanted = settings.clone();
+            // Its disk may hang.
+            let opened = spawn_blocking(move || open(&wanted)).await;
+            self.write_to(opened.map_err(LogError::Thread)??);
         }
         (self.set_file_level)(file_level(settings));
         (self.set_console_level)(settings.console_level);
         Ok(())
+    }
+
+    /// Whether the file that is written to, if any, is what these settings want.
+    fn has_file(&self, wanted: &LogSettings) -> bool {
+        let file = self.file();
+        let same = |former: &FileSink| {
+            let former = &former.settings;
+            (&former.file, former.max_size, former.keep)
+                == (&wanted.file, wanted.max_size, wanted.keep)
+        };
+        file.as_ref().map_or(wanted.file.is_none(), same)
+    }
+
+    /// Leaves the former file, if there is one.
+    fn write_to(&self, opened: Option<(FileSink, NonBlocking)>) {
+        let (new, queue) = opened.unzip();
+        *self
+            .file_queue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = queue;
+        if let Some(former) = std::mem::replace(&mut *self.file(), new) {
+            let lost = former.sink.lost.dropped_lines();
+            self.lost_before.fetch_add(lost, Ordering::Relaxed);
+            end(former.sink.thread.into_iter().collect(), None);
+        }
     }
 
     /// How many lines were dropped because a disk or terminal did not keep up.

@@ -1,9 +1,14 @@
 //! A config file that is read again while its daemon runs: says what is wrong with it, what has changed, and
-//! what would need a restart. Applies nothing itself.
+//! what would need a restart. Applies nothing itself but what it says of logs.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use crate::settings::{Change, IniFile, ReadError, Reading, Severity, changes};
+use super::logs::LogGuard;
+use super::notify;
+use super::signals::{Upkeep, UpkeepSignals};
+use crate::RequestError;
+use crate::settings::{Change, IniFile, LogSettings, ReadError, Reading, Severity, changes};
 
 /// How a daemon reads its config file.
 pub type Read<C> = fn(&Path) -> Result<Reading<C>, ReadError>;
@@ -28,6 +33,41 @@ pub struct News<C> {
     pub config: C,
     /// Its text.
     pub file: IniFile,
+}
+
+/// Does what the signals ask for: opens the log file anew, or reads the config again and has it applied, as a whole or
+/// not at all. `apply` says what has changed of what is no plain key, or why nothing may change; what the file says of
+/// logs, which `of_logs` finds, is in force by then.
+pub async fn keep<C: Send + 'static>(
+    mut file: ConfigFile<C>,
+    logs: &LogGuard,
+    of_logs: fn(&C) -> &LogSettings,
+    mut signals: UpkeepSignals,
+    mut apply: impl AsyncFnMut(C) -> Result<Vec<String>, RequestError>,
+) -> Infallible {
+    loop {
+        match signals.next().await {
+            Upkeep::ReopenLogs => {
+                logs.reopen();
+                tracing::info!("received SIGUSR1: log file opened anew");
+            }
+            Upkeep::Reload => {
+                notify::reloading();
+                if let Some(news) = file.read_again().await {
+                    // First what can fail.
+                    if let Err(error) = logs.change(of_logs(&news.config)).await {
+                        file.refuse(&error.to_string());
+                    } else {
+                        match apply(news.config).await {
+                            Ok(changed) => file.applied(news.file, changed),
+                            Err(error) => file.refuse(&error.to_string()),
+                        }
+                    }
+                }
+                notify::reloaded();
+            }
+        }
+    }
 }
 
 impl<C: Send + 'static> ConfigFile<C> {

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::output::bar;
 use crate::settings::{Kind, Server};
 
 /// How long connecting may take: a daemon that is there answers within a network round trip.
@@ -20,25 +21,32 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How often a daemon is pinged while its jobs run, so that a dead link does not hang for ever.
 const PING: Duration = Duration::from_secs(30);
 
+/// A daemon that takes longer is named on the terminal while it is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// An open connection to a daemon.
 pub(crate) struct Client<'a> {
     server: &'a Server,
+    /// Whether nothing may be written to the terminal meanwhile.
+    quiet: bool,
     connection: Connection,
     /// Daemons ask a client nothing; this keeps the connection open.
     _incoming: Incoming,
 }
 
 impl<'a> Client<'a> {
-    /// Connects.
-    pub(crate) async fn connect(server: &'a Server) -> Result<Self, Failure> {
+    /// Connects. Where it takes long a person is told, unless `quiet`.
+    pub(crate) async fn connect(server: &'a Server, quiet: bool) -> Result<Self, Failure> {
         let options = ConnectionOptions {
             // Answers to run-manual carry whole outputs.
             max_frame: MAX_FRAME_WORKER,
             ..ConnectionOptions::default()
         };
-        match Connection::dial(&server.host, server.port, CONNECT_LIMIT, options).await {
+        let dialled = Connection::dial(&server.host, server.port, CONNECT_LIMIT, options);
+        match told(quiet, &format!("{server} to be reached"), dialled).await {
             Ok((connection, incoming)) => Ok(Self {
                 server,
+                quiet,
                 connection,
                 _incoming: incoming,
             }),
@@ -56,7 +64,9 @@ impl<'a> Client<'a> {
         kind: &str,
         data: Value,
     ) -> Result<T, Failure> {
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.request(kind, data)).await;
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.request(kind, data));
+        let what = format!("{} to answer {kind}", self.server);
+        let answer = told(self.quiet, &what, answer).await;
         let answer = answer.map_err(|_| {
             Failure::Unreachable(format!(
                 "no answer from {} to {kind} within {} s; is it stopped or overloaded?",
@@ -115,6 +125,24 @@ impl<'a> Client<'a> {
             ))
         })
     }
+}
+
+/// Waits, and after a second says for what.
+async fn told<T>(quiet: bool, what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if !quiet {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(SILENCE) => {}
+        }
+    }
+    let _bar = (!quiet).then(|| {
+        let bar = bar(1, "waiting for {msg} [{elapsed}]");
+        bar.set_message(what.to_owned());
+        bar
+    });
+    work.await
 }
 
 fn reason(error: &io::Error) -> String {

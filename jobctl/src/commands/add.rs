@@ -10,10 +10,10 @@ use super::Context;
 use super::ask::standard_input;
 use super::waiting::{Wait, ended, exit_code, ranges};
 use crate::cli::AddArgs;
+use crate::database;
 use crate::failure::Failure;
 use crate::output::complain;
 use crate::settings::Kind;
-use crate::{client::Client, database};
 
 /// `{"ids": [id], "poked": bool, "warning": text|null, "jobs": [row]}`; `jobs` only with `--wait`,
 /// with the output if it is one.
@@ -95,7 +95,7 @@ pub(super) async fn poke(context: &Context, targets: Vec<String>) -> Result<(), 
         Kind::Master => "poke",
         Kind::Worker => "poll",
     };
-    let client = Client::connect(&context.settings.server).await?;
+    let client = context.client().await?;
     client.order(kind, Targets::Named(targets).data()).await
 }
 

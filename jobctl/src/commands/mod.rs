@@ -45,6 +45,8 @@ use crate::settings::{Kind, Settings};
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) screen: Screen,
+    /// Whether the screen is one's own, and nothing else may be written to the terminal.
+    pub(crate) quiet: bool,
 }
 
 impl Context {
@@ -59,7 +61,23 @@ impl Context {
             settings.ask_password()?;
         }
         let screen = Screen::detect(cli.json);
-        Ok((cli.command, Self { settings, screen }))
+        Ok((
+            cli.command,
+            Self {
+                settings,
+                screen,
+                quiet: false,
+            },
+        ))
+    }
+
+    /// The same with the terminal for itself.
+    fn quietly(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            screen: self.screen,
+            quiet: true,
+        }
     }
 
     fn kind(&self) -> Kind {
@@ -67,7 +85,7 @@ impl Context {
     }
 
     async fn client(&self) -> Result<Client<'_>, Failure> {
-        Client::connect(&self.settings.server).await
+        Client::connect(&self.settings.server, self.quiet).await
     }
 }
 

@@ -14,7 +14,7 @@ use super::outcome::{Ending, stream};
 use crate::cli::JobRef;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::Tone;
+use crate::output::{Tone, bar};
 use crate::settings::Kind;
 
 /// `{"jobs": {ID: {"result", "code", "signal", "stdout", "stderr"}}, "errors": {ID: text}}`
@@ -26,10 +26,16 @@ struct Shown {
 
 /// Runs them and waits, for hours if need be; 1 if any failed or did not run.
 pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Failure> {
+    let told = bar(1, "waiting: {msg} [{elapsed}]");
+    told.set_message(match jobs.len() {
+        1 => "the job runs".to_owned(),
+        jobs => format!("{jobs} jobs run"),
+    });
     let shown = match context.kind() {
         Kind::Worker => through_worker(context, jobs).await?,
         Kind::Master => through_master(context, jobs).await?,
     };
+    drop(told);
     context.screen.show(&shown, |shown| text(context, shown))?;
     let failed = !shown.errors.is_empty()
         || shown

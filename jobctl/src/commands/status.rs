@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
             .show(&view, |view| text(view, context.screen, lines))?;
         return Ok(exit_code(&view));
     };
+    let context = &context.quietly();
     tokio::select! {
         biased;
         // Ctrl-C is how one leaves.

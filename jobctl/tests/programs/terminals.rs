@@ -161,3 +161,17 @@ async fn output_of_a_job_cannot_steer_the_terminal() {
     assert_eq!(code, 0);
     assert_eq!(text.trim_end(), "a       b\\u{1b}[2Jc\nwarning");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_silent_is_named_while_it_is_waited_for() {
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let mut status = Terminal::start(80, &["--master", "--port", &port, "status"], &[]);
+    let waited = format!("waiting for jobd-master at 127.0.0.1:{port} to answer status");
+    status.sees(&[&waited]);
+    status.press("\x03");
+    let (code, text) = status.ends();
+    assert_eq!(code, 130);
+    assert!(!text.contains(&waited), "the line is gone: {text}");
+}

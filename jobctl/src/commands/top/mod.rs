@@ -70,6 +70,7 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
     let mut terminated = on_signal(SignalKind::terminate()).map_err(unheard)?;
     let mut hung_up = on_signal(SignalKind::hangup()).map_err(unheard)?;
     let mut interrupted = on_signal(SignalKind::interrupt()).map_err(unheard)?;
+    let context = &context.quietly();
     let mut screen = Screen::take()?;
     let mut board = Board::new(&context.settings.server, context.screen.is_coloured());
     let (mut looking, mut acting): (Option<Look<'_>>, Option<Order<'_>>) = (None, None);

@@ -181,8 +181,10 @@ impl Backlog {
         let turn = self.current.take();
         let turn = turn.expect("an outcome follows a step that writes");
         let passing = std::mem::replace(&mut self.passing, outcome.is_ok());
+        if matches!(turn.manner, Manner::Probe) {
+            return Vec::new();
+        }
         match outcome {
-            _ if matches!(turn.manner, Manner::Probe) => Vec::new(),
             Ok(recorded) => self.report(now, Arc::unwrap_or_clone(turn.batch), &recorded),
             Err(error) => self
                 .failed(now, turn, passing, &error)
@@ -277,8 +279,8 @@ impl Backlog {
         let guilty = matches!(error, StoreError::Unfit(_))
             || suspect.is_some()
                 && matches!(turn.manner, Manner::Alone { losses } if losses >= SUSPICIOUS);
-        let mut finishes = Arc::make_mut(&mut turn.batch).finishes.iter_mut();
-        if guilty && finishes.any(Finish::narrow) {
+        let narrowed = guilty && narrow(&mut turn.batch);
+        if narrowed {
             tracing::warn!(%error, job = %turn.batch.finishes[0].job.id, "output not taken, writing less of it");
             turn.manner = Manner::Alone { losses: 0 };
             self.turns.push_front(turn);
@@ -356,6 +358,12 @@ fn as_row(job: Job, end: End, text: &OutputText) -> Finish {
         stderr,
         ended: end.ended,
     }
+}
+
+/// Takes away output of a lone end; `false` where there is none to take.
+fn narrow(batch: &mut Arc<Batch>) -> bool {
+    let mut finishes = Arc::make_mut(batch).finishes.iter_mut();
+    finishes.any(Finish::narrow)
 }
 
 /// Makes the outputs of a batch fit what the server takes now.

@@ -2,8 +2,8 @@
 //!
 //! A driver's future that is dropped in the middle leaves its connection unusable, so each unit
 //! runs in a task of its own, and a unit that takes too long is given up together with its
-//! connection. There is no pool: three lanes (claims, the ledger, everything else) hold one
-//! connection each, which saves a ping per use and keeps one lane's outage from stalling another.
+//! connection. There is no pool: each lane (see [`Lane`](crate::store::sql::Lane)) holds one
+//! connection, which saves a ping per use and keeps one lane's outage from stalling another.
 //! Whether a unit may be repeated is its caller's knowledge, not this file's.
 
 use std::sync::Arc;
@@ -95,10 +95,8 @@ enum Fault {
     Conflict(String),
     /// It waited for somebody else's lock in vain.
     Locked(String),
-    /// The connection or the server's ability to write is gone.
-    Lost(String),
-    /// The connection was gone when it was used again.
-    Stale(String),
+    /// The connection or the server's ability to write is gone; maybe it was gone already when it was used again.
+    Lost { text: String, reused: bool },
     /// The values are the matter.
     Unfit(String),
     /// The server says no.
@@ -134,7 +132,7 @@ impl Session {
         loop {
             match self.once(make()).await {
                 Ok(value) => return Ok(value),
-                Err(Fault::Stale(_)) if !stale && !committing() => stale = true,
+                Err(Fault::Lost { reused: true, .. }) if !stale && !committing() => stale = true,
                 Err(Fault::Locked(text)) if matches!(self.patience, Patience::Short) => {
                     return Err(StoreError::Locked(text));
                 }
@@ -147,12 +145,7 @@ impl Session {
                 }
                 Err(Fault::Refused(text)) => return Err(StoreError::Refused(text)),
                 Err(Fault::Unfit(text)) => return Err(StoreError::Unfit(text)),
-                Err(
-                    Fault::Stale(text)
-                    | Fault::Lost(text)
-                    | Fault::Conflict(text)
-                    | Fault::Locked(text),
-                ) => {
+                Err(Fault::Lost { text, .. } | Fault::Conflict(text) | Fault::Locked(text)) => {
                     return Err(StoreError::Unavailable(text));
                 }
             }
@@ -169,7 +162,7 @@ impl Session {
             let reused = held.live.is_some();
             // Taken out, and put back only when it is known to be clean.
             let mut live = session.ready(&mut held).await?;
-            let fault = match timeout(session.deadline, unit(&mut live.connection)).await {
+            let mut fault = match timeout(session.deadline, unit(&mut live.connection)).await {
                 Ok(Ok(value)) => {
                     live.used = Instant::now();
                     held.live = Some(live);
@@ -178,14 +171,12 @@ impl Session {
                 Ok(Err(error)) => Fault::of(&error),
                 Err(_) => {
                     let limit = session.deadline;
-                    Fault::Lost(format!("no answer within {limit:?}"))
+                    Fault::lost(format!("no answer within {limit:?}"))
                 }
             };
-            let fault = match fault {
-                Fault::Lost(text) if reused => Fault::Stale(text),
-                other => other,
-            };
-            if !matches!(fault, Fault::Lost(_) | Fault::Stale(_)) {
+            if let Fault::Lost { reused: known, .. } = &mut fault {
+                *known = reused;
+            } else {
                 let rollback = timeout(CONNECT_DEADLINE, live.connection.control("ROLLBACK"));
                 if let Ok(Ok(())) = rollback.await {
                     live.used = Instant::now();
@@ -198,7 +189,7 @@ impl Session {
             Err(fault)
         });
         task.await
-            .unwrap_or_else(|error| Err(Fault::Lost(cut_short(&error))))
+            .unwrap_or_else(|error| Err(Fault::lost(cut_short(&error))))
     }
 
     /// Connects and sets what every statement of the store expects.
@@ -242,7 +233,7 @@ impl Session {
         });
         let Ok(connected) = connected.await else {
             let limit = CONNECT_DEADLINE.as_secs();
-            return Err(Fault::Lost(format!("cannot connect within {limit} s")));
+            return Err(Fault::lost(format!("cannot connect within {limit} s")));
         };
         let (connection, thread) = connected.map_err(|error| Fault::of(&error))?;
         let mut live = Live {
@@ -261,7 +252,7 @@ impl Session {
 /// Ends a former connection, if the server has it and lets us. An error means that this one is gone too.
 async fn end(former: &Thread, live: &mut Live) -> Result<(), Fault> {
     let Ok(ended) = timeout(CONNECT_DEADLINE, former.end(&mut live.connection)).await else {
-        return Err(Fault::Lost(
+        return Err(Fault::lost(
             "no answer while a former connection was ended".to_owned(),
         ));
     };
@@ -269,8 +260,9 @@ async fn end(former: &Thread, live: &mut Live) -> Result<(), Fault> {
         Ok(true) => tracing::debug!(?former, "ended a former connection"),
         Ok(false) => {}
         Err(error) => {
-            if let Fault::Lost(text) = Fault::of(&error) {
-                return Err(Fault::Lost(text));
+            let fault = Fault::of(&error);
+            if let Fault::Lost { .. } = fault {
+                return Err(fault);
             }
             // No privilege: the server ends it some time by itself.
             tracing::debug!(?former, %error, "cannot end a former connection");
@@ -320,6 +312,14 @@ pub(super) async fn variables(connection: &mut MySqlConnection) -> Result<Variab
 }
 
 impl Fault {
+    /// On a connection that has just been made, as far as is known here.
+    fn lost(text: String) -> Self {
+        Self::Lost {
+            text,
+            reused: false,
+        }
+    }
+
     /// Sorts an error by the server's error number ("Server Error Message Reference" of both
     /// servers' manuals).
     fn of(error: &sqlx::Error) -> Self {
@@ -333,7 +333,7 @@ impl Fault {
                 sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::Decode(_)
                 | sqlx::Error::Encode(_) => Self::Refused(text),
-                _ => Self::Lost(text),
+                _ => Self::lost(text),
             };
         };
         match number {
@@ -358,7 +358,7 @@ impl Fault {
             // Read-only after a failover; a Galera node that is not ready, or that lost the others during a COMMIT.
             | 1290 | 1836 | 1792 | 1047 | 1180 | 3032 | 3100
             // Too many connections, host blocked; disk or table full, out of memory: it may pass.
-            | 1040 | 1129 | 1203 | 1226 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::Lost(text),
+            | 1040 | 1129 | 1203 | 1226 | 1021 | 1114 | 1037 | 1038 | 1041 => Self::lost(text),
             _ => Self::Refused(text),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jobd_proto::settings::{self, Key, Reader};
 use jobd_proto::{Pattern, TargetName};
 
-use crate::launcher::{KillSequence, LauncherSettings, MAX_KILL, Template};
+use crate::launcher::{FileTemplate, KillSequence, LauncherSettings, MAX_KILL, Template};
 use crate::per_target::{PerTarget, TargetSettings};
 
 /// More than a year is a mistake.
@@ -52,6 +52,18 @@ pub const KEYS: &[Key] = &[
         kind: "size",
         default: "`16M`",
         doc: "Bytes kept of a job's standard output, and as many of its standard error: the first half and the last, with a line between that says how many are missing. A loud job takes about five times as much memory for the moment in which its output is written.",
+    },
+    Key {
+        name: "output_file",
+        kind: "path or `none`",
+        default: "`none`",
+        doc: "A file that output is appended to as it comes, stdout and stderr together, beside the columns. `%t` is the target (made fit for a file's name), `%i` the id, `%a` the attempt, `%%` a percent sign. Folders are made.",
+    },
+    Key {
+        name: "output_file_only",
+        kind: "`1` or `0`",
+        default: "`0`",
+        doc: "Whether the columns stay empty where all output is in `output_file`.",
     },
     Key {
         name: "leak_timeout",
@@ -164,6 +176,8 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         cwd: reader.path("launcher.cwd").or(launcher.cwd.clone()),
         env,
         max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
+        output_file: output_file(reader, launcher.output_file.clone()),
+        output_file_only: reader.flag("output_file_only", launcher.output_file_only),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
         data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
         timeout: limit(reader, "timeout", launcher.timeout),
@@ -177,6 +191,18 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
 fn data_on_stdin(reader: &mut Reader<'_>, default: bool) -> bool {
     let words = [("data", true), ("null", false)];
     reader.choice("launcher.stdin", &words, default) && !reader.is_unset("launcher.stdin")
+}
+
+fn output_file(reader: &mut Reader<'_>, default: Option<FileTemplate>) -> Option<FileTemplate> {
+    let wanted = || {
+        "none, or an absolute path with %t, %i, %a or %% in it, like /var/log/jobs/%t/%i.log"
+            .to_owned()
+    };
+    let read = reader.parsed("output_file", wanted, |text| match text {
+        "none" => Some(None),
+        text => FileTemplate::parse(text).map(Some),
+    });
+    read.unwrap_or(default)
 }
 
 /// Zero turns one off that is set for all.

@@ -25,6 +25,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 use self::stop::Stopper;
 use super::capture::{Capture, Captured};
 use super::input::{self, Input};
+use super::output_file::{Copy, OutputFile};
 use super::{CLAIM, End, Executor, Launcher, LauncherSettings, Outcome, Way};
 use crate::fate::Reason;
 use crate::faults::crash_point;
@@ -157,6 +158,8 @@ struct Process<'a> {
     stdin: Input<ChildStdin>,
     stdout: Stream<ChildStdout>,
     stderr: Stream<ChildStderr>,
+    /// Where both go too.
+    file: Option<OutputFile>,
     stopper: Stopper<'a>,
 }
 
@@ -170,6 +173,9 @@ impl<'a> Process<'a> {
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         let settings = &way.settings;
+        let file = settings.output_file.as_ref();
+        let file = file.map(|template| OutputFile::begin(template, job));
+        let (file, copy) = file.unzip();
         let limit = settings.max_output;
         let pid = child
             .id()
@@ -177,8 +183,9 @@ impl<'a> Process<'a> {
         Self {
             pid,
             stdin: Input::new(child.stdin.take(), payload),
-            stdout: Stream::new(child.stdout.take(), limit),
-            stderr: Stream::new(child.stderr.take(), limit),
+            stdout: Stream::new(child.stdout.take(), limit, copy.clone()),
+            stderr: Stream::new(child.stderr.take(), limit, copy),
+            file,
             launcher,
             settings,
             child,
@@ -192,10 +199,22 @@ impl<'a> Process<'a> {
         self.end_rest().await;
         let ended = Instant::now();
         self.drain_output().await;
-        let (stdout, mut stderr) = (
+        let (mut stdout, mut stderr) = (
             self.stdout.finish(self.launcher),
             self.stderr.finish(self.launcher),
         );
+        if let Some(file) = self.file {
+            match file.end().await {
+                Ok(()) if self.settings.output_file_only => {
+                    (stdout, stderr) = (Captured::default(), Captured::default());
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    stderr.note(&error);
+                }
+            }
+        }
         let told = self.stopper.into_told();
         let good = matches!(&status, Ok(status) if status.success());
         let cause = told.and_then(|(reason, note)| {
@@ -243,8 +262,13 @@ impl<'a> Process<'a> {
     /// What was written before the exit is in the pipes and read to its end; a background child
     /// that keeps them open is waited for no longer than `leak_timeout`.
     async fn drain_output(&mut self) {
-        let deadline = Deadline::now() + self.settings.leak_timeout;
+        let mut deadline = Deadline::now() + self.settings.leak_timeout;
         while self.stdout.is_open() || self.stderr.is_open() {
+            // A slow disk's time is not the child's.
+            let held_up = Deadline::now();
+            self.stdout.room().await;
+            self.stderr.room().await;
+            deadline += held_up.elapsed();
             tokio::select! {
                 biased;
                 () = self.stdout.read(), if self.stdout.is_open() => {}
@@ -309,18 +333,28 @@ fn send(pid: Pid, number: i32) -> bool {
 struct Stream<R> {
     pipe: Option<R>,
     capture: Capture,
+    /// The way to the job's `output_file`, if it has one.
+    copy: Option<Copy>,
 }
 
 impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
-    fn new(pipe: Option<R>, limit: usize) -> Self {
+    fn new(pipe: Option<R>, limit: usize, copy: Option<Copy>) -> Self {
         Self {
             pipe,
             capture: Capture::new(limit),
+            copy,
         }
     }
 
     fn is_open(&self) -> bool {
         self.pipe.is_some()
+    }
+
+    /// Waits until the next bytes can be taken; no longer than a disk may hang.
+    async fn room(&mut self) {
+        if let Some(copy) = &mut self.copy {
+            poll_fn(|task| copy.poll_room(task)).await;
+        }
     }
 
     /// Takes the next bytes, or closes the pipe at its end. Cancel-safe.
@@ -334,11 +368,19 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
         let Some(pipe) = &mut self.pipe else {
             return Poll::Ready(());
         };
+        if let Some(copy) = &mut self.copy {
+            ready!(copy.poll_room(task));
+        }
         let mut chunk = [MaybeUninit::uninit(); CHUNK];
         let mut chunk = ReadBuf::uninit(&mut chunk);
         let read = ready!(Pin::new(pipe).poll_read(task, &mut chunk));
         match (read, chunk.filled()) {
-            (Ok(()), bytes @ [_, ..]) => self.capture.push(bytes),
+            (Ok(()), bytes @ [_, ..]) => {
+                self.capture.push(bytes);
+                if let Some(copy) = &mut self.copy {
+                    copy.push(bytes);
+                }
+            }
             (Ok(()), []) | (Err(_), _) => self.pipe = None,
         }
         Poll::Ready(())

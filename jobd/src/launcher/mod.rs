@@ -8,6 +8,7 @@ mod capture;
 mod environment;
 mod input;
 mod ladder;
+mod output_file;
 mod spawner;
 mod template;
 
@@ -33,6 +34,7 @@ pub use attempt::{Attempt, Order};
 pub use capture::Captured;
 pub use input::Payloads;
 pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
+pub use output_file::FileTemplate;
 pub use template::Template;
 
 /// Background processes that may outlive their job with its pipe in hand, per worker. Their output
@@ -56,6 +58,10 @@ pub struct LauncherSettings {
     /// `max_output_buffer`: bytes kept of each stream. By default what a MEDIUMTEXT holds, and a bound on memory
     /// per slot.
     pub max_output: usize,
+    /// `output_file`: where output goes beside the columns.
+    pub output_file: Option<FileTemplate>,
+    /// `output_file_only`: in place of the columns.
+    pub output_file_only: bool,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
     /// `launcher.stdin`: whether `data` goes to the standard input.
@@ -76,6 +82,8 @@ impl LauncherSettings {
             cwd: None,
             env: Vec::new(),
             max_output: 16 << 20,
+            output_file: None,
+            output_file_only: false,
             leak_timeout: Duration::from_millis(200),
             data_on_stdin: true,
             timeout: None,

@@ -1,0 +1,228 @@
+//! `output_file`: what a job writes, in a file, beside the columns of its row or in place of them.
+//!
+//! ```text
+//!   pipes ──chunks, as many as fit──> task ──> file (on a thread for work that blocks)
+//! ```
+//!
+//! A disk that is slow slows the job, as any file would. One that is full, or that hangs, does not: then the
+//! file is given up, and the columns have what they would have had.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::PollSender;
+
+use crate::job::Job;
+
+/// Chunks between the pipes and the disk: a megabyte at most, for each job.
+const CHUNKS: usize = 64;
+
+/// A disk that takes longer for one write hangs.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest part of a path that is made of a target's name: file systems take 255 bytes.
+const MAX_NAME: usize = 120;
+
+/// `output_file`, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTemplate {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Target,
+    Id,
+    Attempt,
+}
+
+impl FileTemplate {
+    /// Reads an absolute path with `%t`, `%i` and `%a` in it; `%%` is a percent sign. `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.starts_with('/') || text.ends_with('/') {
+            return None;
+        }
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            let part = match c {
+                '%' => match chars.next()? {
+                    't' => Part::Target,
+                    'i' => Part::Id,
+                    'a' => Part::Attempt,
+                    '%' => {
+                        literal.push('%');
+                        continue;
+                    }
+                    _ => return None,
+                },
+                c => {
+                    literal.push(c);
+                    continue;
+                }
+            };
+            parts.push(Part::Text(std::mem::take(&mut literal)));
+            parts.push(part);
+        }
+        parts.push(Part::Text(literal));
+        Some(Self { parts })
+    }
+
+    fn path(&self, job: &Job) -> PathBuf {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Target => file_name(job.target.as_str()),
+            Part::Id => job.id.to_string(),
+            Part::Attempt => job.attempt.to_string(),
+        };
+        self.parts.iter().map(part).collect::<String>().into()
+    }
+}
+
+/// A target's name as part of a path: never a folder of its own, never hidden, never `..`; two names that differ stay
+/// different unless they are very long.
+fn file_name(target: &str) -> String {
+    let mut name = String::new();
+    for (at, byte) in target.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || byte == b'.' && at > 0;
+        if plain {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "%{byte:02X}");
+        }
+        if name.len() > MAX_NAME {
+            break;
+        }
+    }
+    name
+}
+
+/// The way to a job's file, of one of its streams.
+#[derive(Clone)]
+pub(super) struct Copy {
+    chunks: PollSender<Vec<u8>>,
+}
+
+impl Copy {
+    /// Ready when a chunk can be taken. A file that was given up takes everything.
+    pub(super) fn poll_room(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        let _ = ready!(self.chunks.poll_reserve(task));
+        Poll::Ready(())
+    }
+
+    /// Hands over what was read, once there is room.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        // It was given up, and whoever gave it up has said so.
+        let _ = self.chunks.send_item(bytes.to_vec());
+    }
+}
+
+/// A job's file.
+pub(super) struct OutputFile {
+    path: PathBuf,
+    writer: JoinHandle<io::Result<()>>,
+}
+
+impl OutputFile {
+    /// Begins one; what is wrong with it is told at the end.
+    pub(super) fn begin(template: &FileTemplate, job: &Job) -> (Self, Copy) {
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        let path = template.path(job);
+        let writer = tokio::spawn(write(path.clone(), chunks));
+        let chunks = PollSender::new(sender);
+        (Self { path, writer }, Copy { chunks })
+    }
+
+    /// Waits until everything is in the file. An error says what is not, and why.
+    pub(super) async fn end(self) -> Result<(), String> {
+        let written = self
+            .writer
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        written
+            .map_err(|error| format!("cannot write output_file {}: {error}", self.path.display()))
+    }
+}
+
+async fn write(path: PathBuf, mut chunks: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+    let mut file = in_time(move || open(&path)).await?;
+    let mut waiting = Vec::new();
+    while chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
+        let bytes = std::mem::take(&mut waiting);
+        file = in_time(move || {
+            bytes.iter().try_for_each(|chunk| file.write_all(chunk))?;
+            Ok(file)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What is begun goes on in its thread, but nobody waits for it any more.
+async fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match timeout(WRITE_LIMIT, spawn_blocking(work)).await {
+        Ok(done) => done.unwrap_or_else(|error| Err(io::Error::other(error))),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Makes the folders too. Neither a link nor a pipe that somebody has put there is written to.
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        let mut make = std::fs::DirBuilder::new();
+        make.recursive(true).mode(0o755).create(folder)?;
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_targets_stay_names() {
+        for (target, name) in [
+            ("mail", "mail"),
+            ("user/7", "user%2F7"),
+            ("..", "%2E."),
+            (".hidden", "%2Ehidden"),
+            ("a b%2Fж", "a%20b%252F%D0%B6"),
+        ] {
+            assert_eq!(file_name(target), name);
+        }
+        assert!(file_name(&"ж".repeat(400)).len() <= MAX_NAME + 3);
+    }
+
+    #[test]
+    fn a_template_is_an_absolute_path_with_letters_that_it_knows() {
+        assert!(FileTemplate::parse("/var/log/%t/%i-%a.log").is_some());
+        assert!(FileTemplate::parse("/100%%/x").is_some());
+        for wrong in ["", "x.log", "/x/", "/%x", "/%"] {
+            assert_eq!(FileTemplate::parse(wrong), None, "{wrong}");
+        }
+    }
+}

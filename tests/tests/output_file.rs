@@ -1,0 +1,137 @@
+//! `output_file`: output in files, beside the columns or in place of them.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use jobd_tests::Jobd;
+use jobd_tests::ground::Ground;
+use jobd_tests::until;
+use jobd_tests::wait::PATIENCE;
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[tokio::test]
+async fn output_goes_to_a_file_as_it_comes_and_to_the_columns() {
+    for ground in Ground::each().await {
+        let logs = ground.scratch.join("logs");
+        let go = ground.scratch.join("go");
+        let script = format!(
+            "echo out; echo err >&2; while [ ! -e {} ]; do sleep 0.02; done; echo late; exit 3",
+            go.display()
+        );
+        let script = ground.scratch.write("job.sh", script);
+        let ini = ground
+            .ini()
+            .set("launcher", format!("sh {}", script.display()))
+            .set("output_file", format!("{}/%t/%i-%a.log", logs.display()))
+            .target("user/../7", 1)
+            .target("only", 1)
+            .own("only", "output_file_only", "1")
+            .target("none", 1)
+            .own("none", "output_file", "none");
+        let _jobd = Jobd::start(&ground.scratch, &ini).await;
+        let id = ground.insert("user/../7", &[]).await;
+        let file = logs.join(format!("user%2F..%2F7/{id}-1.log"));
+        until("the first lines to be in the file", PATIENCE, async || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            (text.lines().count() == 2).then_some(())
+        })
+        .await;
+        std::fs::write(&go, "").expect("let it go on");
+        assert_eq!(ground.verdict(id).await, "fail 3 - exit");
+        let text = read(&file);
+        assert!(
+            text == "out\nerr\nlate\n" || text == "err\nout\nlate\n",
+            "{text}"
+        );
+        assert_eq!(
+            ground.text(id, "stdout").await.as_deref(),
+            Some("out\nlate\n")
+        );
+
+        let id = ground.insert("only", &[]).await;
+        assert_eq!(ground.verdict(id).await, "fail 3 - exit");
+        assert_eq!(
+            read(&logs.join(format!("only/{id}-1.log"))).lines().count(),
+            3
+        );
+        for column in ["stdout", "stderr"] {
+            assert_eq!(
+                ground.text(id, column).await.as_deref(),
+                Some(""),
+                "{column}"
+            );
+        }
+        let id = ground.insert("none", &[]).await;
+        assert_eq!(ground.verdict(id).await, "fail 3 - exit");
+        assert_eq!(ground.text(id, "stderr").await.as_deref(), Some("err\n"));
+        assert!(!logs.join("none").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_loud_job_is_in_its_file_to_the_last_byte() {
+    let ground = Ground::sqlite().await;
+    let logs = ground.scratch.join("logs");
+    let ini = ground
+        .ini()
+        .set(
+            "launcher",
+            "sh -c 'head -c 50000000 /dev/zero | tr \"\\0\" x'",
+        )
+        .set("output_file", format!("{}/%i", logs.display()))
+        .set("max_output_buffer", "1K")
+        .target("a", 1);
+    let _jobd = Jobd::start(&ground.scratch, &ini).await;
+    let id = ground.insert("a", &[]).await;
+    assert_eq!(ground.verdict(id).await, "ok 0 - -");
+    let file = std::fs::metadata(logs.join(id.to_string())).expect("a file");
+    assert_eq!(file.len(), 50_000_000);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_harms_no_job() {
+    for ground in Ground::each().await {
+        let folder = ground.scratch.join("logs");
+        std::fs::create_dir(&folder).expect("a folder");
+        let victim = ground.scratch.write("victim", "untouched");
+        symlink(&victim, folder.join("linked")).expect("a link");
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(folder.join("fifo"))
+            .status();
+        assert!(fifo.expect("mkfifo").success());
+        let ini = ground
+            .ini()
+            .set(
+                "launcher",
+                "sh -c 'head -c 300000 /dev/zero | tr \"\\0\" x\\; echo well >&2'",
+            )
+            .set("output_file", format!("{}/%t", folder.display()))
+            .set("output_file_only", "1")
+            .target("linked", 1)
+            .target("fifo", 1)
+            .target("full", 1)
+            .own("full", "output_file", "/dev/full")
+            .target("folder", 1)
+            .own(
+                "folder",
+                "output_file",
+                format!("{}/victim/%i", ground.scratch.path().display()),
+            );
+        let _jobd = Jobd::start(&ground.scratch, &ini).await;
+        for target in ["linked", "fifo", "full", "folder"] {
+            let id = ground.insert(target, &[]).await;
+            assert_eq!(ground.verdict(id).await, "ok 0 - -", "{target}");
+            let length = ground.text(id, "LENGTH(stdout)").await;
+            assert_eq!(length.as_deref(), Some("300000"), "{target}");
+            let err = ground.text(id, "stderr").await.expect("stderr");
+            assert!(
+                err.starts_with("well\njobd: cannot write output_file "),
+                "{target}: {err}"
+            );
+        }
+        assert_eq!(read(&victim), "untouched");
+    }
+}

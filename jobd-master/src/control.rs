@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Hub, Stopped};
 use crate::registry::WorkerId;
-use crate::{fan_out, manual};
+use crate::{cancel, fan_out, manual};
 
 /// Requests to all workers that run at a time; the next ones wait. Each ends within the deadline
 /// of a worker and holds an answer of every worker until then.
@@ -125,6 +125,7 @@ impl Control {
                 fan_out::tell(&self.hub, targets, WorkerRequest::Continue).await
             }
             MasterRequest::Status { poll_workers } => self.status(poll_workers).await,
+            MasterRequest::Cancel { ids } => to_value(&cancel::run(&self.hub, ids).await?),
             MasterRequest::SendSignal { jobs } => {
                 to_value(&fan_out::signal(&self.hub, jobs).await?)
             }

@@ -71,7 +71,7 @@ pub async fn signal(hub: &Hub, jobs: Vec<SignalJob>) -> Result<MasterSignalReply
 }
 
 /// Asks everybody at once; the answers come in the order of the parts.
-async fn ask(parts: impl Iterator<Item = Part<WorkerRequest>>) -> Vec<Answer> {
+pub async fn ask(parts: impl Iterator<Item = Part<WorkerRequest>>) -> Vec<Answer> {
     let ask = async |(member, request): Part<WorkerRequest>| {
         let answer = member.ask_soon(&request).await;
         (member, answer)

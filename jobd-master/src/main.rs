@@ -6,6 +6,7 @@
 //! - [`hub`]: the task that owns the state, which is in [`registry`], [`throttle`] and [`polls`];
 //! - [`member`]: one worker to ask; [`merge`]: what several answers mean together.
 
+mod cancel;
 mod config;
 mod control;
 mod daemon;

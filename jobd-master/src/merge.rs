@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use jobd_proto::master::{ManualJob, MasterSignalReply, WorkerInfo};
-use jobd_proto::worker::{RunManualReply, SignalReply, WorkerStatus};
+use jobd_proto::worker::{CancelReply, RunManualReply, SignalReply, WorkerStatus};
 use jobd_proto::{JobId, RequestError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,6 +75,22 @@ pub fn add_signals(
     for id in asked {
         reply.errors.entry(*id).or_insert_with(|| trouble.clone());
     }
+}
+
+/// Adds what a worker says of jobs to cancel; what is wrong with the worker, if anything is.
+pub fn add_cancelled(
+    reply: &mut CancelReply,
+    member: &impl Display,
+    answer: Result<Value, Trouble>,
+) -> Result<(), String> {
+    let part = match answer.map(read::<CancelReply>) {
+        Ok(Ok(part)) => part,
+        Ok(Err(error)) => return Err(format!("{member}: {error}")),
+        Err(trouble) => return Err(format!("{member}{trouble}")),
+    };
+    reply.jobs.extend(part.jobs);
+    reply.errors.extend(part.errors);
+    Ok(())
 }
 
 /// Adds a worker's part of a manual run: for each of `jobs` what the worker says, or why nothing

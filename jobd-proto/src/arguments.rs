@@ -93,6 +93,14 @@ impl<'a> Arguments<'a> {
             .map_err(|_| RequestError(format!("'id' must be positive integer, got {id}")))
     }
 
+    /// The `ids` of jobs.
+    pub(crate) fn ids(&self) -> Result<Vec<JobId>, RequestError> {
+        match self.get("ids") {
+            Some(Value::Array(ids)) => job_ids(ids),
+            _ => Err(RequestError::new("ids must be array")),
+        }
+    }
+
     /// A flag as JavaScript understands one: absent, `null`, `false`, `0` and `""` are false.
     pub(crate) fn flag(&self, name: &str) -> bool {
         match self.get(name) {
@@ -114,7 +122,7 @@ pub(crate) fn check_signal(number: i64) -> Result<i32, RequestError> {
 }
 
 /// A list of job ids: numbers, whole and not negative, each kept once and in order.
-pub(crate) fn job_ids(ids: &[Value]) -> Result<Vec<JobId>, RequestError> {
+fn job_ids(ids: &[Value]) -> Result<Vec<JobId>, RequestError> {
     let mut seen = std::collections::HashSet::with_capacity(ids.len());
     let mut unique = Vec::with_capacity(ids.len());
     for id in ids {

@@ -36,6 +36,11 @@ pub enum MasterRequest {
         /// In the order of the request.
         jobs: Vec<ManualJob>,
     },
+    /// End these jobs, wherever they are.
+    Cancel {
+        /// Each once, in the order of the request.
+        ids: Vec<JobId>,
+    },
     /// Send signals to running jobs, whichever worker runs them.
     SendSignal {
         /// In the order of the request.
@@ -86,6 +91,9 @@ impl MasterRequest {
                     jobs: parse_jobs(&arguments, job)?,
                 })
             }
+            "cancel" => Ok(Self::Cancel {
+                ids: arguments.ids()?,
+            }),
             "send-signal" => {
                 let job = |job: &Arguments<'_>| {
                     Ok(SignalJob {
@@ -111,6 +119,7 @@ impl MasterRequest {
             Self::Continue(_) => "continue",
             Self::Status { .. } => "status",
             Self::RunManual { .. } => "run-manual",
+            Self::Cancel { .. } => "cancel",
             Self::SendSignal { .. } => "send-signal",
         }
     }
@@ -122,6 +131,7 @@ impl MasterRequest {
             Self::Poke(targets) | Self::Pause(targets) | Self::Continue(targets) => targets.data(),
             Self::Status { poll_workers } => json!({ "poll_workers": poll_workers }),
             Self::RunManual { jobs } => json!({ "jobs": jobs }),
+            Self::Cancel { ids } => json!({ "ids": ids }),
             Self::SendSignal { jobs } => json!({ "jobs": jobs }),
         }
     }

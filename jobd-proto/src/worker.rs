@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::arguments::{Arguments, check_signal, integer, job_ids, kind_of};
+use crate::arguments::{Arguments, check_signal, integer, kind_of};
 use crate::memory::MemoryUsage;
 use crate::{JobId, JobResult, RequestError, TargetName, Targets};
 
@@ -29,6 +29,13 @@ pub enum WorkerRequest {
     SendSignal {
         /// Job and signal number, in the order of the ids.
         jobs: Vec<(JobId, i32)>,
+    },
+    /// End these jobs: queued ones at once, running ones by the kill ladder.
+    Cancel {
+        /// Each once, in the order of the request.
+        ids: Vec<JobId>,
+        /// Only those that this worker has; nothing is said of others.
+        held: bool,
     },
     /// Serve one more target.
     AddTarget {
@@ -60,11 +67,14 @@ impl WorkerRequest {
             "pause" => Targets::parse(&arguments).map(Self::Pause),
             "continue" => Targets::parse(&arguments).map(Self::Continue),
             "status" => Ok(Self::Status),
-            "run-manual" => match arguments.get("ids") {
-                Some(Value::Array(ids)) => Ok(Self::RunManual { ids: job_ids(ids)? }),
-                _ => Err(RequestError::new("ids must be array")),
-            },
+            "run-manual" => Ok(Self::RunManual {
+                ids: arguments.ids()?,
+            }),
             "send-signal" => parse_signals(arguments.get("jobs")),
+            "cancel" => Ok(Self::Cancel {
+                ids: arguments.ids()?,
+                held: arguments.flag("held"),
+            }),
             "add-target" => Ok(Self::AddTarget {
                 target: arguments.target()?,
                 concurrency: arguments.concurrency()?,
@@ -89,6 +99,7 @@ impl WorkerRequest {
             Self::Status => "status",
             Self::RunManual { .. } => "run-manual",
             Self::SendSignal { .. } => "send-signal",
+            Self::Cancel { .. } => "cancel",
             Self::AddTarget { .. } => "add-target",
             Self::RemoveTarget { .. } => "remove-target",
             Self::SetTargetConcurrency { .. } => "set-target-concurrency",
@@ -100,7 +111,8 @@ impl WorkerRequest {
         match self {
             Self::Poll(targets) | Self::Pause(targets) | Self::Continue(targets) => targets.data(),
             Self::Status => Value::Null,
-            Self::RunManual { ids } => json!({ "ids": ids }),
+            Self::RunManual { ids } | Self::Cancel { ids, held: false } => json!({ "ids": ids }),
+            Self::Cancel { ids, held: true } => json!({ "ids": ids, "held": true }),
             Self::SendSignal { jobs } => {
                 let jobs: Map<_, _> = jobs
                     .iter()
@@ -370,3 +382,31 @@ impl From<JobOutcome> for Value {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SignalReply(pub BTreeMap<JobId, bool>);
+
+/// The answer to `cancel`, of a worker and of a master. A key that would be empty is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelReply {
+    /// What becomes of each job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<JobId, CancelFate>,
+    /// Why nothing could be done about the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<JobId, String>,
+}
+
+/// What becomes of a job that is to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CancelFate {
+    /// Its row says so: it never ran, or was stopped before.
+    #[serde(rename = "cancelled")]
+    Cancelled,
+    /// Its process has been told to stop.
+    #[serde(rename = "stopping")]
+    Stopping,
+    /// Its row asks the worker that has it, which sees that within a second.
+    #[serde(rename = "requested")]
+    Requested,
+    /// It had ended by itself.
+    #[serde(rename = "too late")]
+    TooLate,
+}

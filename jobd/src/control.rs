@@ -29,6 +29,7 @@ async fn answer(dispatcher: &Handle, kind: &str, data: Value) -> Result<Value, R
             reply.shorten_outputs(jobd_proto::worker::MAX_REPLY_OUTPUT);
             to_json(&reply)
         }
+        WorkerRequest::Cancel { ids, held } => to_json(&dispatcher.cancel(ids, held).await?),
         WorkerRequest::SendSignal { jobs } => to_json(&dispatcher.send_signal(jobs).await?),
         change @ (WorkerRequest::Poll(_)
         | WorkerRequest::Pause(_)

@@ -134,6 +134,21 @@ Examples:
         jobs: Vec<JobRef>,
     },
 
+    /// End jobs: queued ones at once, running ones with all their processes
+    #[command(
+        after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. Cancelled
+jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or was not found.
+
+Examples:
+  jobctl cancel 17 18
+  jobctl --master cancel last"
+    )]
+    Cancel {
+        /// Jobs to end
+        #[arg(required = true, value_name = "ID")]
+        jobs: Vec<JobRef>,
+    },
+
     /// Send a signal to the processes of running jobs
     #[command(
         after_help = "A master needs the target of each job; with a database in the config it is looked up.

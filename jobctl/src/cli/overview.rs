@@ -13,7 +13,7 @@ Jobs   list      newest rows, with filters   show   one row with its output
        export    rows as JSON lines
 Start  add       insert rows and poke        run    one job now, like a command
        retry     failed jobs once more       run-manual
-Stop   pause  continue  send-signal
+Stop   cancel    jobs, queued or running      pause  continue  send-signal
 Steer  poll  poke  set-target-concurrency  add-target  remove-target
 Table  create-table  prune (old rows)        Setup  completions  man
 

@@ -3,6 +3,7 @@
 
 mod add;
 mod ask;
+mod cancel;
 pub(crate) mod completions;
 mod doctor;
 mod export;
@@ -112,6 +113,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::AddTarget(args) => targets::set(context, "add-target", args).await,
         Command::RemoveTarget { target } => targets::remove(context, target).await,
         Command::RunManual { jobs } => run_manual::run(context, jobs).await,
+        Command::Cancel { jobs } => cancel::run(context, jobs).await,
         Command::SendSignal { signal, jobs } => send_signal::run(context, signal, jobs).await,
         Command::Add(args) => add::run(context, args).await,
         Command::Run(args) => run::run(context, args).await,

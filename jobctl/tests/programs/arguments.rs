@@ -156,6 +156,7 @@ async fn every_command_explains_itself_with_an_example() {
         "add-target",
         "remove-target",
         "run-manual",
+        "cancel",
         "send-signal",
         "add",
         "list",

@@ -112,14 +112,14 @@ async fn keys_pause_change_limits_and_cancel() {
     top.press("n");
     top.sees(&["nothing was changed"]);
     top.press("xy");
-    top.sees(&["job 1 does not run there any more"]);
+    top.sees(&["asked for the end of job 1"]);
     top.press("\x03");
     assert_eq!(top.ends().0, 0);
     is_restored(&top);
     let orders: Vec<(String, Value)> = worker
         .asked()
         .into_iter()
-        .filter(|(kind, _)| kind != "status" && kind != "cancel")
+        .filter(|(kind, _)| kind != "status")
         .collect();
     let expected = [
         ("pause".to_owned(), json!({"targets": ["report"]})),
@@ -127,7 +127,7 @@ async fn keys_pause_change_limits_and_cancel() {
             "set-target-concurrency".to_owned(),
             json!({"target": "mail", "concurrency": 5}),
         ),
-        ("send-signal".to_owned(), json!({"jobs": {"1": 15}})),
+        ("cancel".to_owned(), json!({"ids": [1]})),
     ];
     assert_eq!(orders, expected);
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cancel;
 mod fan_out;
 mod liveness;
 mod manual;

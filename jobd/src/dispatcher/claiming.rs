@@ -47,6 +47,13 @@ impl Dispatcher {
         match claimed {
             Ok(jobs) => {
                 tracing::debug!(%target, rows = jobs.len(), "claimed");
+                let full = jobs.len() >= asked as usize;
+                let (cancelled, jobs): (Vec<Job>, Vec<Job>) =
+                    jobs.into_iter().partition(|job| job.terms.cancel);
+                if full && !cancelled.is_empty() {
+                    self.targets.want(std::slice::from_ref(target));
+                }
+                self.cancel_accepted(cancelled);
                 for job in self.targets.claimed(target, asked, jobs, clock::now()) {
                     self.release(job);
                 }
@@ -155,7 +162,10 @@ impl Dispatcher {
                 return;
             }
         };
-        for job in claimed.jobs {
+        let (cancelled, jobs): (Vec<Job>, Vec<Job>) =
+            claimed.jobs.into_iter().partition(|job| job.terms.cancel);
+        self.cancel_accepted(cancelled);
+        for job in jobs {
             if let Err(job) = self.targets.push_manual(job) {
                 let draining = self.drain != DrainState::Working;
                 let reason = if draining {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use jobd_proto::worker::{RunManualReply, WorkerRequest, WorkerStatus};
+use jobd_proto::worker::{CancelReply, RunManualReply, WorkerRequest, WorkerStatus};
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,6 +25,8 @@ pub enum Command {
     RunManual(Vec<JobId>, ManualReply),
     /// Which of these rows nothing is known of.
     Unknown(Vec<JobId>, oneshot::Sender<Vec<JobId>>),
+    /// `cancel`, and whether only of what this worker has.
+    Cancel(Vec<JobId>, bool, oneshot::Sender<CancelReply>),
     /// `send-signal`.
     SendSignal(Vec<(JobId, i32)>, oneshot::Sender<BTreeMap<JobId, bool>>),
     /// A config that was read again; answered with what has changed about targets.
@@ -88,6 +90,11 @@ impl Handle {
             .await?
     }
 
+    /// Cancels jobs, `held` only those that this worker has; says what becomes of each.
+    pub async fn cancel(&self, ids: Vec<JobId>, held: bool) -> Result<CancelReply, RequestError> {
+        self.ask(|answer| Command::Cancel(ids, held, answer)).await
+    }
+
     /// Sends signals to processes; says for each whether it was delivered.
     pub async fn send_signal(
         &self,
@@ -131,6 +138,7 @@ impl Dispatcher {
                 ids.retain(|id| !held.contains(id));
                 drop(answer.send(ids));
             }
+            Command::Cancel(ids, held, answer) => self.cancel(ids, held, answer),
             Command::SendSignal(jobs, answer) => self.send_signal(jobs, answer),
             Command::Reload(reload, answer) => drop(answer.send(self.reload(*reload))),
         }
@@ -167,6 +175,7 @@ impl Dispatcher {
             // These have commands of their own, because they answer with something.
             WorkerRequest::Status
             | WorkerRequest::RunManual { .. }
+            | WorkerRequest::Cancel { .. }
             | WorkerRequest::SendSignal { .. } => {}
         }
         Ok(())

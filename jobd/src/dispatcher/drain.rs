@@ -44,7 +44,7 @@ pub struct Unwritten {
 impl Dispatcher {
     pub(super) fn begin_drain(&mut self) {
         self.drain = DrainState::Until(Deadline::now() + self.settings.limits.drain_timeout);
-        self.next_poll = None;
+        (self.next_poll, self.next_requests) = (None, None);
         let mut unstarted = self.targets.drain();
         if planted!("drain-forgets-accepted-rows") {
             unstarted.clear();
@@ -83,6 +83,7 @@ impl Dispatcher {
         self.targets.is_idle()
             && self.holding.is_empty()
             && self.releasing == 0
+            && self.cancelling.is_empty()
             && self.manual_claims == 0
     }
 

@@ -11,6 +11,7 @@
 //! → the slot is free and a waiter is answered. The loop awaits nothing but its select; every
 //! reason to wake is an [`Event`].
 
+mod cancel;
 mod claiming;
 mod command;
 mod drain;
@@ -19,7 +20,7 @@ mod reload;
 mod running;
 mod tenure;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,9 +41,10 @@ use crate::clock;
 use crate::host::{Host, Word};
 use crate::job::{ClaimToken, Job, Tokens};
 use crate::launcher::{Attempt, Executor, Outcome};
+use crate::leases::Lease;
 use crate::ledger::{Entry, JournalFile, Ledger, Note};
 use crate::per_target::PerTarget;
-use crate::store::{Ability, Claimed, Inspection, Names, Store, StoreError};
+use crate::store::{Abilities, Ability, Claimed, Inspection, Names, Store, StoreError};
 use crate::targets::{Search, Targets};
 use crate::waiters::{Answer, Ticket, Waiters};
 
@@ -77,6 +79,12 @@ enum Event {
         asked: u32,
         claimed: Result<Vec<Job>, StoreError>,
     },
+    /// Time to look for cancellations that rows ask for.
+    RequestTick,
+    /// Such a look has ended.
+    Requests(Result<Vec<Lease>, StoreError>),
+    /// Rows were cancelled, or not.
+    Cancelled(cancel::Ended),
     /// A manual claim has ended.
     ManualClaimed {
         ticket: Ticket,
@@ -176,13 +184,22 @@ pub struct Dispatcher {
     claim_turns: Arc<Semaphore>,
     manual_claims: usize,
     releasing: usize,
+    /// Claims that are being cancelled before they have begun.
+    cancelling: BTreeSet<(JobId, ClaimToken)>,
     drain: DrainState,
     next_poll: Option<Deadline>,
+    /// On a table whose rows can ask for a cancellation: when to look for that.
+    next_requests: Option<Deadline>,
+    looking_for_requests: bool,
     started: Instant,
 }
 
 /// A job that has a slot.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any may go with any other"
+)]
 struct Held {
     job: Job,
     /// Its process, while there is one.
@@ -193,6 +210,8 @@ struct Held {
     struck: bool,
     /// It is being given back.
     leaving: bool,
+    /// Somebody wants it to end.
+    cancelled: bool,
     /// How the process ended, for the log of a shutdown that cannot write it.
     ended: Option<(Option<i32>, Option<i32>)>,
 }
@@ -205,6 +224,7 @@ impl Held {
             stopping: false,
             struck: false,
             leaving: false,
+            cancelled: false,
             ended: None,
         }
     }
@@ -272,8 +292,11 @@ impl Dispatcher {
             claim_turns: Arc::new(Semaphore::new(1)),
             manual_claims: 0,
             releasing: 0,
+            cancelling: BTreeSet::new(),
             drain: DrainState::Working,
             next_poll: None,
+            next_requests: None,
+            looking_for_requests: false,
             started: clock::now(),
             settings,
         };
@@ -328,6 +351,7 @@ impl Dispatcher {
             () = sleep_until(give_up_at.unwrap_or(far)), if give_up_at.is_some() => Event::GiveUp,
             () = sleep_until(lease_tick.unwrap_or(far)), if lease_tick.is_some() => Event::LeaseTick,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
+            () = sleep_until(self.next_requests.unwrap_or(far)), if self.next_requests.is_some() => Event::RequestTick,
             () = sleep_until(wake) => Event::Wake,
             Some(event) = self.events.recv() => event,
         }
@@ -345,6 +369,9 @@ impl Dispatcher {
                 asked,
                 claimed,
             } => self.claimed(&target, asked, claimed),
+            Event::RequestTick => self.look_for_requests(),
+            Event::Requests(requests) => self.requests(requests),
+            Event::Cancelled(ended) => self.rows_cancelled(ended),
             Event::ManualClaimed {
                 ticket,
                 ids,
@@ -376,6 +403,7 @@ impl Dispatcher {
                 self.targets.ignore_case();
             }
             self.schedule_poll();
+            self.schedule_requests();
             self.inherit();
         }
         for (ids, reply) in std::mem::take(&mut self.early) {
@@ -403,6 +431,14 @@ impl Dispatcher {
         for job in self.targets.startable(now) {
             self.holding.insert(slot(&job), Held::new(&job));
             self.ledger.write(Entry::Start(job));
+        }
+    }
+
+    /// What the table's columns switch on; nothing before it was seen.
+    fn abilities(&self) -> Abilities {
+        match &self.table {
+            Table::Ready(inspection) => inspection.abilities,
+            Table::Looking | Table::Away => Abilities::default(),
         }
     }
 

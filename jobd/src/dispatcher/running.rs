@@ -14,6 +14,7 @@ use crate::store::Finish;
 impl Dispatcher {
     pub(super) fn written(&mut self, note: Note) {
         match note {
+            Note::Started(job) if self.is_cancelled(&job) => self.end_cancelled(job),
             Note::Started(job) if self.may_launch() => self.launch(job),
             Note::Started(job) => self.back_out(job, "this worker may begin nothing now"),
             Note::Lost(job) => {
@@ -25,7 +26,11 @@ impl Dispatcher {
             Note::Unstartable(job, error) => {
                 tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
                 self.targets.rest(&job.target, clock::now() + REFUSED_REST);
-                self.back_out(job, &error);
+                if self.is_cancelled(&job) {
+                    self.cancel_accepted(vec![job]);
+                } else {
+                    self.back_out(job, &error);
+                }
             }
             Note::Released(job) => {
                 self.releasing -= 1;
@@ -57,19 +62,24 @@ impl Dispatcher {
     }
 
     pub(super) fn exited(&mut self, job: Job, outcome: Outcome) {
-        let mut struck = false;
+        let (mut struck, mut cancelled) = (false, false);
         if let Some(held) = self.holding.get_mut(&slot(&job)) {
             held.attempt = None;
-            struck = held.struck;
+            (struck, cancelled) = (held.struck, held.cancelled);
             if let Outcome::Ended(end) = &outcome {
                 held.ended = Some((end.code, end.signal));
             }
         }
         self.tell_guard();
         match outcome {
-            Outcome::Ended(end) => {
+            Outcome::Ended(mut end) => {
+                if cancelled && end.code != Some(0) {
+                    // Whatever else it was told to stop for: it is not to run again.
+                    end.cause = Some(Reason::Cancelled);
+                }
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                let cut_short = end.cause == Some(Reason::Drained) || struck && end.is_killed();
+                let cut_short =
+                    end.cause == Some(Reason::Drained) || struck && !cancelled && end.is_killed();
                 if cut_short && end.code != Some(0) && self.keeper.is_some() {
                     // Cut short by us, not by itself: it may run again, as no attempt counts.
                     self.back_out(job, "its attempt was cut short");
@@ -82,6 +92,7 @@ impl Dispatcher {
                     self.ledger.write(Entry::Finish(job, end));
                 }
             }
+            Outcome::NoRoom(_) if cancelled => self.end_cancelled(job),
             Outcome::NoRoom(error) => {
                 tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
                 self.targets.rest(&job.target, clock::now() + REST);

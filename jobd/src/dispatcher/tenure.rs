@@ -150,6 +150,7 @@ impl Dispatcher {
     pub(super) fn held_rows(&self) -> Vec<JobId> {
         let mut ids: Vec<JobId> = self.holding.keys().map(|(id, _)| *id).collect();
         ids.extend(self.targets.queued());
+        ids.extend(self.cancelling.iter().map(|(id, _)| *id));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -207,11 +208,21 @@ impl Held {
     /// Tells the process to stop because this worker cannot keep it, once; it is gone `within` that time. `false` where
     /// there is none, or it was told before.
     pub(super) fn stop(&mut self, note: &'static str, within: Option<std::time::Duration>) -> bool {
+        self.stop_for(Reason::Drained, note, within)
+    }
+
+    /// The same for another reason.
+    pub(super) fn stop_for(
+        &mut self,
+        reason: Reason,
+        note: &'static str,
+        within: Option<std::time::Duration>,
+    ) -> bool {
         let Some(attempt) = self.attempt.as_ref().filter(|_| !self.stopping) else {
             return false;
         };
         attempt.order(Order::Stop {
-            reason: Reason::Drained,
+            reason,
             note,
             within,
         });

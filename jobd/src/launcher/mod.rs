@@ -277,6 +277,21 @@ impl End {
         self.signal == Some(Signal::KILL.as_raw()) || self.code == Some(SHELL_KILLED)
     }
 
+    /// A job that ended before it was launched.
+    pub fn before_launch(cause: Reason, note: &str) -> Self {
+        Self {
+            code: None,
+            signal: None,
+            stdout: Captured::default(),
+            stderr: Captured {
+                head: note.into(),
+                ..Captured::default()
+            },
+            ended: Instant::now(),
+            cause: Some(cause),
+        }
+    }
+
     /// A job that could not be started, ever: its own failure.
     fn never_started(code: i32, reason: &str) -> Self {
         let mut stderr = Captured::default();

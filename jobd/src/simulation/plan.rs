@@ -72,6 +72,13 @@ pub(super) enum Deed {
     Poke(usize),
     /// A client asks a worker for every manual row.
     RunManual(usize),
+    /// A client asks a worker to cancel a row.
+    Cancel {
+        worker: usize,
+        pick: u64,
+    },
+    /// An application asks for it in the row, where the table has a column for that.
+    AskToCancel(u64),
     Pause {
         worker: usize,
         target: usize,
@@ -261,7 +268,7 @@ impl Plan {
     fn people(&self, random: &mut Random) -> Deed {
         let worker = pick(random, self.workers.len());
         let target = pick(random, TARGETS);
-        match random.below(8) {
+        match random.below(11) {
             0 => Deed::Pause { worker, target },
             1 => Deed::Continue { worker, target },
             2 => Deed::Concurrency {
@@ -270,6 +277,11 @@ impl Plan {
                 most: 1 + u32::try_from(random.below(3)).unwrap(),
             },
             3 => Deed::Poke(worker),
+            8 | 9 => Deed::Cancel {
+                worker,
+                pick: random.next(),
+            },
+            10 => Deed::AskToCancel(random.next()),
             _ => Deed::RunManual(worker),
         }
     }

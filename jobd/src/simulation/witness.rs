@@ -8,6 +8,7 @@ use jobd_proto::worker::JobOutcome;
 use super::agenda::{Incarnation, Pid};
 use super::plan::{LEASE, MS, SECOND, Time};
 use crate::job::Job;
+use crate::store::CANCEL_NOTE;
 use crate::store::model::{Change, Row, Table, Val};
 
 /// One run of a job.
@@ -33,6 +34,8 @@ pub(super) struct Places {
     pub(super) stdout: usize,
     pub(super) stderr: usize,
     pub(super) token: usize,
+    pub(super) reason: Option<usize>,
+    pub(super) cancel_requested: Option<usize>,
     /// Of ownership.
     pub(super) lease_until: Option<usize>,
     pub(super) attempts: Option<usize>,
@@ -51,6 +54,8 @@ impl Places {
             stdout: place("stdout"),
             stderr: place("stderr"),
             token: table.place("worker").unwrap_or_else(|| place("stderr")),
+            reason: table.place("reason"),
+            cancel_requested: table.place("cancel_requested"),
             lease_until: table.place("lease_until"),
             attempts: table.place("attempts"),
             interruptions: table.place("interruptions"),
@@ -69,6 +74,10 @@ pub(super) struct Witness {
     changed: BTreeMap<i64, Time>,
     /// When a row was claimed, by its token.
     claimed: BTreeMap<String, Time>,
+    /// When a row was asked to be cancelled.
+    pub(super) asked: BTreeMap<i64, Time>,
+    /// Rows that were cancelled.
+    cancelled: BTreeSet<i64>,
     /// Rows that somebody changed by hand: they may run twice and end anyhow.
     pub(super) touched: BTreeSet<i64>,
 }
@@ -114,6 +123,8 @@ impl Witness {
             attempts: BTreeSet::new(),
             changed: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
             touched: BTreeSet::new(),
         }
     }
@@ -124,6 +135,13 @@ impl Witness {
 
     fn holder(&self, row: &Row) -> Option<Incarnation> {
         incarnation(text(&row[self.places.token]))
+    }
+
+    /// Whether a row says that it was cancelled while it did not run, or while it did, where it can say that.
+    fn is_cancelled(&self, row: &Row) -> bool {
+        let says = |at: usize| text(&row[at]) == "cancelled";
+        let by_reason = self.places.reason.is_some_and(says);
+        by_reason || text(&row[self.places.stderr]) == CANCEL_NOTE
     }
 
     /// A worker has committed a change.
@@ -146,8 +164,19 @@ impl Witness {
             self.claimed
                 .insert(text(&after[places.token]).to_owned(), now.at);
         }
+        if is == "done" && self.is_cancelled(after) {
+            self.cancelled.insert(*id);
+        }
         if self.touched.contains(id) {
             return Ok(());
+        }
+        // Anybody may pass a request on, and say that it was seen to.
+        if let Some(at) = places.cancel_requested {
+            let mut passed_on = before.clone();
+            passed_on[at] = after[at].clone();
+            if passed_on == *after {
+                return Ok(());
+            }
         }
         let said = || {
             format!(
@@ -175,6 +204,9 @@ impl Witness {
             ("accepted", "running" | "accepted") | ("running", "running") => {
                 had == Some(by) && has == had
             }
+            // What nobody has, anybody may cancel.
+            ("waiting" | "manual", "done") => had.is_none() && self.is_cancelled(after),
+            ("accepted", "done") => had == Some(by) && self.is_cancelled(after),
             ("accepted" | "running", "waiting" | "manual") | ("running", "done") => had == Some(by),
             // The true end of a row that a rescuer had given up.
             ("done", "done") => {
@@ -229,6 +261,16 @@ impl Witness {
         self.runs.insert(pid, run);
         if self.touched.contains(&id) {
             return Ok(());
+        }
+        if self.cancelled.contains(&id) {
+            return Err(format!("a job begins that was cancelled: {said}"));
+        }
+        if let (Some(asked), Some(claimed)) = (self.asked.get(&id), claimed)
+            && *asked < claimed
+        {
+            return Err(format!(
+                "a job begins that was claimed after its row had asked for its cancellation: {said}"
+            ));
         }
         if let Some(other) = others.first() {
             return Err(format!(
@@ -356,6 +398,15 @@ impl Witness {
             }
             let runs = self.by_row.get(&id).map_or(&[][..], Vec::as_slice);
             let last = runs.last().map(|pid| &self.runs[pid]);
+            if text(&row[places.stderr]) == CANCEL_NOTE {
+                let fail = text(&row[places.result]) == "fail" && row[places.code] == Val::Null;
+                if !fail || last.is_some_and(|run| run.ended.is_none()) {
+                    return Err(format!(
+                        "row {id}: cancelled, and yet: {row:?}, last run {last:?}"
+                    ));
+                }
+                continue;
+            }
             let orphaned = text(&row[places.stderr]).starts_with("jobd: orphaned");
             let wrong = |what: &str| Err(format!("row {id}: {what}: {row:?}, last run {last:?}"));
             if orphaned {

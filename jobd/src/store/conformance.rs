@@ -1,6 +1,7 @@
 //! What every store must do, run against each of them on its real database.
 
 mod abilities;
+mod cancel;
 mod galera;
 mod ownership;
 
@@ -15,6 +16,7 @@ use jobd_proto::{JobId, JobResult, Secret, TargetName};
 use jobd_tests::{Scratch, Server, server};
 use sqlx::{AssertSqlSafe, Connection as _};
 
+use self::cancel::what_nobody_runs_is_cancelled_and_nothing_else;
 use super::*;
 use crate::job::{Origin, Terms, Tokens};
 
@@ -533,11 +535,13 @@ conformance! {
     names_with_waiting_rows_are_found_in_steps,
     rows_changed_by_others_are_left_alone,
     large_claims_and_batches_are_split,
-    a_batch_that_is_refused_changes_nothing;
+    a_batch_that_is_refused_changes_nothing,
+    what_nobody_runs_is_cancelled_and_nothing_else;
     an_end_counts_attempts_and_interruptions,
     a_claim_reads_what_its_row_asks_for,
     a_payload_is_read_while_its_job_runs,
     the_row_says_why_its_job_ended,
     leases_are_renewed_and_lost_rows_named,
     an_orphan_goes_back_runs_again_or_gets_a_verdict,
+    rows_ask_for_a_cancellation,
 }

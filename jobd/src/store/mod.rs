@@ -6,6 +6,7 @@
 
 mod abilities;
 mod advance;
+mod cancel;
 mod charset;
 #[cfg(test)]
 mod conformance;
@@ -36,6 +37,7 @@ use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
 
 pub use abilities::{Abilities, Ability};
+pub use cancel::{Cancelled, NOTE as CANCEL_NOTE, REQUESTS, Wish};
 pub use inspect::Inspection;
 pub use text::OutputText;
 
@@ -76,6 +78,18 @@ pub trait Store: Send + Sync + 'static {
         ids: Vec<JobId>,
         served: Vec<TargetName>,
     ) -> BoxFuture<'_, Result<Claimed, StoreError>>;
+
+    /// Ends rows that nobody runs, and asks for the end of those that others have, where the table can say so. May
+    /// be repeated. `patient` waits for rows that somebody has locked.
+    fn cancel(
+        &self,
+        wishes: Vec<Wish>,
+        patient: bool,
+    ) -> BoxFuture<'_, Result<BTreeMap<JobId, Cancelled>, StoreError>>;
+
+    /// Rows for which a cancellation was asked and that were not seen to, at most [`REQUESTS`]. On tables with
+    /// [`Ability::Cancel`].
+    fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
     /// Writes a batch in one transaction. May be repeated after an error, whatever became of the
     /// first try: each entry changes its row once.

@@ -3,6 +3,7 @@
 //! A COMMIT whose answer is lost is never guessed about. A start, an end or a release is simply
 //! written again; for a claim the rows are asked who holds them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
-    Batch, Claimed, Inspection, Names, OutputText, Recorded, Store, StoreError, Unrenewed, units,
+    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Recorded, Store, StoreError,
+    Unrenewed, Wish, cancel, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -359,6 +361,42 @@ impl<B: Backend> Store for SqlStore<B> {
             );
             self.refreshed(claimed.await).await
         }
+        .boxed()
+    }
+
+    fn cancel(
+        &self,
+        wishes: Vec<Wish>,
+        patient: bool,
+    ) -> BoxFuture<'_, Result<BTreeMap<JobId, Cancelled>, StoreError>> {
+        async move {
+            let cancelled = self.unit(
+                Lane::Desk,
+                || false,
+                move |connection, statements| {
+                    let wishes = wishes.clone();
+                    async move { cancel::cancel(connection, &statements, &wishes, patient).await }
+                        .boxed()
+                },
+            );
+            self.refreshed(cancelled.await).await
+        }
+        .boxed()
+    }
+
+    fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        self.unit(
+            Lane::Desk,
+            || false,
+            |connection, statements| {
+                async move {
+                    let requests = statements.cancel.requests.as_ref();
+                    let requests = requests.expect("asked about where there is a column for them");
+                    connection.leases(&requests.open, &[]).await
+                }
+                .boxed()
+            },
+        )
         .boxed()
     }
 

@@ -10,6 +10,7 @@ use jobd_proto::TargetName;
 use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::AdvanceStatement;
+use super::cancel::{self, CancelStatements};
 use super::lists::ListStatement;
 use super::{Abilities, Ability, OutputText, inspect};
 use crate::faults::guard;
@@ -36,6 +37,8 @@ pub(super) struct Dialect {
     pub(super) claim_index: String,
     /// Behind the table: which index leads to a row by its id.
     pub(super) id_index: String,
+    /// Behind the table: which index leads to requests for cancellation.
+    pub(super) cancel_index: String,
     /// The largest statement with its values, in bytes.
     pub(super) max_packet: u64,
 }
@@ -132,6 +135,8 @@ pub(super) struct Statements {
     pub(super) verdict: Arc<str>,
     /// `None` on a table without ownership.
     pub(super) ownership: Option<Ownership>,
+    /// Ends rows that are not to run.
+    pub(super) cancel: CancelStatements,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
     /// The next target that has one, of those that begin with something.
@@ -163,6 +168,7 @@ impl Statements {
             beginning,
             claim_index,
             id_index,
+            cancel_index,
             max_packet,
         } = dialect;
         let t = table.quoted();
@@ -275,6 +281,21 @@ impl Statements {
                 )
                 .into(),
             }),
+            cancel: CancelStatements::new(
+                &t,
+                token,
+                &cancel::Parts {
+                    now,
+                    lock,
+                    skip_locked,
+                    id_index,
+                    cancel_index: abilities.has(Ability::Cancel).then_some(cancel_index),
+                    no_token,
+                    unleased,
+                    later: abilities.has(Ability::Later),
+                    reasons: counts.reasons,
+                },
+            ),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
                 "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
@@ -331,6 +352,7 @@ impl Statements {
             .chain(single)
             .chain(owned.map(|owned| &owned.leases))
             .cloned()
+            .chain(self.cancel.texts())
             .collect()
     }
 }

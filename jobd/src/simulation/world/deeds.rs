@@ -14,6 +14,8 @@ impl World<'_> {
             } => self.add_row(number, manual, attempts, poke),
             Deed::Poke(host) => self.tell(host, WorkerRequest::Poll(Selection::All)),
             Deed::RunManual(host) => self.run_manual(host),
+            Deed::Cancel { worker, pick } => self.cancel(worker, pick),
+            Deed::AskToCancel(pick) => self.ask_to_cancel(pick),
             Deed::Pause { worker, target } => self.pause(worker, target),
             Deed::Continue {
                 worker,
@@ -207,11 +209,41 @@ impl World<'_> {
         }
     }
 
-    fn by_hand(&mut self, pick: u64, done: bool) {
-        if self.rows == 0 {
+    /// One of the rows that there are.
+    fn pick(&self, pick: u64) -> Option<i64> {
+        let rows = u64::try_from(self.rows).unwrap();
+        (rows > 0).then(|| 1 + i64::try_from(pick % rows).unwrap())
+    }
+
+    fn cancel(&self, host: usize, pick: u64) {
+        if let (Some(worker), Some(id)) = (&self.hosts[host].worker, self.pick(pick)) {
+            let handle = worker.handle.clone();
+            let ids = vec![JobId(id.unsigned_abs())];
+            worker
+                .runtime
+                .spawn(async move { drop(handle.cancel(ids, false).await) });
+        }
+    }
+
+    fn ask_to_cancel(&mut self, pick: u64) {
+        let column = self.server.table.place("cancel_requested");
+        let (Some(column), Some(id)) = (column, self.pick(pick)) else {
+            return;
+        };
+        if self.server.table.is_locked(id) {
             return;
         }
-        let id = 1 + i64::try_from(pick % u64::try_from(self.rows).unwrap()).unwrap();
+        let row = self.server.table.row(id);
+        let mut row = row.expect("a row that was added").clone();
+        row[column] = Val::Int(1);
+        self.witness.asked.insert(id, self.now());
+        self.server.table.add(id, row);
+    }
+
+    fn by_hand(&mut self, pick: u64, done: bool) {
+        let Some(id) = self.pick(pick) else {
+            return;
+        };
         // Whoever changes a row by hand waits for its lock, too.
         if self.server.table.is_locked(id) {
             return;

@@ -1,5 +1,6 @@
 //! What leases promise, on tables that have the columns for them.
 
+pub(super) use super::cancel::rows_ask_for_a_cancellation;
 use super::*;
 
 pub(super) async fn an_end_counts_attempts_and_interruptions(mut ground: Ground) {

@@ -8,6 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
+use crate::store::abilities;
 use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
 use crate::store::statements::{Beginning, Dialect, Statements};
 
@@ -71,6 +72,7 @@ fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
         beginning: Beginning::Like,
         claim_index: force(inspect::claim_index(indexes)),
         id_index: force(inspect::id_index(indexes)),
+        cancel_index: force(abilities::index_on("cancel_requested", indexes)),
         max_packet,
     }
 }

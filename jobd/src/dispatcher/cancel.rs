@@ -1,0 +1,245 @@
+//! Cancellations: of what we run by its kill ladder, of everything else by its row. Asked for by clients, or
+//! by the row itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jobd_proto::JobId;
+use jobd_proto::worker::{CancelFate, CancelReply};
+use tokio::sync::oneshot;
+use tokio::time::Instant as Deadline;
+
+use super::{Dispatcher, DrainState, Event, slot};
+use crate::fate::Reason;
+use crate::job::Job;
+use crate::launcher::End;
+use crate::leases::Lease;
+use crate::ledger::Entry;
+use crate::store::{Ability, CANCEL_NOTE, Cancelled, REQUESTS, StoreError, Wish};
+
+/// The longest pause between two looks for requests in rows, on a table that has them.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What jobs are told in their `stderr`.
+const CANCELLED: &str = "stopped because it was cancelled";
+
+/// The way to answer a client.
+pub(super) type Answer = oneshot::Sender<CancelReply>;
+
+/// Rows that the store has cancelled, or not.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Of these, those that we had accepted.
+    jobs: Vec<Job>,
+    fates: Result<BTreeMap<JobId, Cancelled>, StoreError>,
+    /// Who asked, and what he is told already; nobody, where the rows did.
+    client: Option<(Answer, Vec<JobId>, CancelReply)>,
+    /// There may be more requests than one look has shown.
+    more: bool,
+}
+
+impl Dispatcher {
+    /// `cancel`: of `ids` what we have, and the others too, unless only what we `held` is meant.
+    pub(super) fn cancel(&mut self, ids: Vec<JobId>, held: bool, answer: Answer) {
+        let mut reply = CancelReply::default();
+        let (mut wishes, mut jobs, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        for id in ids {
+            if let Some(fate) = self.cancel_held(id) {
+                reply.jobs.insert(id, fate);
+                continue;
+            }
+            let queued = self.targets.forget(id);
+            if queued.is_empty() && held {
+                continue;
+            }
+            wishes.extend(queued.iter().map(|job| (id, Some(job.token.clone()))));
+            if queued.is_empty() {
+                wishes.push((id, None));
+            }
+            asked.push(id);
+            jobs.extend(queued);
+        }
+        if wishes.is_empty() {
+            // A client that has gone away needs no answer.
+            drop(answer.send(reply));
+        } else {
+            self.cancel_rows(wishes, jobs, Some((answer, asked, reply)), false);
+        }
+    }
+
+    /// Cancels jobs that were accepted and have not begun.
+    pub(super) fn cancel_accepted(&mut self, jobs: Vec<Job>) {
+        if !jobs.is_empty() {
+            let wishes = jobs.iter().map(|job| (job.id, Some(job.token.clone())));
+            self.cancel_rows(wishes.collect(), jobs, None, false);
+        }
+    }
+
+    /// A job whose row says `running` and that has no process: it ends as if it had been stopped.
+    pub(super) fn end_cancelled(&mut self, job: Job) {
+        if let Some(held) = self.holding.get_mut(&slot(&job)) {
+            held.ended = Some((None, None));
+        }
+        self.targets.ending(&job.target);
+        let end = End::before_launch(Reason::Cancelled, CANCEL_NOTE);
+        self.ledger.write(Entry::Finish(job, end));
+    }
+
+    /// Whether a job that has a slot is to end.
+    pub(super) fn is_cancelled(&self, job: &Job) -> bool {
+        self.holding
+            .get(&slot(job))
+            .is_some_and(|held| held.cancelled)
+    }
+
+    /// Cancels a job that has a slot; `None` where none has one. It stays ours until its end is written.
+    fn cancel_held(&mut self, id: JobId) -> Option<CancelFate> {
+        let mut fate = None;
+        for held in self.holding.values_mut().filter(|held| held.job.id == id) {
+            // What is being given back is nobody's in a moment.
+            if held.leaving {
+                continue;
+            }
+            if held.ended.is_some() {
+                fate = fate.or(Some(CancelFate::TooLate));
+                continue;
+            }
+            fate = Some(CancelFate::Stopping);
+            if !std::mem::replace(&mut held.cancelled, true) {
+                held.stop_for(Reason::Cancelled, CANCELLED, None);
+                tracing::info!(job = %id, target = %held.job.target, "cancelling");
+            }
+        }
+        fate
+    }
+
+    fn cancel_rows(
+        &mut self,
+        wishes: Vec<Wish>,
+        jobs: Vec<Job>,
+        client: Option<(Answer, Vec<JobId>, CancelReply)>,
+        more: bool,
+    ) {
+        self.cancelling.extend(jobs.iter().map(slot));
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        // A request in a row can wait for the next look; a client and a claim cannot.
+        let patient = client.is_some() || !jobs.is_empty();
+        tokio::spawn(async move {
+            let fates = store.cancel(wishes, patient).await;
+            drop(sender.send(Event::Cancelled(Ended {
+                jobs,
+                fates,
+                client,
+                more,
+            })));
+        });
+    }
+
+    /// The store has cancelled rows.
+    pub(super) fn rows_cancelled(&mut self, ended: Ended) {
+        let Ended {
+            jobs,
+            fates,
+            client,
+            more,
+        } = ended;
+        for job in jobs {
+            self.cancelling.remove(&slot(&job));
+            match &fates {
+                Ok(_) => {
+                    tracing::info!(job = %job.id, target = %job.target, "cancelled");
+                    self.fail_waiter(&job, "was cancelled");
+                    self.free_slot(&job);
+                }
+                // Its row may say `done` all the same, and then this changes nothing.
+                Err(error) => self.back_out(job, &error.to_string()),
+            }
+        }
+        match (fates, client) {
+            (Ok(fates), Some((answer, asked, mut reply))) => {
+                for id in asked {
+                    tell(&mut reply, id, fates.get(&id).copied());
+                }
+                drop(answer.send(reply));
+            }
+            (Err(error), Some((answer, asked, mut reply))) => {
+                let errors = asked.into_iter().map(|id| (id, error.to_string()));
+                reply.errors.extend(errors);
+                drop(answer.send(reply));
+            }
+            (Ok(fates), None) => {
+                let ended = fates.values().filter(|fate| **fate == Cancelled::Ended);
+                if ended.clone().count() > 0 {
+                    tracing::info!(rows = ended.count(), "cancelled rows that asked for it");
+                }
+                if more {
+                    self.look_for_requests();
+                }
+            }
+            (Err(error), None) => tracing::debug!(%error, "cannot cancel rows yet"),
+        }
+    }
+
+    /// Plans the next look for requests in rows, on a table that has them.
+    pub(super) fn schedule_requests(&mut self) {
+        if self.abilities().has(Ability::Cancel) && self.drain == DrainState::Working {
+            let pause = LOOK_PAUSE.mul_f64(0.5 + 0.5 * self.host.random());
+            self.next_requests = Some(Deadline::now() + pause);
+        }
+    }
+
+    /// Asks the table for requests that nobody has seen to.
+    pub(super) fn look_for_requests(&mut self) {
+        self.schedule_requests();
+        if std::mem::replace(&mut self.looking_for_requests, true) {
+            return;
+        }
+        let (store, sender) = (self.store.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let requests = store.requests().await;
+            drop(sender.send(Event::Requests(requests)));
+        });
+    }
+
+    /// What of it is ours is stopped, what is nobody's is ended; the others see to theirs.
+    pub(super) fn requests(&mut self, requests: Result<Vec<Lease>, StoreError>) {
+        self.looking_for_requests = false;
+        let rows = match requests {
+            Ok(rows) => rows,
+            Err(error) => return tracing::debug!(%error, "cannot look for cancellations"),
+        };
+        let more = rows.len() == REQUESTS;
+        let (mut wishes, mut jobs) = (Vec::new(), Vec::new());
+        for row in rows {
+            let free = !matches!(row.status.as_str(), "accepted" | "running");
+            if free {
+                wishes.push((row.id, None));
+            } else if self.cancel_held(row.id).is_none() {
+                let queued = self.targets.forget(row.id);
+                wishes.extend(queued.iter().map(|job| (job.id, Some(job.token.clone()))));
+                jobs.extend(queued);
+            }
+        }
+        if !wishes.is_empty() {
+            self.cancel_rows(wishes, jobs, None, more);
+        }
+    }
+}
+
+/// What a client is told of a row that was not ours.
+fn tell(reply: &mut CancelReply, id: JobId, fate: Option<Cancelled>) {
+    let said = match fate {
+        Some(Cancelled::Ended) => Ok(CancelFate::Cancelled),
+        Some(Cancelled::TooLate) => Ok(CancelFate::TooLate),
+        Some(Cancelled::Asked) => Ok(CancelFate::Requested),
+        Some(Cancelled::Held) => Err(format!(
+            "another worker has job {id}, and the table has no column cancel_requested: ask that worker, or the master"
+        )),
+        Some(Cancelled::Locked) => Err(format!("somebody has job {id} locked, try again later")),
+        Some(Cancelled::Missing) | None => Err(format!("job {id} not found")),
+    };
+    match said {
+        Ok(fate) => reply.jobs.extend([(id, fate)]),
+        Err(error) => reply.errors.extend([(id, error)]),
+    }
+}

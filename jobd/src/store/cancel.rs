@@ -1,0 +1,262 @@
+//! Cancellations as the table sees them: rows that nobody runs end at once, of the others it may say that they
+//! are to. Knows nothing of processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jobd_proto::JobId;
+
+use super::connection::{Connection, Value};
+use super::lists::{ListStatement, MAX_LIST};
+use super::statements::Statements;
+use crate::job::ClaimToken;
+use crate::leases::Lease;
+
+/// What stands in the `stderr` of a job that was cancelled while it did not run.
+pub const NOTE: &str = "jobd: cancelled while it did not run\n";
+
+/// What has become of a row that is to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It has ended, because of this or of an earlier cancellation.
+    Ended,
+    /// It had ended before, or is none of a job that could.
+    TooLate,
+    /// Somebody else has it, and will see that it is to be cancelled.
+    Asked,
+    /// Somebody else has it, and its row cannot say anything.
+    Held,
+    /// There is no such row.
+    Missing,
+    /// Somebody has it locked, and was not waited for.
+    Locked,
+}
+
+/// A row to cancel, with our claim of it where we have one and have not begun it.
+pub type Wish = (JobId, Option<ClaimToken>);
+
+/// The statements.
+#[derive(Clone, Debug)]
+pub(super) struct CancelStatements {
+    /// What a row says of itself, as a lease has it: its claim while it has one, and whether it was cancelled already.
+    /// Locks it; waiting for others, or passing over what they have locked.
+    pub(super) select: [ListStatement; 2],
+    /// A row that nobody has → `done`.
+    pub(super) end: ListStatement,
+    /// A row that we have accepted → `done`.
+    pub(super) end_accepted: ListStatement,
+    /// Where the table has the column for it.
+    pub(super) requests: Option<Requests>,
+}
+
+/// Cancellations by the row.
+#[derive(Clone, Debug)]
+pub(super) struct Requests {
+    /// Asks whoever has a row.
+    pub(super) ask: ListStatement,
+    /// Says that a request was seen to.
+    pub(super) settle: ListStatement,
+    /// Every request that was not seen to, as leases.
+    pub(super) open: Arc<str>,
+}
+
+/// The most requests of one look; after a full one the next follows at once.
+pub const REQUESTS: usize = 1000;
+
+/// Cancels what can be, in one transaction. `patient` waits for rows that others have locked.
+pub(super) async fn cancel<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    wishes: &[Wish],
+    patient: bool,
+) -> Result<BTreeMap<JobId, Cancelled>, sqlx::Error> {
+    let texts = &statements.cancel;
+    let absent = if patient {
+        Cancelled::Missing
+    } else {
+        Cancelled::Locked
+    };
+    let mut fates: BTreeMap<JobId, Cancelled> =
+        wishes.iter().map(|(id, _)| (*id, absent)).collect();
+    connection.control(statements.begin).await?;
+    for wishes in wishes.chunks(MAX_LIST) {
+        let ids: Vec<JobId> = wishes.iter().map(|(id, _)| *id).collect();
+        let (sql, keys) = texts.select[usize::from(!patient)].for_ids(&ids);
+        let rows = connection.leases(&sql, &keys).await?;
+        let sorted = Sorted::new(wishes, rows);
+        let requests = texts.requests.as_ref();
+        let held = requests.map_or(Cancelled::Held, |_| Cancelled::Asked);
+        change(connection, &texts.end, None, &sorted.waiting).await?;
+        for (id, token) in &sorted.accepted {
+            change(connection, &texts.end_accepted, Some(token), &[*id]).await?;
+        }
+        if let Some(requests) = requests {
+            change(connection, &requests.ask, None, &sorted.held).await?;
+            change(connection, &requests.settle, None, &sorted.over).await?;
+        }
+        let accepted = sorted.accepted.iter().map(|(id, _)| *id);
+        let ended = sorted.waiting.iter().copied().chain(accepted);
+        fates.extend(ended.map(|id| (id, Cancelled::Ended)));
+        fates.extend(sorted.held.iter().map(|id| (*id, held)));
+        fates.extend(sorted.over.iter().map(|id| (*id, Cancelled::TooLate)));
+        fates.extend(sorted.cancelled.iter().map(|id| (*id, Cancelled::Ended)));
+    }
+    connection.control("COMMIT").await?;
+    Ok(fates)
+}
+
+/// Rows by what can be done.
+#[derive(Default)]
+struct Sorted {
+    waiting: Vec<JobId>,
+    accepted: Vec<(JobId, ClaimToken)>,
+    held: Vec<JobId>,
+    /// Whatever has ended, or was never to run.
+    over: Vec<JobId>,
+    /// Of `over`, what an earlier cancellation has ended.
+    cancelled: Vec<JobId>,
+}
+
+impl Sorted {
+    fn new(wishes: &[Wish], rows: Vec<Lease>) -> Self {
+        let claims: BTreeMap<JobId, &ClaimToken> = wishes
+            .iter()
+            .filter_map(|(id, token)| Some((*id, token.as_ref()?)))
+            .collect();
+        // A padded list may bring a row twice.
+        let rows: BTreeMap<JobId, Lease> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let mut sorted = Self::default();
+        for (id, row) in rows {
+            let claim = claims.get(&id).filter(|claim| claim.as_str() == row.worker);
+            match (row.status.as_str(), claim) {
+                ("waiting" | "manual" | "scheduled", _) => sorted.waiting.push(id),
+                ("accepted", Some(claim)) => sorted.accepted.push((id, (*claim).clone())),
+                ("accepted" | "running", _) => sorted.held.push(id),
+                _ => {
+                    sorted.over.push(id);
+                    if row.again {
+                        sorted.cancelled.push(id);
+                    }
+                }
+            }
+        }
+        sorted
+    }
+}
+
+async fn change<C: Connection>(
+    connection: &mut C,
+    statement: &ListStatement,
+    token: Option<&ClaimToken>,
+    ids: &[JobId],
+) -> Result<(), sqlx::Error> {
+    if !ids.is_empty() {
+        let (sql, keys) = statement.for_ids(ids);
+        let token = token.map(|token| Value::Text(token.as_str()));
+        let values: Vec<Value<'_>> = token.into_iter().chain(keys).collect();
+        connection.change(&sql, &values).await?;
+    }
+    Ok(())
+}
+
+impl CancelStatements {
+    /// For table `t`, whose claims stand in `token`.
+    pub(super) fn new(t: &str, token: &str, parts: &Parts<'_>) -> Self {
+        let Parts {
+            now,
+            lock,
+            skip_locked,
+            id_index,
+            cancel_index,
+            no_token,
+            unleased,
+            later,
+            reasons,
+        } = parts;
+        let row = format!(
+            "CAST(`id` AS SIGNED), CAST(`status` AS CHAR), \
+             CAST(CASE WHEN `status` IN ('accepted', 'running') THEN COALESCE(`{token}`, '') ELSE '' END AS CHAR), 0"
+        );
+        let cancelled = if *reasons {
+            "COALESCE(`reason` = 'cancelled', 0)".to_owned()
+        } else {
+            format!("COALESCE(`status` = 'done' AND `stderr` = '{NOTE}', 0)")
+        };
+        let select = format!("SELECT {row}, CAST({cancelled} AS SIGNED) FROM {t} {id_index} WHERE");
+        let own_token = token != "stderr";
+        let parts = [
+            Some("`result` = 'fail', `return_code` = NULL, `sig` = NULL".to_owned()),
+            Some(format!("`time_finished` = {now}, `stderr` = '{NOTE}'")),
+            own_token.then(|| format!("`{token}` = {no_token}{unleased}")),
+            later.then(|| "`run_at` = NULL".to_owned()),
+            reasons.then(|| "`reason` = 'cancelled'".to_owned()),
+            cancel_index.map(|_| {
+                "`cancel_requested` = CASE WHEN `cancel_requested` = 1 THEN 0 ELSE `cancel_requested` END".to_owned()
+            }),
+        ];
+        let set = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let end = |condition: &str| {
+            let text =
+                format!("UPDATE {t} {id_index} SET {set}, `status` = 'done' WHERE {condition} AND");
+            ListStatement::new(&text, "")
+        };
+        let scheduled = if *later { ", 'scheduled'" } else { "" };
+        Self {
+            // Without SKIP LOCKED nobody is passed over.
+            select: [lock, if skip_locked.is_empty() { lock } else { skip_locked }]
+                .map(|lock| ListStatement::new(&select, lock)),
+            end: end(&format!("`status` IN ('waiting', 'manual'{scheduled})")),
+            end_accepted: end(&format!("`{token}` = ? AND `status` = 'accepted'")),
+            requests: cancel_index.map(|index| {
+                let set = |value: &str, condition: &str| {
+                    let text = format!(
+                        "UPDATE {t} {id_index} SET `cancel_requested` = {value} WHERE {condition} AND"
+                    );
+                    ListStatement::new(&text, "")
+                };
+                Requests {
+                    ask: set("1", "`status` IN ('accepted', 'running')"),
+                    settle: set("0", "`status` IN ('done', 'ignored') AND `cancel_requested` = 1"),
+                    open: format!(
+                        "SELECT {row}, 0 FROM {t} {index} WHERE `cancel_requested` = 1 LIMIT {REQUESTS}"
+                    )
+                    .into(),
+                }
+            }),
+        }
+    }
+
+    /// Every text, for EXPLAIN.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> Vec<Arc<str>> {
+        let requests = self.requests.iter();
+        let lists = requests
+            .clone()
+            .flat_map(|requests| [&requests.ask, &requests.settle]);
+        let lists = self
+            .select
+            .iter()
+            .chain([&self.end, &self.end_accepted])
+            .chain(lists);
+        let lists = lists.flat_map(ListStatement::texts);
+        lists
+            .chain(requests.map(|requests| &requests.open))
+            .cloned()
+            .collect()
+    }
+}
+
+/// What a table and its server have to say to the statements.
+pub(super) struct Parts<'a> {
+    pub(super) now: &'a str,
+    pub(super) lock: &'a str,
+    pub(super) skip_locked: &'a str,
+    pub(super) id_index: &'a str,
+    /// Behind the table: which index leads to the requests; `None` where there is no column for them.
+    pub(super) cancel_index: Option<&'a str>,
+    pub(super) no_token: &'a str,
+    /// Behind an assignment: ends a lease.
+    pub(super) unleased: &'a str,
+    pub(super) later: bool,
+    pub(super) reasons: bool,
+}

@@ -1,0 +1,132 @@
+//! What a cancellation does to rows, on every table.
+
+use super::*;
+
+async fn cancel(ground: &Ground, wishes: &[Wish]) -> Vec<Cancelled> {
+    let fates = ground.store.cancel(wishes.to_vec(), true).await.unwrap();
+    wishes.iter().map(|(id, _)| fates[id]).collect()
+}
+
+pub(super) async fn what_nobody_runs_is_cancelled_and_nothing_else(mut ground: Ground) {
+    let waiting = ground.insert("mail", false, 4).await;
+    let manual = ground.insert("mail", true, 1).await[0];
+    let jobs = ground.claim("mail", 3).await;
+    ground.record(starts(&jobs[1..])).await;
+    ground.record(finishes(&jobs[2..])).await;
+    let held = match ground.shape {
+        Table::Minimal => Cancelled::Held,
+        Table::Full => Cancelled::Asked,
+    };
+    let token = |job: &Job| Some(job.token.clone());
+    let wishes = [
+        (jobs[0].id, None),
+        (jobs[1].id, token(&jobs[1])),
+        (jobs[2].id, None),
+        (waiting[3], None),
+        (manual, None),
+        (JobId(9999), None),
+    ];
+    let fates = [
+        held,
+        held,
+        Cancelled::TooLate,
+        Cancelled::Ended,
+        Cancelled::Ended,
+        Cancelled::Missing,
+    ];
+    assert_eq!(cancel(&ground, &wishes).await, fates);
+    assert_eq!(
+        cancel(&ground, &wishes).await,
+        fates,
+        "again, nothing is otherwise"
+    );
+    for id in [waiting[3], manual] {
+        let row = ground.row(id).await;
+        assert_eq!(
+            (
+                row.status.as_str(),
+                row.result.as_deref(),
+                row.stderr.as_deref()
+            ),
+            ("done", Some("fail"), Some(CANCEL_NOTE))
+        );
+        assert!(row.return_code.is_none() && row.time_finished > 0);
+        if ground.shape == Table::Full {
+            assert_eq!(other(&row, "reason"), Some("cancelled"));
+        }
+    }
+    assert_eq!(ground.row(jobs[2].id).await.return_code, Some(3));
+    // What we have accepted ends by our claim, and by no other.
+    let stranger = ground.tokens.next(Origin::Background);
+    assert_eq!(
+        cancel(&ground, &[(jobs[0].id, Some(stranger))]).await,
+        [held]
+    );
+    let ours = [(jobs[0].id, token(&jobs[0]))];
+    assert_eq!(cancel(&ground, &ours).await, [Cancelled::Ended]);
+    assert_eq!(
+        ground.record(starts(&jobs[..1])).await.started,
+        [false],
+        "a cancelled row never runs"
+    );
+    let row = ground.row(jobs[0].id).await;
+    assert_eq!(
+        (row.status.as_str(), other(&row, "lease_until")),
+        ("done", None)
+    );
+    ground
+        .record(Batch {
+            releases: jobs[..1].to_vec(),
+            ..Batch::default()
+        })
+        .await;
+    assert_eq!(ground.row(jobs[0].id).await.status, "done");
+    assert!(ground.claim("mail", 9).await.is_empty());
+}
+
+pub(super) async fn rows_ask_for_a_cancellation(mut ground: Ground) {
+    let ids = ground.insert("mail", false, 4).await;
+    let jobs = ground.claim("mail", 2).await;
+    ground.record(starts(&jobs[..1])).await;
+    ground.record(finishes(&jobs[..1])).await;
+    assert!(ground.store.requests().await.unwrap().is_empty());
+    ground
+        .run("UPDATE jobs SET cancel_requested = 1 WHERE id <> 4")
+        .await;
+    let mut requests = ground.store.requests().await.unwrap();
+    requests.sort_by_key(|request| request.id);
+    let seen: Vec<(JobId, &str, &str)> = requests
+        .iter()
+        .map(|row| (row.id, row.status.as_str(), row.worker.as_str()))
+        .collect();
+    let token = jobs[1].token.as_str();
+    assert_eq!(
+        seen,
+        [
+            (ids[0], "done", ""),
+            (ids[1], "accepted", token),
+            (ids[2], "waiting", "")
+        ]
+    );
+    let claimed = ground.claim("mail", 9).await;
+    let asked: Vec<bool> = claimed.iter().map(|job| job.terms.cancel).collect();
+    assert_eq!(asked, [true, false], "a claim sees it, too");
+    let wishes = requests
+        .iter()
+        .map(|row| (row.id, None))
+        .chain([(ids[2], Some(claimed[0].token.clone()))]);
+    let wishes: Vec<Wish> = wishes
+        .filter(|(id, token)| *id != ids[2] || token.is_some())
+        .collect();
+    assert_eq!(
+        cancel(&ground, &wishes).await,
+        [Cancelled::TooLate, Cancelled::Asked, Cancelled::Ended]
+    );
+    let open = ground.store.requests().await.unwrap();
+    assert_eq!(open.iter().map(|row| row.id).collect::<Vec<_>>(), [ids[1]]);
+    assert_eq!(
+        other(&ground.row(ids[0]).await, "cancel_requested"),
+        Some("0")
+    );
+    assert_eq!(other(&ground.row(ids[3]).await, "cancel_requested"), None);
+}

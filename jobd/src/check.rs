@@ -25,7 +25,7 @@ pub fn run(reading: &Reading<Config>) -> ExitCode {
     if let Some(config) = config {
         let nothing: Payloads = Arc::new(|_| async { Ok(None) }.boxed());
         let launcher = Launcher::new(&config.per_target, std::env::vars_os(), "", nothing);
-        for warning in launcher.iter().flat_map(Launcher::missing_programs) {
+        for warning in launcher.missing_programs() {
             println!("warning: {warning}");
         }
         for line in config::own_settings(&reading.file) {

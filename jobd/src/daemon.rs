@@ -1,6 +1,7 @@
 //! Builds the worker's parts from a config, starts them, waits, and takes them down in order:
 //! the dispatcher drains first, then the links and the port close.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use jobd_proto::daemon::threads;
 use jobd_proto::listener::{self, ListenerOptions};
 use jobd_proto::settings::{Findings, Listen};
+use rustix::stdio::dup2_stdin;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::watch;
@@ -99,8 +101,10 @@ async fn serve(
         let rows = rows.clone();
         async move { rows.data(job).await }.boxed()
     });
-    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker, payloads)
-        .context("cannot start threads")?;
+    // What jobs inherit.
+    let nothing = File::open("/dev/null").context("cannot open /dev/null")?;
+    dup2_stdin(&nothing).context("cannot give up the standard input")?;
+    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker, payloads);
     for warning in launcher.missing_programs() {
         tracing::warn!("{warning}");
     }

@@ -52,7 +52,10 @@ impl Dispatcher {
         self.keep_guard();
         tracing::debug!(job = %job.id, target = %job.target, "launching");
         let (slot, sender) = (slot(&job), self.sender.clone());
-        let attempt = Attempt::start(&*self.launcher, job.clone(), move |outcome| {
+        // Later somebody else might start it as well.
+        let risky = self.keeper.as_ref().filter(|_| job.again);
+        let until = risky.map(|keeper| keeper.deadline(job.id));
+        let attempt = Attempt::start(&*self.launcher, job.clone(), until, move |outcome| {
             drop(sender.send(Event::Exited(job, outcome)));
         });
         if let Some(held) = self.holding.get_mut(&slot) {

@@ -5,37 +5,31 @@
 
 mod stop;
 
-use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt as _;
-use std::pin::Pin;
 use std::process::ExitStatus;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::stop::Stopper;
-use super::capture::{Capture, Captured};
+use super::exit::Exit;
 use super::input::{self, Input};
-use super::output_file::{Copy, OutputFile};
-use super::{CLAIM, End, Executor, Launcher, LauncherSettings, Outcome, Way};
+use super::output_file::OutputFile;
+use super::start::{Started, start};
+use super::stream::Stream;
+use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome};
+use crate::clock;
 use crate::fate::Reason;
 use crate::faults::crash_point;
 use crate::job::Job;
-
-/// Bytes that a pipe holds by default (pipe(7)).
-const PIPE_CAPACITY: usize = 64 << 10;
-
-/// Bytes read at a time.
-const CHUNK: usize = 16 << 10;
 
 /// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
 const MAX_SIGNALS: usize = 16;
@@ -61,15 +55,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Starts a job; `done` is called with how it ended, once.
+    /// Starts a job, unless that would be later than `until`; `done` is called with how it ended, once.
     pub fn start(
         executor: &dyn Executor,
         job: Job,
+        until: Option<Duration>,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Self {
         // The last place is for the order to stop, which comes once at most.
         let (orders, queue) = mpsc::channel(MAX_SIGNALS + 1);
-        let outcome = executor.run(job, queue);
+        let outcome = executor.run(job, until, queue);
         tokio::spawn(async move { done(outcome.await) });
         Self { orders }
     }
@@ -85,62 +80,114 @@ impl Attempt {
 }
 
 impl Executor for Launcher {
-    fn run(&self, job: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
+    fn run(
+        &self,
+        job: Job,
+        until: Option<Duration>,
+        orders: mpsc::Receiver<Order>,
+    ) -> BoxFuture<'static, Outcome> {
         let launcher = self.clone();
-        async move { run(&launcher, &job, orders).await }.boxed()
+        async move { run(&launcher, Arc::new(job), until, orders).await }.boxed()
     }
 }
 
-async fn run(launcher: &Launcher, job: &Job, mut orders: mpsc::Receiver<Order>) -> Outcome {
-    let way = launcher.way(job);
-    let payload = if job.terms.has_data && way.settings.data_on_stdin {
-        match input::read(&launcher.inner.payloads, job, &mut orders).await {
+async fn run(
+    launcher: &Launcher,
+    job: Arc<Job>,
+    until: Option<Duration>,
+    mut orders: mpsc::Receiver<Order>,
+) -> Outcome {
+    let payload = if job.terms.has_data && launcher.way(&job).settings.data_on_stdin {
+        match input::read(&launcher.inner.payloads, &job, &mut orders).await {
             Ok(payload) => Some(payload),
             Err(end) => return Outcome::Ended(end),
         }
     } else {
         None
     };
-    let command = way.command(job, &launcher.inner.worker, payload.is_some());
-    let command = match command {
-        Ok(command) => command,
-        Err(reason) => return Outcome::Ended(End::never_started(127, &reason)),
-    };
-    crash_point!("spawn-before");
-    let (command, child) = launcher.inner.spawner.spawn(command).await;
-    match child {
-        Ok(child) => {
-            crash_point!("spawn-after");
-            Outcome::Ended(
-                Process::new(launcher, way, job, payload, child, orders)
-                    .run()
-                    .await,
-            )
+    let (its, of, fed) = (launcher.clone(), job.clone(), payload.is_some());
+    let task = move || begin(&its, &of, fed, until);
+    match launcher.inner.spawner.run(task).await {
+        Ok(Begun::Started(started)) => {
+            Outcome::Ended(attend(launcher, &job, payload, started, orders).await)
         }
-        Err(error) if is_no_room(&error) => Outcome::NoRoom(error),
+        Ok(Begun::Never(end)) => Outcome::Ended(end),
+        Ok(Begun::NotNow(error)) | Err(error) => Outcome::NoRoom(error),
+    }
+}
+
+/// What became of the beginning of a process.
+enum Begun {
+    Started(Started),
+    /// It can never begin.
+    Never(End),
+    /// It may be tried again.
+    NotNow(io::Error),
+}
+
+/// Finds the program and starts it: on a thread, as file systems may be slow.
+fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> Begun {
+    let way = launcher.way(job);
+    let mut command = match way.command(job, &launcher.inner.worker, fed) {
+        Ok(command) => command,
+        Err(reason) => return Begun::Never(End::never_started(127, &reason)),
+    };
+    // The last moment: threads that thaw do not wait for the loop to notice what it has missed.
+    if until.is_some_and(|until| clock::since_boot() >= until) {
+        return Begun::NotNow(io::Error::other("its lease may have ended meanwhile"));
+    }
+    // What is to be fed waits for that, and a copy of the output is not this thread's business.
+    let stay = !fed && way.settings.output_file.is_none();
+    crash_point!("spawn-before");
+    match start(&mut command, way.settings.max_output, stay) {
+        Ok(started) => Begun::Started(started),
+        Err(error) if is_no_room(&error) => Begun::NotNow(error),
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound {
                 127
             } else {
                 126
             };
-            let program = command
-                .as_std()
-                .get_program()
-                .to_string_lossy()
-                .into_owned();
-            Outcome::Ended(End::never_started(
-                code,
-                &way.missing_cwd()
-                    .unwrap_or_else(|| format!("{program}: {error}")),
-            ))
+            let program = command.get_program().to_string_lossy();
+            let missing = way.missing_cwd();
+            let reason = missing.unwrap_or_else(|| format!("{program}: {error}"));
+            Begun::Never(End::never_started(code, &reason))
+        }
+    }
+}
+
+/// Looks after a process to its end, if that has not come yet.
+async fn attend(
+    launcher: &Launcher,
+    job: &Job,
+    payload: Option<Vec<u8>>,
+    started: Started,
+    orders: mpsc::Receiver<Order>,
+) -> End {
+    if let Some((status, ended)) = started.over {
+        return End {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: started.stdout.captured(),
+            stderr: started.stderr.captured(),
+            ended,
+            cause: None,
+        };
+    }
+    let group = started.pid();
+    match Process::new(launcher, job, payload, started, orders) {
+        Ok(process) => process.run().await,
+        Err(error) => {
+            // Not reaped, so that the number is still its own.
+            let _ = kill_process_group(group, Signal::KILL);
+            let reason = format!("cannot watch the process, killed it: {error}");
+            End::never_started(126, &reason)
         }
     }
 }
 
 /// Errors of fork(2) and pipe(2) that say nothing about the job.
 fn is_no_room(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let codes = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
     error
         .raw_os_error()
@@ -151,7 +198,7 @@ fn is_no_room(error: &io::Error) -> bool {
 struct Process<'a> {
     launcher: &'a Launcher,
     settings: &'a LauncherSettings,
-    child: Child,
+    exit: Exit,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
@@ -164,34 +211,34 @@ struct Process<'a> {
 }
 
 impl<'a> Process<'a> {
+    /// An error: the reactor has no room to watch it.
     fn new(
         launcher: &'a Launcher,
-        way: &'a Way,
         job: &'a Job,
         payload: Option<Vec<u8>>,
-        mut child: Child,
+        started: Started,
         orders: mpsc::Receiver<Order>,
-    ) -> Self {
-        let settings = &way.settings;
+    ) -> io::Result<Self> {
+        let settings = &launcher.way(job).settings;
         let file = settings.output_file.as_ref();
         let file = file.map(|template| OutputFile::begin(template, job));
         let (file, copy) = file.unzip();
-        let limit = settings.max_output;
-        let pid = child
-            .id()
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        Self {
-            pid,
-            stdin: Input::new(child.stdin.take(), payload),
-            stdout: Stream::new(child.stdout.take(), limit, copy.clone()),
-            stderr: Stream::new(child.stderr.take(), limit, copy),
+        let pid = started.pid();
+        let stdin = started.stdin.map(ChildStdin::from_std).transpose()?;
+        Ok(Self {
+            pid: Some(pid),
+            stdin: Input::new(stdin, payload),
+            stdout: started
+                .stdout
+                .handed_on(ChildStdout::from_std, copy.clone())?,
+            stderr: started.stderr.handed_on(ChildStderr::from_std, copy)?,
             file,
             launcher,
             settings,
-            child,
+            exit: Exit::of(started.child)?,
             orders,
             stopper: Stopper::new(settings, job, pid),
-        }
+        })
     }
 
     async fn run(mut self) -> End {
@@ -200,8 +247,8 @@ impl<'a> Process<'a> {
         let ended = Instant::now();
         self.drain_output().await;
         let (mut stdout, mut stderr) = (
-            self.stdout.finish(self.launcher),
-            self.stderr.finish(self.launcher),
+            self.stdout.finish(&self.launcher.inner.leaks),
+            self.stderr.finish(&self.launcher.inner.leaks),
         );
         if let Some(file) = self.file {
             match file.end().await {
@@ -244,7 +291,7 @@ impl<'a> Process<'a> {
         loop {
             let alarm = self.stopper.alarm();
             tokio::select! {
-                status = self.child.wait() => {
+                status = self.exit.wait() => {
                     self.pid = None;
                     // Who is left finds the end of it.
                     self.stdin.close();
@@ -296,7 +343,7 @@ impl<'a> Process<'a> {
 
     /// Reaps it then, which is told to whoever waits next.
     fn has_exited(&mut self) -> bool {
-        let exited = !matches!(self.child.try_wait(), Ok(None));
+        let exited = !matches!(self.exit.try_wait(), Ok(None));
         self.pid = self.pid.filter(|_| !exited);
         exited
     }
@@ -329,89 +376,6 @@ fn send(pid: Pid, number: i32) -> bool {
     Signal::from_named_raw(number).is_some_and(|signal| kill_process(pid, signal).is_ok())
 }
 
-/// One output pipe.
-struct Stream<R> {
-    pipe: Option<R>,
-    capture: Capture,
-    /// The way to the job's `output_file`, if it has one.
-    copy: Option<Copy>,
-}
-
-impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
-    fn new(pipe: Option<R>, limit: usize, copy: Option<Copy>) -> Self {
-        Self {
-            pipe,
-            capture: Capture::new(limit),
-            copy,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        self.pipe.is_some()
-    }
-
-    /// Waits until the next bytes can be taken; no longer than a disk may hang.
-    async fn room(&mut self) {
-        if let Some(copy) = &mut self.copy {
-            poll_fn(|task| copy.poll_room(task)).await;
-        }
-    }
-
-    /// Takes the next bytes, or closes the pipe at its end. Cancel-safe.
-    async fn read(&mut self) {
-        poll_fn(|task| self.poll_read(task)).await;
-    }
-
-    /// The chunk lives on the stack: most jobs write little or nothing, and a buffer of their own would cost
-    /// more than what they write.
-    fn poll_read(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        let Some(pipe) = &mut self.pipe else {
-            return Poll::Ready(());
-        };
-        if let Some(copy) = &mut self.copy {
-            ready!(copy.poll_room(task));
-        }
-        let mut chunk = [MaybeUninit::uninit(); CHUNK];
-        let mut chunk = ReadBuf::uninit(&mut chunk);
-        let read = ready!(Pin::new(pipe).poll_read(task, &mut chunk));
-        match (read, chunk.filled()) {
-            (Ok(()), bytes @ [_, ..]) => {
-                self.capture.push(bytes);
-                if let Some(copy) = &mut self.copy {
-                    copy.push(bytes);
-                }
-            }
-            (Ok(()), []) | (Err(_), _) => self.pipe = None,
-        }
-        Poll::Ready(())
-    }
-
-    /// What was captured. A pipe that is still open belongs to a background child, which must not
-    /// die of its output.
-    fn finish(mut self, launcher: &Launcher) -> Captured {
-        // A last look: on a loaded machine the deadline may have passed before all that was there
-        // already, at most what a pipe holds, was read.
-        for _ in 0..PIPE_CAPACITY / CHUNK {
-            if !self.is_open()
-                || tokio::task::unconstrained(self.read())
-                    .now_or_never()
-                    .is_none()
-            {
-                break;
-            }
-        }
-        if let (Some(mut pipe), Ok(permit)) =
-            (self.pipe, launcher.inner.leaks.clone().try_acquire_owned())
-        {
-            tokio::spawn(async move {
-                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-                drop(permit);
-            });
-        }
-        self.capture.finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -426,7 +390,12 @@ mod tests {
     struct Slow(Mutex<Option<mpsc::Receiver<Order>>>);
 
     impl Executor for Slow {
-        fn run(&self, _: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
+        fn run(
+            &self,
+            _: Job,
+            _: Option<Duration>,
+            orders: mpsc::Receiver<Order>,
+        ) -> BoxFuture<'static, Outcome> {
             *self.0.lock().unwrap() = Some(orders);
             std::future::pending().boxed()
         }
@@ -444,7 +413,7 @@ mod tests {
             again: false,
             terms: Terms::default(),
         };
-        let attempt = Attempt::start(&slow, job, drop);
+        let attempt = Attempt::start(&slow, job, None, drop);
         let mut refused = 0;
         for _ in 0..100 {
             let (delivered, mut told) = oneshot::channel();

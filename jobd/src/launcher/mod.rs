@@ -6,22 +6,25 @@
 mod attempt;
 mod capture;
 mod environment;
+mod exit;
 mod input;
 mod ladder;
 mod output_file;
 mod spawner;
+mod start;
+mod stream;
 mod template;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use rustix::process::Signal;
-use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
@@ -116,8 +119,14 @@ struct Way {
 
 /// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
 pub trait Executor: Send + Sync + 'static {
-    /// Runs a job to its end, obeying orders meanwhile. Nothing is begun before the future is polled.
-    fn run(&self, job: Job, orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome>;
+    /// Runs a job to its end, obeying orders meanwhile. Nothing is begun before the future is polled, nor when
+    /// the machine has been up for longer than `until`.
+    fn run(
+        &self,
+        job: Job,
+        until: Option<Duration>,
+        orders: mpsc::Receiver<Order>,
+    ) -> BoxFuture<'static, Outcome>;
 }
 
 /// How an attempt ended.
@@ -125,8 +134,8 @@ pub trait Executor: Send + Sync + 'static {
 pub enum Outcome {
     /// The job is over.
     Ended(End),
-    /// The system had no room for a process (EAGAIN, ENOMEM, EMFILE): nothing ran, and it may be
-    /// tried again.
+    /// The system had no room for a process (EAGAIN, ENOMEM, EMFILE), or it was too late: nothing ran, and it
+    /// may be tried again.
     NoRoom(io::Error),
 }
 
@@ -148,22 +157,22 @@ pub struct End {
 }
 
 impl Launcher {
-    /// `worker` names this worker to jobs (`JOBD_WORKER`), `payloads` is where their `data` is read. An error: no threads can be had.
+    /// `worker` names this worker to jobs (`JOBD_WORKER`), `payloads` is where their `data` is read.
     pub fn new(
         settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
         payloads: Payloads,
-    ) -> io::Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 ways: ways(settings, inherited),
                 worker: worker.to_owned(),
                 payloads,
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
-                spawner: Spawner::new()?,
+                spawner: Spawner::default(),
             }),
-        })
+        }
     }
 
     /// The launcher of other settings in the same process.
@@ -258,7 +267,12 @@ impl Way {
             .env("JOBD_WORKER", worker)
             .env(CLAIM, job.token.as_str())
             .process_group(0)
-            .stdin(if fed { Stdio::piped() } else { Stdio::null() })
+            // jobd's own is /dev/null: to open that for each job would cost more.
+            .stdin(if fed {
+                Stdio::piped()
+            } else {
+                Stdio::inherit()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         if let Some(cwd) = &self.settings.cwd {

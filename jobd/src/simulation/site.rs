@@ -172,7 +172,13 @@ impl Guard for Sentry {
 pub(super) const KILL_GRACE: Duration = Duration::from_millis(500);
 
 impl Executor for Site {
-    fn run(&self, job: Job, mut orders: mpsc::Receiver<Order>) -> BoxFuture<'static, Outcome> {
+    /// It begins at once.
+    fn run(
+        &self,
+        job: Job,
+        _: Option<Duration>,
+        mut orders: mpsc::Receiver<Order>,
+    ) -> BoxFuture<'static, Outcome> {
         let site = self.clone();
         async move {
             let pid = site.agenda.lock().number();

@@ -29,7 +29,7 @@ pub(super) struct Stopper<'a> {
     sequence: &'a KillSequence,
     token: &'a ClaimToken,
     /// The process's group, which has its number.
-    group: Option<Pid>,
+    group: Pid,
     /// What its time is, and when that is over.
     timeout: Option<(Duration, Instant)>,
     /// How long it may say nothing, and when that is over.
@@ -42,7 +42,7 @@ pub(super) struct Stopper<'a> {
 
 impl<'a> Stopper<'a> {
     /// For a process that begins now.
-    pub(super) fn new(settings: &'a LauncherSettings, job: &'a Job, group: Option<Pid>) -> Self {
+    pub(super) fn new(settings: &'a LauncherSettings, job: &'a Job, group: Pid) -> Self {
         let now = Instant::now();
         let until = |limit: Option<Duration>| {
             let limit = limit.filter(|limit| !limit.is_zero())?;
@@ -120,10 +120,8 @@ impl<'a> Stopper<'a> {
     /// The group's number cannot have been given to others while a member lives, or is not reaped; where none
     /// does, there is no such group.
     fn signal_group(&self, signal: Signal) {
-        if let Some(group) = self.group
-            && let Err(error) = kill_process_group(group, signal)
-        {
-            tracing::debug!(group = group.as_raw_nonzero().get(), %error, "cannot signal the process group");
+        if let Err(error) = kill_process_group(self.group, signal) {
+            tracing::debug!(group = self.group.as_raw_nonzero().get(), %error, "cannot signal the process group");
         }
     }
 }
@@ -132,9 +130,10 @@ impl Process<'_> {
     /// Ends what is left of a stopped job once its process has exited: its group gets the rest of the sequence as long as
     /// somebody is in it, then what has left the group is looked for.
     pub(super) async fn end_rest(&mut self) {
-        let Some(group) = self.stopper.group.filter(|_| self.stopper.ladder.is_some()) else {
+        if self.stopper.ladder.is_none() {
             return;
-        };
+        }
+        let group = self.stopper.group;
         let mut pause = FIRST_PAUSE;
         while let Some(next) = self.stopper.alarm()
             && blocking(move || marked::group_lives(group)).await

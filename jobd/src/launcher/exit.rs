@@ -1,0 +1,64 @@
+//! Waits for the end of a process while the reactor does other things.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::start::pid;
+
+/// A process that is not reaped: until then its number is nobody else's.
+pub(super) struct Exit {
+    child: Child,
+    sign: Sign,
+}
+
+/// What tells that it may have ended.
+enum Sign {
+    /// A pidfd, readable then (pidfd_open(2)).
+    Pidfd(AsyncFd<OwnedFd>),
+    /// SIGCHLD, which comes for any process: where the system has no pidfds, or none left.
+    Signal(Signal),
+}
+
+impl Exit {
+    /// An error: the system can tell neither way.
+    pub(super) fn of(child: Child) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid(&child), PidfdFlags::NONBLOCK).map_err(io::Error::from);
+        let sign = match pidfd.and_then(watch) {
+            Ok(pidfd) => Sign::Pidfd(pidfd),
+            Err(_) => Sign::Signal(signal(SignalKind::child())?),
+        };
+        Ok(Self { child, sign })
+    }
+
+    /// How it has ended, if it has. Reaps it.
+    pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// How it ended. Reaps it. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            match &mut self.sign {
+                Sign::Pidfd(pidfd) => pidfd.readable().await?.clear_ready(),
+                Sign::Signal(signal) => drop(signal.recv().await),
+            }
+        }
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "unsound for types that may answer with another descriptor, which an OwnedFd does not"
+)]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
+}

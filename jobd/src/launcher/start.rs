@@ -1,0 +1,98 @@
+//! Starts a process, and looks after it for its first moments.
+//!
+//! A job that is over soon is read and reaped by the thread that has started it: to have the reactor watch two
+//! pipes and a pidfd for a millisecond costs more (docs/PERFORMANCE.md).
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::stream::Stream;
+use crate::faults::crash_point;
+
+/// How long a thread stays with a process. Orders wait that long.
+const STAY: Duration = Duration::from_millis(10);
+
+/// A process that was started, and what it has written so far.
+pub(super) struct Started {
+    pub(super) child: Child,
+    /// Where it is a pipe.
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Stream<ChildStdout>,
+    pub(super) stderr: Stream<ChildStderr>,
+    /// How and when it ended, where it is over and reaped.
+    pub(super) over: Option<(ExitStatus, Instant)>,
+}
+
+/// Starts a process whose outputs are pipes, of each of which at most `limit` bytes are kept. Told to stay,
+/// returns as soon as it is over or has run for [`STAY`]. An error is that of posix_spawn(3) or pipe(2): nothing was started.
+pub(super) fn start(command: &mut Command, limit: usize, stay: bool) -> io::Result<Started> {
+    let mut child = command.spawn()?;
+    crash_point!("spawn-after");
+    let mut started = Started {
+        stdin: child.stdin.take(),
+        stdout: Stream::new(child.stdout.take(), limit),
+        stderr: Stream::new(child.stderr.take(), limit),
+        child,
+        over: None,
+    };
+    if stay {
+        let status = started.stay(Instant::now() + STAY);
+        started.over = status.map(|status| (status, Instant::now()));
+    }
+    Ok(started)
+}
+
+impl Started {
+    /// The process, and its group.
+    pub(super) fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    /// Reads both outputs to their end, and reaps. `None` where that takes longer.
+    fn stay(&mut self, until: Instant) -> Option<ExitStatus> {
+        while self.stdout.is_open() || self.stderr.is_open() {
+            let [stdout, stderr] = wait([self.stdout.fd(), self.stderr.fd()], until)?;
+            self.stdout.read_now(stdout);
+            self.stderr.read_now(stderr);
+        }
+        // A process closes its outputs a moment before it has ended; or it lives on without them.
+        if let Some(status) = self.child.try_wait().ok()? {
+            return Some(status);
+        }
+        let end = pidfd_open(self.pid(), PidfdFlags::empty()).ok()?;
+        wait([Some(end.as_fd())], until)?;
+        self.child.try_wait().ok()?
+    }
+}
+
+/// The number of a process that is not reaped.
+pub(super) fn pid(child: &Child) -> Pid {
+    let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    number.expect("a child has a process id")
+}
+
+/// Waits until one of these files is ready, and says in what way each is; `None` where none is in time.
+fn wait<const N: usize>(
+    files: [Option<BorrowedFd<'_>>; N],
+    until: Instant,
+) -> Option<[PollFlags; N]> {
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let polled = |file| PollFd::from_borrowed_fd(file, PollFlags::IN);
+    let mut polled: Vec<_> = files.iter().copied().flatten().map(polled).collect();
+    // An interruption, which nobody causes, is as good as being late.
+    let ready = poll(&mut polled, Some(&timeout))
+        .ok()
+        .filter(|ready| *ready > 0);
+    let mut flags = polled.iter().map(PollFd::revents);
+    let mut flags_of = |file: Option<_>| file.and_then(|_| flags.next());
+    ready.map(|_| files.map(|file| flags_of(file).unwrap_or(PollFlags::empty())))
+}

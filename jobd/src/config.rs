@@ -1,5 +1,6 @@
 //! `jobd.conf` → [`Config`]. Reports every mistake at once and starts nothing.
 
+mod setup;
 mod state;
 mod target;
 
@@ -129,11 +130,12 @@ const KEYS: &[Key] = &[
 ];
 
 /// Every key of a worker's config, for the reference and for near matches.
-pub fn tables() -> [&'static [Key]; 5] {
+pub fn tables() -> [&'static [Key]; 6] {
     [
         settings::LISTEN_KEYS,
         KEYS,
         target::KEYS,
+        setup::KEYS,
         table::settings::KEYS,
         settings::LOG_KEYS,
     ]
@@ -321,7 +323,11 @@ mod tests {
     fn the_reference_page_lists_every_key() {
         let page = project().join("docs/CONFIG.md");
         let text = std::fs::read_to_string(&page).unwrap();
-        let is_own = |table: &&[Key]| table[0].name == target::KEYS[0].name;
+        let is_own = |table: &&[Key]| {
+            [target::KEYS, setup::KEYS]
+                .iter()
+                .any(|own| own[0].name == table[0].name)
+        };
         let (own, all): (Vec<_>, Vec<_>) = tables().into_iter().partition(is_own);
         let wanted = settings::with_reference(&text, "jobd", &all).unwrap();
         let wanted = settings::with_reference(&wanted, "each target", &own).unwrap();

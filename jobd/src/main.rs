@@ -21,12 +21,14 @@ mod master_link;
 mod per_target;
 mod reload;
 mod rescuer;
+mod shim;
 #[cfg(test)]
 mod simulation;
 mod store;
 mod targets;
 mod waiters;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,12 +67,21 @@ struct Arguments {
     /// The lock that the guard holds.
     #[arg(long, value_name = "FILE", hide = true)]
     guard_lock: Option<PathBuf>,
+    /// Become a job's program; jobd starts itself so for targets that set a user, limits and the like.
+    #[arg(long, value_name = "SETUP", hide = true)]
+    launch: Option<String>,
+    /// That program and its arguments.
+    #[arg(last = true, hide = true)]
+    command: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(worker) = &arguments.guard {
         return guard::run(worker, arguments.guard_lock.as_deref());
+    }
+    if let Some(setup) = &arguments.launch {
+        return shim::run(setup, &arguments.command);
     }
     let reading = match config::read(&arguments.config) {
         Ok(read) => read,

@@ -26,7 +26,7 @@ pub use keys::{Key, reference, with_reference};
 pub use listen::{LISTEN_KEYS, Listen, listen};
 pub use logs::{LOG_KEYS, LogLevel, LogSettings, logs};
 pub use reader::Reader;
-pub use units::duration;
+pub use units::{bytes, duration};
 
 /// What a program made of a config file.
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// Reads `1048576`, `16M` or `1MiB`; K, M and G (also KB, KiB …) are powers of 1024.
-pub(super) fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
     let shift = match unit.as_str() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jobd_proto::settings::{self, Key, Reader};
 use jobd_proto::{Pattern, TargetName};
 
+use super::setup;
 use crate::launcher::{FileTemplate, KillSequence, LauncherSettings, MAX_KILL, Template};
 use crate::per_target::{PerTarget, TargetSettings};
 
@@ -180,6 +181,7 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         output_file_only: reader.flag("output_file_only", launcher.output_file_only),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
         data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
+        setup: setup::read(reader, &launcher.setup),
         timeout: limit(reader, "timeout", launcher.timeout),
         idle_timeout: limit(reader, "idle_timeout", launcher.idle_timeout),
         kill: kill(reader).unwrap_or_else(|| launcher.kill.clone()),

@@ -29,7 +29,8 @@ use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome}
 use crate::clock;
 use crate::fate::Reason;
 use crate::faults::crash_point;
-use crate::job::Job;
+use crate::job::{ClaimToken, Job};
+use crate::shim;
 
 /// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
 const MAX_SIGNALS: usize = 16;
@@ -136,8 +137,8 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
     if until.is_some_and(|until| clock::since_boot() >= until) {
         return Begun::NotNow(io::Error::other("its lease may have ended meanwhile"));
     }
-    // What is to be fed waits for that, and a copy of the output is not this thread's business.
-    let stay = !fed && way.settings.output_file.is_none();
+    // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
+    let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
     crash_point!("spawn-before");
     match start(&mut command, way.settings.max_output, stay) {
         Ok(started) => Begun::Started(started),
@@ -199,6 +200,8 @@ struct Process<'a> {
     launcher: &'a Launcher,
     settings: &'a LauncherSettings,
     exit: Exit,
+    /// Whether the shim stands between.
+    shim: Option<&'a ClaimToken>,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
@@ -236,6 +239,7 @@ impl<'a> Process<'a> {
             launcher,
             settings,
             exit: Exit::of(started.child)?,
+            shim: launcher.way(job).shim.as_ref().map(|_| &job.token),
             orders,
             stopper: Stopper::new(settings, job, pid),
         })
@@ -269,6 +273,12 @@ impl<'a> Process<'a> {
             counts.then(|| stderr.note(&note));
             counts.then_some(reason)
         });
+        if let (Some(claim), Ok(status)) = (self.shim, &status)
+            && let Some(code) = status.code()
+            && let Some(why) = shim::failure(&stderr.head, claim.as_str())
+        {
+            return End::never_started(code, why);
+        }
         let (code, signal) = match status {
             Ok(status) => (status.code(), status.signal()),
             Err(error) => {

@@ -35,15 +35,18 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// `inherited` less the service manager's variables, with `own` (`launcher.env.*`) on top.
-    pub(super) fn new(
+    /// `inherited` less the service manager's variables, with `own` (the user's, `launcher.env.*`) on top.
+    pub(super) fn new<'a>(
         inherited: impl Iterator<Item = (OsString, OsString)>,
-        own: &[(String, String)],
+        own: impl IntoIterator<Item = &'a (String, String)>,
     ) -> Self {
         let mut variables: BTreeMap<_, _> = inherited
             .filter(|(name, _)| !SERVICE_MANAGERS.iter().any(|manager| name == manager))
             .collect();
-        variables.extend(own.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.extend(
+            own.into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
         Self { variables }
     }
 

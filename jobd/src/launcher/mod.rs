@@ -18,7 +18,7 @@ mod template;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use self::spawner::Spawner;
 use crate::fate::Reason;
 use crate::job::Job;
 use crate::per_target::{PerTarget, TargetSettings};
+use crate::shim::Setup;
 
 pub use attempt::{Attempt, Order};
 pub use capture::Captured;
@@ -69,6 +70,8 @@ pub struct LauncherSettings {
     pub leak_timeout: Duration,
     /// `launcher.stdin`: whether `data` goes to the standard input.
     pub data_on_stdin: bool,
+    /// `user`, `group`, `umask`, `nice`, `limit.*`: what the shim is needed for.
+    pub setup: Setup,
     /// `timeout`: how long a job may take.
     pub timeout: Option<Duration>,
     /// `idle_timeout`: how long it may write nothing.
@@ -89,6 +92,7 @@ impl LauncherSettings {
             output_file_only: false,
             leak_timeout: Duration::from_millis(200),
             data_on_stdin: true,
+            setup: Setup::default(),
             timeout: None,
             idle_timeout: None,
             kill: KillSequence::with_grace(Duration::from_secs(5)),
@@ -115,6 +119,8 @@ struct Inner {
 struct Way {
     settings: LauncherSettings,
     environment: Environment,
+    /// The argument of the shim, where it is needed.
+    shim: Option<String>,
 }
 
 /// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
@@ -217,7 +223,11 @@ fn ways(
     let inherited: Vec<_> = inherited.collect();
     settings.map(|TargetSettings { launcher }| {
         Arc::new(Way {
-            environment: Environment::new(inherited.iter().cloned(), &launcher.env),
+            shim: (!launcher.setup.is_empty()).then(|| launcher.setup.argument()),
+            environment: Environment::new(
+                inherited.iter().cloned(),
+                launcher.setup.variables().chain(&launcher.env),
+            ),
             settings: launcher.clone(),
         })
     })
@@ -256,7 +266,10 @@ impl Way {
             .environment
             .find(program)
             .ok_or_else(|| format!("{program}: command not found in PATH"))?;
-        let mut command = Command::new(file);
+        let mut command = match &self.shim {
+            None => Command::new(file),
+            Some(setup) => shim(setup, &file),
+        };
         command
             .args(arguments)
             .env_clear()
@@ -280,6 +293,19 @@ impl Way {
         }
         Ok(command)
     }
+}
+
+/// Starts the shim that becomes `program`.
+fn shim(setup: &str, program: &Path) -> Command {
+    // Also after an upgrade has replaced the file of this program.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("jobd")
+        .arg("--launch")
+        .arg(setup)
+        .arg("--")
+        .arg(program);
+    command
 }
 
 /// The exit code of a shell whose child was ended by SIGKILL.

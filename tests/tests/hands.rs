@@ -246,18 +246,10 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
     cluster.jobctl(&target("mail")).await;
     cluster.jobctl(&target("seven")).await;
     let status = cluster.jobctl(&["status", "--json"]).await.json();
-    let seven = status["targets"].as_array().unwrap().iter();
-    let seven = seven
-        .clone()
-        .find(|target| target["name"] == "seven")
-        .unwrap();
-    let seen = [
-        &seven["state"],
-        &seven["slots"],
-        &seven["waiting"],
-        &seven["failed_1h"],
-    ];
-    assert_eq!(seen, [&json!("active"), &json!(2), &json!(0), &json!(3)]);
+    let mut targets = status["targets"].as_array().unwrap().iter();
+    let seven = targets.find(|target| target["name"] == "seven").unwrap();
+    let shown = ["state", "slots", "waiting", "failed_1h"].map(|key| &seven[key]);
+    assert_eq!(shown, [&json!("active"), &json!(2), &json!(0), &json!(3)]);
     let doctor = cluster.jobctl(&["doctor", "--json"]).await;
     assert_eq!(doctor.code, Some(0), "{doctor:?}");
     let findings = &doctor.json()["findings"];
@@ -267,9 +259,9 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
             .contains("claims go by the index status_target_idx"),
         "{findings}"
     );
-    let stats = cluster.jobctl(&["stats", "--json"]).await.json();
+    let runs = cluster.jobctl(&["stats", "--json"]).await.json();
     let counts = |at: usize| {
-        let target = &stats["targets"][at];
+        let target = &runs["targets"][at];
         [&target["target"], &target["runs"], &target["failures"]]
     };
     assert_eq!(counts(0), [&json!("mail"), &json!(3), &json!(0)]);

@@ -9,7 +9,7 @@ use jobd_tests::ground::Ground;
 const LARGE: usize = 15 << 20;
 
 fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at % 251) as u8).collect()
+    (0..=250).cycle().take(length).collect()
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ pub(super) struct Ownership {
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` rows of a target behind an id, as [`Taken`] has them.
+    /// `waiting` rows of a target behind an id, as [`Taken`](super::connection::Taken) has them.
     pub(super) claim_select: Arc<str>,
     /// Whether that locks its rows.
     pub(super) claim_locks: bool,

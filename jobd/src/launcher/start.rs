@@ -81,7 +81,8 @@ fn wait<const N: usize>(
     files: [Option<BorrowedFd<'_>>; N],
     until: Instant,
 ) -> Option<[PollFlags; N]> {
-    let left = until.saturating_duration_since(Instant::now());
+    // Somebody who never stops writing is always ready.
+    let left = until.checked_duration_since(Instant::now())?;
     let timeout = Timespec {
         tv_sec: 0,
         tv_nsec: left.subsec_nanos().into(),
@@ -95,4 +96,42 @@ fn wait<const N: usize>(
     let mut flags = polled.iter().map(PollFd::revents);
     let mut flags_of = |file: Option<_>| file.and_then(|_| flags.next());
     ready.map(|_| files.map(|file| flags_of(file).unwrap_or(PollFlags::empty())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Stdio;
+
+    use rustix::process::{Signal, kill_process_group};
+
+    use super::*;
+
+    fn begin(line: &str) -> (Started, Duration) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]).process_group(0);
+        command.stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let begun = Instant::now();
+        let started = start(&mut command, 1_000, true).unwrap();
+        (started, begun.elapsed())
+    }
+
+    #[test]
+    fn who_never_stops_writing_or_lives_on_in_silence_keeps_no_thread() {
+        let lines = [
+            "while :; do echo loud; done",
+            "while :; do echo loud >&2; done",
+            "exec >&- 2>&-; sleep 60",
+            "sleep 60",
+        ];
+        for line in lines {
+            let (mut started, took) = begin(line);
+            let over = started.over;
+            kill_process_group(started.pid(), Signal::KILL).unwrap();
+            started.child.wait().unwrap();
+            assert_eq!(over, None, "{line}");
+            assert!(took < Duration::from_secs(5), "{line}: {took:?}");
+        }
+    }
 }

@@ -86,9 +86,9 @@ impl<R: Read + AsFd> Stream<R> {
 
     /// Takes the next bytes, or closes the pipe at its end, as poll(2) has found it.
     pub(super) fn read_now(&mut self, found: PollFlags) {
-        let mut chunk = [0; CHUNK];
         match &mut self.pipe {
             Some(pipe) if found.contains(PollFlags::IN) => {
+                let mut chunk = [0; CHUNK];
                 let read = pipe.read(&mut chunk);
                 self.take(read.map(|count| &chunk[..count]).map_err(drop));
             }

@@ -41,6 +41,8 @@ use crate::failure::Failure;
 use crate::output::Screen;
 use crate::settings::{Kind, Settings};
 
+pub(crate) use rows::STATUSES;
+
 /// What every command may look at.
 #[derive(Debug)]
 pub(crate) struct Context {

@@ -151,23 +151,25 @@ pub(super) fn not_found(id: JobId) -> Failure {
     ))
 }
 
+/// What statuses there are.
+pub(crate) const STATUSES: [&str; 7] = [
+    "waiting",
+    "manual",
+    "accepted",
+    "running",
+    "done",
+    "ignored",
+    "scheduled",
+];
+
 /// A status that no row has and that nobody knows is a slip, not a question.
 fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
-    const KNOWN: [&str; 7] = [
-        "waiting",
-        "manual",
-        "accepted",
-        "running",
-        "done",
-        "ignored",
-        "scheduled",
-    ];
     let known = match columns.get("status").map(|column| &column.kind) {
         Some(Kind::Text {
             values: Some(values),
             ..
         }) => values.clone(),
-        _ => KNOWN.map(str::to_owned).to_vec(),
+        _ => STATUSES.map(str::to_owned).to_vec(),
     };
     if known.iter().any(|known| known.eq_ignore_ascii_case(status)) {
         return Ok(());

@@ -12,24 +12,13 @@ use rustyline::validate::Validator;
 use rustyline::{Helper, Result};
 
 use crate::cli::Cli;
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, STATUSES};
 
 /// Names that are older are asked for again before the next prompt.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The prompt waits for names no longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// What statuses there are, for `--status`.
-const STATUSES: [&str; 7] = [
-    "waiting",
-    "manual",
-    "accepted",
-    "running",
-    "done",
-    "ignored",
-    "scheduled",
-];
 
 /// What can be named on a line.
 #[derive(Clone, Debug, Default)]

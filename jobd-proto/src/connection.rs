@@ -11,9 +11,11 @@
 //! are never logged: they hold passwords and the data of jobs.
 
 mod clock;
+mod errors;
 mod link;
 mod outbox;
 mod pending;
+mod stream;
 
 use std::fmt;
 use std::io;
@@ -26,13 +28,17 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::{MAX_FRAME_BEFORE_PASSWORD, MAX_FRAME_CLIENT, MAX_FRAME_WORKER};
 use crate::message::{Request, RequestNo, encode_request, encode_response};
 use crate::{RequestError, Secret};
 use pending::Pending;
+use stream::Flow;
+
+pub use errors::{CallError, CloseReason};
+pub use stream::{Replies, Reply, Responses, Turn};
 
 /// The error that a peer gets for a request on a connection that is being closed. The request was
 /// not looked at: it may be sent again elsewhere.
@@ -156,10 +162,18 @@ struct Shared {
 }
 
 /// What the link task is told. The queue needs no bound of its own: calls are bounded by
-/// [`pending::MAX_CALLS`], responses by the peer's unanswered requests, the rest is rare.
+/// [`pending::MAX_CALLS`], responses by the peer's unanswered requests, messages of streams by what
+/// they carry, the rest is rare.
 enum Command {
     Write(Bytes),
-    Respond { frame: Bytes, request_bytes: usize },
+    /// Gives the permit back when the frame is written.
+    WriteTracked(Bytes, OwnedSemaphorePermit),
+    OpenStream(RequestNo, Arc<Flow>),
+    Respond {
+        no: RequestNo,
+        frame: Bytes,
+        request_bytes: usize,
+    },
     Close(CloseReason),
     CloseWhenIdle,
     SetMaxFrame(usize),
@@ -224,6 +238,16 @@ impl Connection {
             return Err(CallError::Closed(self.closed().await));
         }
         call.reply().await
+    }
+
+    /// Asks the peer for a stream of answers. A peer that knows of none gives the only one as the last.
+    pub async fn request_stream(
+        &self,
+        kind: &str,
+        data: Value,
+        password: Option<&Secret>,
+    ) -> Result<Replies, CallError> {
+        Replies::ask(self, kind, data, password).await
     }
 
     /// Requests of the peer that have been taken and not answered yet.
@@ -291,6 +315,10 @@ impl Connection {
             && self.shared.pending.is_empty()
     }
 
+    fn write(&self, frame: Bytes) {
+        self.tell(Command::Write(frame));
+    }
+
     /// A closed connection has nothing left to be told.
     fn tell(&self, command: Command) {
         let _ = self.commands.send(command);
@@ -338,6 +366,25 @@ impl IncomingRequest {
         self.send(result.as_ref().map_err(|error| error.0.as_str()));
     }
 
+    /// Answers with several messages.
+    pub fn stream(self) -> Responses {
+        Responses::new(self)
+    }
+
+    /// The connection may be closed already; then nobody waits.
+    fn tell(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(command);
+        }
+    }
+
+    /// Waits until the connection is closed.
+    async fn gone(&self) {
+        if let Some(commands) = &self.commands {
+            commands.closed().await;
+        }
+    }
+
     fn send(&mut self, result: Result<&Value, &str>) {
         let Some(commands) = self.commands.take() else {
             return;
@@ -345,6 +392,7 @@ impl IncomingRequest {
         let frame = bounded_response_frame(self.request.no, result, MAX_FRAME_WORKER);
         // The connection may be closed already; then nobody waits for the answer.
         let _ = commands.send(Command::Respond {
+            no: self.request.no,
             frame,
             request_bytes: self.bytes,
         });
@@ -369,7 +417,13 @@ impl fmt::Debug for IncomingRequest {
 
 fn response_frame(no: RequestNo, result: Result<&Value, &str>) -> Bytes {
     let mut frame = BytesMut::new();
-    encode_response(no, result, &mut frame);
+    encode_response(no, result, false, &mut frame);
+    frame.freeze()
+}
+
+fn stream_frame(no: RequestNo, data: &Value) -> Bytes {
+    let mut frame = BytesMut::new();
+    encode_response(no, Ok(data), true, &mut frame);
     frame.freeze()
 }
 
@@ -383,54 +437,6 @@ fn bounded_response_frame(no: RequestNo, result: Result<&Value, &str>, limit: us
         no,
         Err(&format!("reply of {length} bytes is too long to be sent")),
     )
-}
-
-/// Why a request got no data.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The peer answered with this error.
-    #[error("{0}")]
-    Refused(String),
-    /// The connection ended before the answer came.
-    #[error("connection closed: {0}")]
-    Closed(CloseReason),
-}
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// This side asked for it.
-    #[error("closed by this side")]
-    Here,
-    /// The peer ended it.
-    #[error("closed by the peer")]
-    Peer,
-    /// The peer ended it after an error about no request in particular.
-    #[error("closed by the peer: {0}")]
-    PeerError(String),
-    /// The stream failed.
-    #[error("{0}")]
-    Io(String),
-    /// Nothing came for three ping intervals.
-    #[error("peer was silent for {0:?}")]
-    Silent(Duration),
-    /// A frame without an end.
-    #[error("message is longer than {0} bytes")]
-    FrameTooLong(usize),
-    /// A frame that was begun and not finished.
-    #[error("message was not finished in time")]
-    FrameDeadline,
-    /// A peer that does not read.
-    #[error("peer takes no data")]
-    WriteDeadline,
-    /// The first request had no or the wrong password.
-    #[error("invalid password")]
-    InvalidPassword,
-    /// It was idle, and others needed the room.
-    #[error("closed to make room for other connections")]
-    Evicted,
 }
 
 /// Milliseconds on a clock that starts with the first connection of this process.

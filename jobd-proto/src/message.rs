@@ -27,7 +27,7 @@ impl RequestNo {
 /// A message, in either direction.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
-    /// `[0, {…}]`: wants exactly one response.
+    /// `[0, {…}]`: wants one response, or where it asks for a stream as many as there are.
     Request(Request),
     /// `[1, {…}]`: answers the request of the same number.
     Response(Response),
@@ -57,6 +57,8 @@ pub struct Response {
     pub no: RequestNo,
     /// The `data` member, or the `error` text.
     pub result: Result<Value, String>,
+    /// Whether further responses to the same request follow. An error is always the last one.
+    pub more: bool,
 }
 
 impl Response {
@@ -65,6 +67,7 @@ impl Response {
         Self {
             no: RequestNo::NONE,
             result: Err(error.into()),
+            more: false,
         }
     }
 }
@@ -120,7 +123,8 @@ impl Message {
         match self {
             Self::Request(r) => encode_request(r.no, &r.kind, &r.data, r.password.as_ref(), out),
             Self::Response(r) => {
-                encode_response(r.no, r.result.as_ref().map_err(String::as_str), out);
+                let result = r.result.as_ref().map_err(String::as_str);
+                encode_response(r.no, result, r.more, out);
             }
             Self::Ping => out.put_slice(PING),
             Self::Pong => out.put_slice(PONG),
@@ -167,10 +171,17 @@ pub(crate) fn encode_request(
 }
 
 /// Appends a response and its EOT, without a copy of its data.
-pub(crate) fn encode_response(no: RequestNo, result: Result<&Value, &str>, out: &mut BytesMut) {
+pub(crate) fn encode_response(
+    no: RequestNo,
+    result: Result<&Value, &str>,
+    more: bool,
+    out: &mut BytesMut,
+) {
     #[derive(Serialize)]
     struct Wire<'a> {
         no: i64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<&'a Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +192,7 @@ pub(crate) fn encode_response(no: RequestNo, result: Result<&Value, &str>, out: 
             1,
             Wire {
                 no: no.0,
+                more: more && result.is_ok(),
                 data: result.ok(),
                 error: result.err(),
             },
@@ -245,6 +257,7 @@ fn parse_response(data: Option<Value>) -> Result<Response, MessageError> {
     };
     Ok(Response {
         no: RequestNo(no),
+        more: result.is_ok() && fields.get("more") == Some(&Value::Bool(true)),
         result,
     })
 }

@@ -2,10 +2,11 @@
 //! other much never block, and keeps every deadline. Its select awaits nothing in its arms,
 //! unless the connection is over.
 
+mod ending;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -15,6 +16,7 @@ use tokio_util::codec::Decoder;
 
 use super::clock::{Alarm, Clock, Facts};
 use super::outbox::Outbox;
+use super::stream::{STREAM, Streams};
 use super::{
     CloseReason, Command, Connection, ConnectionOptions, IncomingRequest, REFUSED_CLOSING, Shared,
     response_frame, uptime_ms,
@@ -23,6 +25,7 @@ use crate::codec::{EotCodec, FrameError};
 use crate::job::excerpt;
 use crate::json;
 use crate::message::{Message, PING, PONG, Request, RequestNo, Response};
+use ending::{Closing, linger};
 
 /// Unwritten bytes at which a peer is asked for nothing more: whoever does not take answers may
 /// not ask. Not a bound for one long reply, which may be longer by itself.
@@ -35,13 +38,6 @@ const SMALL_READ: usize = 512;
 const LARGE_READ: usize = 256 << 10;
 /// Commands taken at a time, so that reading gets its turn.
 const COMMAND_BATCH: usize = 512;
-/// After a refusal: how long, and how much, the peer may go on sending before the socket is
-/// closed. A socket closed with unread data resets, and the peer may never see why.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 << 20;
-/// How long to look for what a peer said before it stopped taking data.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-
 pub(super) struct Link<S> {
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
@@ -55,6 +51,7 @@ pub(super) struct Link<S> {
     /// Weak, so that this task ends when nobody else is left.
     responders: mpsc::WeakUnboundedSender<Command>,
     requests: mpsc::UnboundedSender<IncomingRequest>,
+    streams: Streams,
     options: ConnectionOptions,
     unanswered: usize,
     unanswered_bytes: usize,
@@ -67,15 +64,6 @@ pub(super) struct Link<S> {
     closing: Closing,
     peer_error: Option<String>,
     clock: Clock,
-}
-
-/// How far the connection is on its way to its end.
-enum Closing {
-    No,
-    /// Takes no new requests; ends when all are answered.
-    WhenIdle,
-    /// Takes nothing more; ends when the outbox is empty.
-    AfterFlush(CloseReason),
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
@@ -102,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             commands,
             responders: connection.commands.downgrade(),
             requests,
+            streams: Streams::default(),
             options,
             unanswered: 0,
             unanswered_bytes: 0,
@@ -274,6 +263,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             }
             self.codec.set_max_frame(self.options.max_frame);
         }
+        if request.kind == STREAM {
+            return self.steer(&request);
+        }
         if matches!(self.closing, Closing::WhenIdle) {
             return self.refuse(request.no, REFUSED_CLOSING);
         }
@@ -310,10 +302,19 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         }
     }
 
+    /// Needs no handler: streams are the link's own matter, also while it is closing.
+    fn steer(&mut self, request: &Request) {
+        let ok = "ok".into();
+        let steered = self.streams.steer(&request.data);
+        let result = steered.as_ref().map(|()| &ok).map_err(|error| &*error.0);
+        self.say(&response_frame(request.no, result));
+    }
+
     fn take_response(&mut self, response: Response) {
         let Some(Response {
             no,
             result: Err(error),
+            ..
         }) = self.shared.pending.resolve(response)
         else {
             return;
@@ -344,10 +345,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         for command in batch.drain(..) {
             match command {
                 Command::Write(frame) => self.outbox.push(frame),
+                Command::WriteTracked(frame, permit) => self.outbox.push_tracked(frame, permit),
+                Command::OpenStream(no, flow) => self.streams.opened(no, flow),
                 Command::Respond {
+                    no,
                     frame,
                     request_bytes,
                 } => {
+                    self.streams.ended(no);
                     self.unanswered -= 1;
                     self.unanswered_bytes -= request_bytes;
                     self.clock.moved();
@@ -375,61 +380,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             .unanswered
             .store(self.unanswered, Ordering::Relaxed);
         None
-    }
-
-    fn close_after_flush(&mut self, reason: CloseReason) {
-        if !matches!(self.closing, Closing::AfterFlush(_)) {
-            self.closing = Closing::AfterFlush(reason);
-        }
-    }
-
-    /// Whether nothing is left to be done, and why.
-    fn finished(&self) -> Option<CloseReason> {
-        let answered = self.unanswered == 0 && self.outbox.is_empty();
-        let stays_for_answers =
-            self.options.half_close && !self.shared.pinned.load(Ordering::Relaxed);
-        match &self.closing {
-            Closing::AfterFlush(reason) => self.outbox.is_empty().then(|| reason.clone()),
-            // Frames that are still in the inbox wait for the answers before them.
-            _ if self.ended => {
-                (!stays_for_answers || (answered && !self.at_limit())).then(|| self.ended_by_peer())
-            }
-            Closing::WhenIdle if answered && self.shared.pending.is_empty() => {
-                Some(CloseReason::Here)
-            }
-            _ => None,
-        }
-    }
-
-    fn ended_by_peer(&self) -> CloseReason {
-        self.peer_error
-            .clone()
-            .map_or(CloseReason::Peer, CloseReason::PeerError)
-    }
-
-    /// After a failed write: what the peer said before it went may tell why.
-    async fn last_words(&mut self, error: &io::Error) -> CloseReason {
-        self.outbox = Outbox::default();
-        let listen = async {
-            while self.wants_frames() {
-                self.inbox.reserve(SMALL_READ);
-                if !matches!(self.reader.read_buf(&mut self.inbox).await, Ok(1..)) {
-                    break;
-                }
-                self.read_frames();
-            }
-        };
-        // What was sent before a reset is here already.
-        let _ = tokio::time::timeout(LAST_WORDS, listen).await;
-        self.broken(error)
-    }
-
-    /// The peer's own explanation says more than the stream's.
-    fn broken(&self, error: &io::Error) -> CloseReason {
-        match &self.peer_error {
-            Some(text) => CloseReason::PeerError(text.clone()),
-            None => CloseReason::Io(error.to_string()),
-        }
     }
 
     fn note_read(&mut self, bytes: usize) {
@@ -478,22 +428,4 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         }
         None
     }
-}
-
-/// Ends the sending side and swallows what is still on its way.
-async fn linger(mut reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
-    let swallow = async {
-        writer.shutdown().await?;
-        let mut waste = vec![0; 16 << 10];
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match reader.read(&mut waste).await? {
-                0 => break,
-                bytes => left = left.saturating_sub(bytes),
-            }
-        }
-        io::Result::Ok(())
-    };
-    // The peer is told already; how it goes away does not matter.
-    let _ = tokio::time::timeout(LINGER, swallow).await;
 }

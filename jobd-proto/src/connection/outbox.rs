@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A message of this size is worth a write of its own.
 const LARGE: usize = 16 << 10;
@@ -15,6 +16,10 @@ pub(super) struct Outbox {
     /// Goes after the chunks.
     tail: BytesMut,
     bytes: usize,
+    /// Bytes that were ever pushed, since it was last empty.
+    pushed: u64,
+    /// What to give back when so many of them are written, in order.
+    tracked: VecDeque<(u64, OwnedSemaphorePermit)>,
 }
 
 impl Outbox {
@@ -22,14 +27,20 @@ impl Outbox {
         if message.len() < LARGE {
             self.push_slice(&message);
         } else {
-            self.bytes += message.len();
+            self.count(message.len());
             self.seal();
             self.chunks.push_back(message);
         }
     }
 
+    /// Keeps `permit` until the message is written.
+    pub(super) fn push_tracked(&mut self, message: Bytes, permit: OwnedSemaphorePermit) {
+        self.push(message);
+        self.tracked.push_back((self.pushed, permit));
+    }
+
     pub(super) fn push_slice(&mut self, message: &[u8]) {
-        self.bytes += message.len();
+        self.count(message.len());
         self.tail.extend_from_slice(message);
     }
 
@@ -54,6 +65,15 @@ impl Outbox {
             // Idle connections are many: they keep no buffers.
             *self = Self::default();
         }
+        let written = self.pushed - self.bytes as u64;
+        while self.tracked.front().is_some_and(|(end, _)| *end <= written) {
+            self.tracked.pop_front();
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.pushed += bytes as u64;
     }
 
     pub(super) fn len(&self) -> usize {

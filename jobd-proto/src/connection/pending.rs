@@ -1,12 +1,14 @@
 //! Requests that wait for the peer's reply. Knows no sockets.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 
+use super::stream::WINDOW;
 use super::{CallError, CloseReason};
 use crate::message::{RequestNo, Response};
 
@@ -25,8 +27,16 @@ pub(super) struct Pending {
 
 struct State {
     last: i64,
-    waiting: HashMap<i64, oneshot::Sender<Result<Value, String>>>,
+    waiting: HashMap<i64, Waiter>,
     closed: Option<CloseReason>,
+}
+
+/// Who waits for the reply to a request.
+enum Waiter {
+    /// For the one that there is.
+    Reply(oneshot::Sender<Result<Value, String>>),
+    /// For as many as come. There is a place for each that was asked for, and one for the last.
+    Replies(mpsc::Sender<Response>),
 }
 
 impl Pending {
@@ -46,15 +56,8 @@ impl Pending {
 
     /// Takes a number for a new request.
     pub(super) async fn begin(&self) -> Result<Call<'_>, CallError> {
-        let turn = self.turns.acquire().await;
-        let mut state = self.lock();
-        if let Some(reason) = &state.closed {
-            return Err(CallError::Closed(reason.clone()));
-        }
-        let turn = turn.expect("turns end after the reason is set");
-        let no = state.next_number();
         let (sender, reply) = oneshot::channel();
-        state.waiting.insert(no, sender);
+        let (no, turn) = self.enter(Waiter::Reply(sender)).await?;
         Ok(Call {
             pending: self,
             no,
@@ -63,13 +66,71 @@ impl Pending {
         })
     }
 
+    /// Takes a number for a new request whose answer is a stream. [`Self::leave`] must follow.
+    pub(super) async fn begin_stream(
+        &self,
+    ) -> Result<(RequestNo, mpsc::Receiver<Response>), CallError> {
+        let (sender, replies) = mpsc::channel(WINDOW + 1);
+        let (no, turn) = self.enter(Waiter::Replies(sender)).await?;
+        turn.forget();
+        Ok((RequestNo(no), replies))
+    }
+
+    /// Nobody waits for this stream any more; says whether its last message was still to come.
+    pub(super) fn leave(&self, no: RequestNo) -> bool {
+        self.turns.add_permits(1);
+        self.forget(no.0)
+    }
+
+    /// A number for a request whose reply nobody waits for.
+    pub(super) fn unwaited(&self) -> RequestNo {
+        RequestNo(self.lock().next_number())
+    }
+
+    async fn enter(&self, waiter: Waiter) -> Result<(i64, SemaphorePermit<'_>), CallError> {
+        let turn = self.turns.acquire().await;
+        let mut state = self.lock();
+        if let Some(reason) = &state.closed {
+            return Err(CallError::Closed(reason.clone()));
+        }
+        let turn = turn.expect("turns end after the reason is set");
+        let no = state.next_number();
+        state.waiting.insert(no, waiter);
+        Ok((no, turn))
+    }
+
+    fn forget(&self, no: i64) -> bool {
+        let mut state = self.lock();
+        let given_up = state.waiting.remove(&no).is_some();
+        if given_up && state.waiting.is_empty() {
+            self.emptied.notify_one();
+        }
+        given_up
+    }
+
     /// Brings a reply to its caller; one that nobody waits for is given back.
-    pub(super) fn resolve(&self, response: Response) -> Option<Response> {
-        let Some(caller) = self.lock().waiting.remove(&response.no.0) else {
+    pub(super) fn resolve(&self, mut response: Response) -> Option<Response> {
+        let mut state = self.lock();
+        let Entry::Occupied(waiter) = state.waiting.entry(response.no.0) else {
             return Some(response);
         };
+        if let Waiter::Replies(replies) = waiter.get()
+            && response.more
+        {
+            if replies.capacity() > 1 {
+                let _ = replies.try_send(response);
+                return None;
+            }
+            response.result = Err("more messages came than were asked for".to_owned());
+            response.more = false;
+        }
+        let waiter = waiter.remove();
+        drop(state);
         // The caller may give up at this very moment.
-        let _ = caller.send(response.result);
+        match waiter {
+            Waiter::Reply(caller) => drop(caller.send(response.result)),
+            Waiter::Replies(replies) => drop(replies.try_send(response)),
+        }
         None
     }
 
@@ -143,11 +204,7 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let mut state = self.pending.lock();
-        let given_up = state.waiting.remove(&self.no).is_some();
-        if given_up && state.waiting.is_empty() {
-            self.pending.emptied.notify_one();
-        }
+        self.pending.forget(self.no);
     }
 }
 
@@ -178,6 +235,7 @@ mod tests {
         let late = Response {
             no: dropped.no(),
             result: Ok(Value::Null),
+            more: false,
         };
         drop(dropped);
         assert_eq!(pending.resolve(late.clone()), Some(late));

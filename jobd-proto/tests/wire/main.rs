@@ -10,3 +10,4 @@ mod limits;
 mod messages;
 mod properties;
 mod replies;
+mod streams;

@@ -44,7 +44,11 @@ fn any_message() -> impl Strategy<Value = Message> {
             password,
         });
     let result = prop_oneof![any_value().prop_map(Ok), any::<String>().prop_map(Err)];
-    let response = (no(), result).prop_map(|(no, result)| Response { no, result });
+    let response = (no(), result).prop_map(|(no, result)| Response {
+        no,
+        more: result.is_ok(),
+        result,
+    });
     prop_oneof![
         request.prop_map(Message::Request),
         response.prop_map(Message::Response),

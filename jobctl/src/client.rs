@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use jobd_proto::codec::MAX_FRAME_WORKER;
+use jobd_proto::connection::{Replies, Reply};
 use jobd_proto::{CallError, CloseReason, Connection, ConnectionOptions, Incoming};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -93,12 +94,28 @@ impl<'a> Client<'a> {
         self.ask::<Value>(kind, data).await.map(drop)
     }
 
+    /// Asks for a stream of answers.
+    pub(crate) async fn stream(&self, kind: &str, data: Value) -> Result<Replies, Failure> {
+        self.connection.set_ping(Some(PING));
+        let password = self.server.password.as_ref();
+        let replies = self.connection.request_stream(kind, data, password).await;
+        replies.map_err(|error| self.failure(kind, error))
+    }
+
+    /// The next one of them.
+    pub(crate) async fn next(&self, kind: &str, replies: &mut Replies) -> Result<Reply, Failure> {
+        let reply = replies.next().await;
+        reply.map_err(|error| self.failure(kind, error))
+    }
+
     async fn request(&self, kind: &str, data: Value) -> Result<Value, Failure> {
-        let answer = self
-            .connection
-            .request(kind, data, self.server.password.as_ref())
-            .await;
-        answer.map_err(|error| match error {
+        let password = self.server.password.as_ref();
+        let answer = self.connection.request(kind, data, password).await;
+        answer.map_err(|error| self.failure(kind, error))
+    }
+
+    fn failure(&self, kind: &str, error: CallError) -> Failure {
+        match error {
             CallError::Refused(text) => self.refused(&text),
             CallError::Closed(CloseReason::InvalidPassword) => self.refused("invalid password"),
             CallError::Closed(why) => Failure::Unreachable(format!(
@@ -106,7 +123,7 @@ impl<'a> Client<'a> {
                 self.server
             )),
             other => Failure::Refused(format!("{}: {other}", self.server)),
-        })
+        }
     }
 
     fn refused(&self, text: &str) -> Failure {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jobd_proto::codec::MAX_FRAME_WORKER;
 use jobd_proto::connection::Peer;
+use jobd_proto::follow::Follow;
 use jobd_proto::listener::Session;
 use jobd_proto::master::{ManualJob, MasterRequest, MasterStatus};
 use jobd_proto::memory::MemoryUsage;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::follow::Followers;
 use crate::hub::{Hub, Stopped};
 use crate::registry::WorkerId;
 use crate::{cancel, fan_out, manual};
@@ -34,6 +36,8 @@ pub struct Control {
     hub: Hub,
     /// Fires when manual runs are to be answered with what is known.
     stopping: CancellationToken,
+    /// Fires when followers are to be let go: before that, as their jobs go on without them.
+    draining: CancellationToken,
     shared: Arc<Shared>,
 }
 
@@ -42,6 +46,7 @@ struct Shared {
     sessions: AtomicU64,
     fan_outs: Semaphore,
     manual_runs: Semaphore,
+    followers: Followers,
 }
 
 impl From<Stopped> for RequestError {
@@ -52,14 +57,16 @@ impl From<Stopped> for RequestError {
 
 impl Control {
     /// Serves with this hub.
-    pub fn new(hub: Hub, stopping: CancellationToken) -> Self {
+    pub fn new(hub: Hub, stopping: CancellationToken, draining: CancellationToken) -> Self {
         Self {
             hub,
             stopping,
+            draining,
             shared: Arc::new(Shared {
                 sessions: AtomicU64::new(0),
                 fan_outs: Semaphore::new(MAX_FAN_OUTS),
                 manual_runs: Semaphore::new(MAX_MANUAL_RUNS),
+                followers: Followers::default(),
             }),
         }
     }
@@ -78,6 +85,10 @@ impl Control {
                 Ok(MasterRequest::Poke(targets)) => {
                     let poked = self.hub.poke(targets).await;
                     request.respond(poked.map(|()| "ok".into()).map_err(Into::into));
+                }
+                Ok(MasterRequest::Follow(follow)) => {
+                    let control = self.clone();
+                    tokio::spawn(async move { control.follow(follow, request).await });
                 }
                 Ok(slow) => {
                     let control = self.clone();
@@ -109,6 +120,14 @@ impl Control {
             .hub
             .register(id, name, targets, connection, request)
             .await;
+    }
+
+    async fn follow(&self, follow: Follow, request: IncomingRequest) {
+        let responses = request.stream();
+        let followers = &self.shared.followers;
+        let served = followers.serve(&self.hub, follow, &responses, &self.draining);
+        let last = served.await;
+        responses.end(last);
     }
 
     async fn answer(&self, request: MasterRequest) -> Result<Value, RequestError> {

@@ -48,7 +48,7 @@ pub async fn run(config: Config, file: ConfigFile<Config>, logs: &LogGuard) -> a
     );
     let mut owner = tokio::spawn(owner.run());
     let stopping = CancellationToken::new();
-    let control = Control::new(hub.clone(), stopping.clone());
+    let control = Control::new(hub.clone(), stopping.clone(), shutdown.drain.clone());
 
     let address = listener.local_addr().context("cannot tell the address")?;
     tracing::info!(

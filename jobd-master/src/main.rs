@@ -2,7 +2,7 @@
 //! when it dies.
 //!
 //! - [`config`]: what it is told; [`daemon`]: bind, serve, drain;
-//! - [`control`]: one handler per request; [`manual`], [`fan_out`]: those that ask workers;
+//! - [`control`]: one handler per request; [`manual`], [`fan_out`], [`follow`]: those that ask workers;
 //! - [`hub`]: the task that owns the state, which is in [`registry`], [`throttle`] and [`polls`];
 //! - [`member`]: one worker to ask; [`merge`]: what several answers mean together.
 
@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod daemon;
 mod fan_out;
+mod follow;
 #[cfg(test)]
 mod histories;
 mod hub;

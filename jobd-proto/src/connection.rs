@@ -350,6 +350,8 @@ impl Incoming {
 pub struct IncomingRequest {
     /// What was asked; its password is gone.
     pub request: Request,
+    /// Of a stream, where it says that it wants one.
+    flow: Option<Arc<Flow>>,
     /// Bytes of its frame, for the budget of the link task.
     bytes: usize,
     /// `None` once answered.

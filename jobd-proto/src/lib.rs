@@ -1,7 +1,8 @@
 //! What jobd's daemons, its command line and its applications agree on.
 //!
 //! - [`message`], [`codec`]: one message of the wire, and where it ends.
-//! - [`worker`], [`master`]: the typed requests and replies of each daemon.
+//! - [`worker`], [`master`]: the typed requests and replies of each daemon; [`follow`]: the one that is answered by
+//!   a stream.
 //! - [`connection`], [`listener`]: one symmetric peer, and the door for many.
 //! - [`settings`]: config files; `table`: the job table; `daemon`: what both daemons do alike.
 //!
@@ -12,6 +13,7 @@ pub mod codec;
 pub mod connection;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod follow;
 pub mod job;
 mod json;
 pub mod listener;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Arguments, kind_of};
+use crate::follow::{self, Follow};
 use crate::memory::MemoryUsage;
 use crate::worker::WorkerStatus;
 use crate::{JobId, RequestError, TargetName, Targets};
@@ -46,6 +47,8 @@ pub enum MasterRequest {
         /// In the order of the request.
         jobs: Vec<SignalJob>,
     },
+    /// Say what a job writes, while it writes it, whichever worker runs it.
+    Follow(Follow),
 }
 
 /// A job to run by hand.
@@ -106,6 +109,7 @@ impl MasterRequest {
                     jobs: parse_jobs(&arguments, job)?,
                 })
             }
+            follow::KIND => Follow::parse(&arguments).map(Self::Follow),
             _ => Err(RequestError::unknown_type(kind)),
         }
     }
@@ -121,6 +125,7 @@ impl MasterRequest {
             Self::RunManual { .. } => "run-manual",
             Self::Cancel { .. } => "cancel",
             Self::SendSignal { .. } => "send-signal",
+            Self::Follow(_) => follow::KIND,
         }
     }
 
@@ -133,6 +138,7 @@ impl MasterRequest {
             Self::RunManual { jobs } => json!({ "jobs": jobs }),
             Self::Cancel { ids } => json!({ "ids": ids }),
             Self::SendSignal { jobs } => json!({ "jobs": jobs }),
+            Self::Follow(follow) => follow.data(),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Arguments, check_signal, integer, kind_of};
+use crate::follow::{self, Follow};
 use crate::memory::MemoryUsage;
 use crate::{JobId, JobResult, RequestError, TargetName, Targets};
 
@@ -56,6 +57,8 @@ pub enum WorkerRequest {
         /// Jobs that may run at a time; at least 1.
         concurrency: u32,
     },
+    /// Say what a job writes, while it writes it.
+    Follow(Follow),
 }
 
 impl WorkerRequest {
@@ -86,6 +89,7 @@ impl WorkerRequest {
                 target: arguments.target()?,
                 concurrency: arguments.concurrency()?,
             }),
+            follow::KIND => Follow::parse(&arguments).map(Self::Follow),
             _ => Err(RequestError::unknown_type(kind)),
         }
     }
@@ -100,6 +104,7 @@ impl WorkerRequest {
             Self::RunManual { .. } => "run-manual",
             Self::SendSignal { .. } => "send-signal",
             Self::Cancel { .. } => "cancel",
+            Self::Follow(_) => follow::KIND,
             Self::AddTarget { .. } => "add-target",
             Self::RemoveTarget { .. } => "remove-target",
             Self::SetTargetConcurrency { .. } => "set-target-concurrency",
@@ -113,6 +118,7 @@ impl WorkerRequest {
             Self::Status => Value::Null,
             Self::RunManual { ids } | Self::Cancel { ids, held: false } => json!({ "ids": ids }),
             Self::Cancel { ids, held: true } => json!({ "ids": ids, "held": true }),
+            Self::Follow(follow) => follow.data(),
             Self::SendSignal { jobs } => {
                 let jobs: Map<_, _> = jobs
                     .iter()

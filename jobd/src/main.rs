@@ -9,6 +9,7 @@ mod daemon;
 mod dispatcher;
 mod fate;
 mod faults;
+mod follow;
 mod guard;
 mod host;
 mod jitter;

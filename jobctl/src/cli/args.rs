@@ -110,6 +110,19 @@ pub(crate) struct LogsArgs {
     pub(crate) follow: bool,
 }
 
+/// Whom to follow.
+#[derive(Debug, Args)]
+pub(crate) struct FollowArgs {
+    /// Its id, or last
+    pub(crate) id: Id,
+    /// Wait for its start, if it has not started
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Begin with so many bytes of what it wrote before [default: 65536]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) tail: Option<u32>,
+}
+
 /// What to wait for.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {

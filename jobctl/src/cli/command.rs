@@ -8,8 +8,8 @@ use clap_complete::Shell;
 use jobd_proto::TargetName;
 
 use super::args::{
-    AddArgs, ExportArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs, StatusArgs,
-    TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs,
+    StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
 use super::values::{Id, JobRef, parse_duration, parse_signal};
 
@@ -231,6 +231,18 @@ Examples:
   jobctl logs 17 | sort | uniq -c"
     )]
     Logs(LogsArgs),
+
+    /// Show what a job writes, while it writes it, and end as it does
+    #[command(
+        after_help = "Asks a worker for its own jobs, a master for those of all its workers. What the job wrote
+before stands in its row when it is done: jobctl logs.
+
+Examples:
+  jobctl --master follow 17
+  jobctl --master follow 17 --wait > out 2> err
+  jobctl follow 17 --tail 0 --json"
+    )]
+    Follow(FollowArgs),
 
     /// Wait until jobs are done and end as they did
     #[command(

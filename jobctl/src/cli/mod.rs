@@ -13,8 +13,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jobd_proto::settings::LogLevel;
 
 pub(crate) use args::{
-    AddArgs, ExportArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs, StatusArgs,
-    TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs,
+    StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
 pub(crate) use command::Command;
 pub(crate) use values::{Id, JobRef};

@@ -10,7 +10,7 @@ See    status    targets and workers         stats  runs, failures, percentiles
        list-targets  list-workers  memory-usage
 Jobs   list      newest rows, with filters   show   one row with its output
        logs      its output alone            wait   until jobs are done
-       export    rows as JSON lines
+       export    rows as JSON lines          follow its output as it comes
 Start  add       insert rows and poke        run    one job now, like a command
        retry     failed jobs once more       run-manual
 Stop   cancel    jobs, queued or running      pause  continue  send-signal

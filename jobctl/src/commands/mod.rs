@@ -7,6 +7,7 @@ mod cancel;
 pub(crate) mod completions;
 mod doctor;
 mod export;
+mod follow;
 mod ids;
 mod logs;
 pub(crate) mod man;
@@ -122,6 +123,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failu
         Command::List(args) => rows::list(context, args).await,
         Command::Show { id } => rows::show(context, id).await,
         Command::Logs(args) => logs::run(context, args).await,
+        Command::Follow(args) => follow::run(context, args).await,
         Command::Wait(args) => wait::run(context, args).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Stats(args) => stats::run(context, args).await,

@@ -16,7 +16,7 @@ use tokio_util::codec::Decoder;
 
 use super::clock::{Alarm, Clock, Facts};
 use super::outbox::Outbox;
-use super::stream::{STREAM, Streams};
+use super::stream::{Flow, STREAM, Streams};
 use super::{
     CloseReason, Command, Connection, ConnectionOptions, IncomingRequest, REFUSED_CLOSING, Shared,
     response_frame, uptime_ms,
@@ -158,7 +158,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                     }
                 }
                 read = self.reader.read_buf(&mut self.inbox), if may_read => match read {
-                    Ok(0) => self.ended = true,
+                    Ok(0) => {
+                        self.ended = true;
+                        self.streams.stop();
+                    }
                     Ok(bytes) => self.note_read(bytes),
                     Err(error) => return self.broken(&error),
                 },
@@ -287,8 +290,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
         self.shared
             .unanswered
             .store(self.unanswered, Ordering::Relaxed);
+        let flow = Flow::wanted(&request.data);
+        if let Some(flow) = &flow {
+            self.streams.opened(request.no, flow.clone());
+        }
         let request = IncomingRequest {
             request,
+            flow,
             bytes,
             commands: Some(commands),
         };
@@ -346,6 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             match command {
                 Command::Write(frame) => self.outbox.push(frame),
                 Command::WriteTracked(frame, permit) => self.outbox.push_tracked(frame, permit),
+                Command::OpenStream(_, flow) if self.ended => flow.stop(),
                 Command::OpenStream(no, flow) => self.streams.opened(no, flow),
                 Command::Respond {
                     no,

@@ -52,18 +52,35 @@ pub(super) struct Flow {
 #[derive(Debug)]
 pub struct Turn(OwnedSemaphorePermit);
 
-impl Responses {
-    pub(super) fn new(request: IncomingRequest) -> Self {
-        let window = Arguments::new(&request.request.data)
-            .get("window")
-            .and_then(integer)
-            .map(|window| usize::try_from(window).unwrap_or(0).min(MOST_CREDIT));
-        let flow = Arc::new(Flow {
+impl Flow {
+    /// What a request with a window asks for. It is known to the link before anybody serves the request, so that a
+    /// stop that comes at once is not missed.
+    pub(super) fn wanted(data: &Value) -> Option<Arc<Self>> {
+        let window = integer(Arguments::new(data).get("window")?).unwrap_or(0);
+        let window = usize::try_from(window).unwrap_or(0).min(MOST_CREDIT);
+        Some(Self::new(Some(Semaphore::new(window))))
+    }
+
+    fn new(credit: Option<Semaphore>) -> Arc<Self> {
+        Arc::new(Self {
             unwritten: Arc::new(Semaphore::new(UNWRITTEN)),
-            credit: window.map(Semaphore::new),
+            credit,
             stopped: CancellationToken::new(),
+        })
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.cancel();
+    }
+}
+
+impl Responses {
+    pub(super) fn new(mut request: IncomingRequest) -> Self {
+        let flow = request.flow.take().unwrap_or_else(|| {
+            let flow = Flow::new(None);
+            request.tell(Command::OpenStream(request.request.no, flow.clone()));
+            flow
         });
-        request.tell(Command::OpenStream(request.request.no, flow.clone()));
         Self { request, flow }
     }
 
@@ -120,6 +137,12 @@ impl Streams {
         }
     }
 
+    /// The peer has ended its sending side. Whether it still listens could only be told by writing to it, and a
+    /// stream may have nothing to say for hours.
+    pub(super) fn stop(&self) {
+        self.0.values().for_each(|flow| flow.stop());
+    }
+
     /// Does what a `stream` request says. A stream that has ended meanwhile needs nothing.
     pub(super) fn steer(&self, data: &Value) -> Result<(), RequestError> {
         let arguments = Arguments::new(data);
@@ -130,7 +153,7 @@ impl Streams {
             return Ok(());
         };
         match &flow.credit {
-            _ if more == 0 => flow.stopped.cancel(),
+            _ if more == 0 => flow.stop(),
             Some(credit) => {
                 let room = MOST_CREDIT.saturating_sub(credit.available_permits());
                 credit.add_permits(more.min(room));
@@ -229,11 +252,7 @@ mod tests {
     #[test]
     fn credit_stays_within_its_bounds_whatever_a_peer_says() {
         let mut streams = Streams::default();
-        let flow = Arc::new(Flow {
-            unwritten: Arc::new(Semaphore::new(UNWRITTEN)),
-            credit: Some(Semaphore::new(1)),
-            stopped: CancellationToken::new(),
-        });
+        let flow = Flow::wanted(&json!({ "window": 1 })).unwrap();
         streams.opened(RequestNo(7), flow.clone());
         for _ in 0..3 {
             let most = json!({ "no": 7, "more": i64::MAX });

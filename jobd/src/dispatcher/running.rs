@@ -58,6 +58,9 @@ impl Dispatcher {
         let attempt = Attempt::start(&*self.launcher, job.clone(), until, move |outcome| {
             drop(sender.send(Event::Exited(job, outcome)));
         });
+        if let Some(held) = self.holding.get(&slot) {
+            self.show(&held.job, &attempt);
+        }
         if let Some(held) = self.holding.get_mut(&slot) {
             held.attempt = Some(attempt);
         }
@@ -114,6 +117,7 @@ impl Dispatcher {
     }
 
     fn finished(&mut self, finish: Finish) {
+        self.tell_followers(&finish);
         let Finish {
             job,
             result,
@@ -153,6 +157,7 @@ impl Dispatcher {
     /// Frees the slot of a job that has one and no end to be written.
     pub(super) fn free_slot(&mut self, job: &Job) {
         if self.holding.remove(&slot(job)).is_some() {
+            self.leave_followers(job);
             self.targets.ended(&job.target, clock::now());
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use jobd_proto::follow::Stream as Name;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -29,15 +30,21 @@ use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome}
 use crate::clock;
 use crate::fate::Reason;
 use crate::faults::crash_point;
+use crate::follow::{Feed, MAX_PER_JOB};
 use crate::job::{ClaimToken, Job};
 use crate::shim;
 
 /// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
 const MAX_SIGNALS: usize = 16;
 
+/// Places among the orders that signals leave to others.
+const KEPT_PLACES: usize = MAX_PER_JOB + 1;
+
 /// What a running process is told.
 #[derive(Debug)]
 pub enum Order {
+    /// Show somebody what it writes, from the feed's tail on.
+    Follow(Feed),
     /// Send this signal to the process itself, as `send-signal` does; answers whether it was delivered.
     Signal(i32, oneshot::Sender<bool>),
     /// Stop the whole group for this reason, by the target's `kill_sequence`, but faster where that would take longer
@@ -63,8 +70,8 @@ impl Attempt {
         until: Option<Duration>,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Self {
-        // The last place is for the order to stop, which comes once at most.
-        let (orders, queue) = mpsc::channel(MAX_SIGNALS + 1);
+        // The last places are for followers, and the order to stop, which comes once at most.
+        let (orders, queue) = mpsc::channel(MAX_SIGNALS + KEPT_PLACES);
         let outcome = executor.run(job, until, queue);
         tokio::spawn(async move { done(outcome.await) });
         Self { orders }
@@ -72,7 +79,7 @@ impl Attempt {
 
     /// Sends an order; an ended process misses it, and a signal is refused where too many are before it.
     pub fn order(&self, order: Order) {
-        if matches!(order, Order::Signal(..)) && self.orders.capacity() <= 1 {
+        if matches!(order, Order::Signal(..)) && self.orders.capacity() <= KEPT_PLACES {
             return;
         }
         // Dropping a refused signal's sender answers it with "not delivered".
@@ -98,8 +105,9 @@ async fn run(
     until: Option<Duration>,
     mut orders: mpsc::Receiver<Order>,
 ) -> Outcome {
+    let mut followers = Vec::new();
     let payload = if job.terms.has_data && launcher.way(&job).settings.data_on_stdin {
-        match input::read(&launcher.inner.payloads, &job, &mut orders).await {
+        match input::read(&launcher.inner.payloads, &job, &mut orders, &mut followers).await {
             Ok(payload) => Some(payload),
             Err(end) => return Outcome::Ended(end),
         }
@@ -109,7 +117,10 @@ async fn run(
     let (its, of, fed) = (launcher.clone(), job.clone(), payload.is_some());
     let task = move || begin(&its, &of, fed, until);
     match launcher.inner.spawner.run(task).await {
-        Ok(Begun::Started(started)) => {
+        Ok(Begun::Started(mut started)) => {
+            for feed in followers {
+                started.show(&feed);
+            }
             Outcome::Ended(attend(launcher, &job, payload, started, orders).await)
         }
         Ok(Begun::Never(end)) => Outcome::Ended(end),
@@ -118,6 +129,10 @@ async fn run(
 }
 
 /// What became of the beginning of a process.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once a job; a box would cost more"
+)]
 enum Begun {
     Started(Started),
     /// It can never begin.
@@ -162,10 +177,16 @@ async fn attend(
     launcher: &Launcher,
     job: &Job,
     payload: Option<Vec<u8>>,
-    started: Started,
-    orders: mpsc::Receiver<Order>,
+    mut started: Started,
+    mut orders: mpsc::Receiver<Order>,
 ) -> End {
     if let Some((status, ended)) = started.over {
+        // Whoever has waited for the start sees everything, however short.
+        while let Ok(order) = orders.try_recv() {
+            if let Order::Follow(feed) = order {
+                started.show(&feed);
+            }
+        }
         return End {
             code: status.code(),
             signal: status.signal(),
@@ -247,9 +268,12 @@ impl<'a> Process<'a> {
 
     async fn run(mut self) -> End {
         let status = self.until_exit().await;
+        // Who wanted to follow it in its last moment sees what there is, too.
+        self.obey_all();
         self.end_rest().await;
         let ended = Instant::now();
         self.drain_output().await;
+        self.obey_all();
         let (mut stdout, mut stderr) = (
             self.stdout.finish(&self.launcher.inner.leaks),
             self.stderr.finish(&self.launcher.inner.leaks),
@@ -358,6 +382,12 @@ impl<'a> Process<'a> {
         exited
     }
 
+    fn obey_all(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order);
+        }
+    }
+
     fn obey(&mut self, order: Order) {
         match order {
             Order::Signal(number, answer) => {
@@ -370,6 +400,10 @@ impl<'a> Process<'a> {
                 note,
                 within,
             } => self.stop(reason, note, within),
+            Order::Follow(feed) => {
+                self.stdout.show(Name::Stdout, feed.clone());
+                self.stderr.show(Name::Stderr, feed);
+            }
         }
     }
 }

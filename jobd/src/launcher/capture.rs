@@ -49,6 +49,28 @@ impl Capture {
         self.dropped += (rest.len() - kept.len() + pushed_out) as u64;
     }
 
+    /// Bytes that came so far.
+    pub fn written(&self) -> u64 {
+        (self.head.len() + self.tail.len()) as u64 + self.dropped
+    }
+
+    /// Of the last `length` bytes those that are left, in up to three runs, each with its place.
+    pub fn last(&self, length: usize) -> impl Iterator<Item = (u64, &[u8])> {
+        let from = self.written().saturating_sub(length as u64);
+        let (first, second) = self.tail.as_slices();
+        let behind = self.written() - self.tail.len() as u64;
+        let runs = [
+            (0, &*self.head),
+            (behind, first),
+            (behind + first.len() as u64, second),
+        ];
+        runs.into_iter().filter_map(move |(at, bytes)| {
+            let skipped = from.saturating_sub(at);
+            let bytes = bytes.get(usize::try_from(skipped).ok()?..)?;
+            (!bytes.is_empty()).then_some((at + skipped, bytes))
+        })
+    }
+
     /// The stream has ended.
     pub fn finish(self) -> Captured {
         Captured {
@@ -95,12 +117,22 @@ mod tests {
         fn head_and_tail_are_the_ends_of_what_was_written(
             chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..40),
             limit in 0_usize..64,
+            last in 0_usize..80,
         ) {
             let mut capture = Capture::new(limit);
             for chunk in &chunks {
                 capture.push(chunk);
             }
             let written = chunks.concat();
+            prop_assert_eq!(capture.written(), written.len() as u64);
+            let mut seen = written.len().saturating_sub(last);
+            for (at, bytes) in capture.last(last) {
+                let at = usize::try_from(at).unwrap();
+                prop_assert!(at >= seen && !bytes.is_empty());
+                prop_assert_eq!(bytes, &written[at..at + bytes.len()]);
+                seen = at + bytes.len();
+            }
+            prop_assert!(last > limit / 2 || seen == written.len());
             let captured = capture.finish();
             prop_assert!(captured.head.len() + captured.tail.len() <= limit);
             prop_assert_eq!(captured.head.len() as u64 + captured.omitted + captured.tail.len() as u64, written.len() as u64);

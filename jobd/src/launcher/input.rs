@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::{Captured, End, Order};
+use crate::follow::Feed;
 use crate::job::Job;
 use crate::store::StoreError;
 
@@ -22,11 +23,13 @@ pub type Payloads =
 /// Between two tries to read a payload while the database is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Reads a job's payload, however long that takes; or how the job ended without a process.
+/// Reads a job's payload, however long that takes; or how the job ended without a process. Who wants to follow it
+/// meanwhile is kept in `followers`.
 pub(super) async fn read(
     payloads: &Payloads,
     job: &Job,
     orders: &mut mpsc::Receiver<Order>,
+    followers: &mut Vec<Feed>,
 ) -> Result<Vec<u8>, End> {
     let payload = async {
         loop {
@@ -53,18 +56,22 @@ pub(super) async fn read(
     loop {
         tokio::select! {
             payload = &mut payload => return payload,
-            // Nobody to signal yet: dropping the order says so.
-            Some(order) = orders.recv() => if let Order::Stop { reason, note, .. } = order {
-                let mut stderr = Captured::default();
-                stderr.note(note);
-                return Err(End {
-                    code: None,
-                    signal: None,
-                    stdout: Captured::default(),
-                    stderr,
-                    ended: Instant::now(),
-                    cause: Some(reason),
-                });
+            Some(order) = orders.recv() => match order {
+                Order::Stop { reason, note, .. } => {
+                    let mut stderr = Captured::default();
+                    stderr.note(note);
+                    return Err(End {
+                        code: None,
+                        signal: None,
+                        stdout: Captured::default(),
+                        stderr,
+                        ended: Instant::now(),
+                        cause: Some(reason),
+                    });
+                }
+                Order::Follow(feed) => followers.push(feed),
+                // Nobody to signal yet: dropping the order says so.
+                Order::Signal(..) => {}
             },
         }
     }

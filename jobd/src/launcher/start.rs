@@ -8,11 +8,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use jobd_proto::follow::Stream as Name;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::stream::Stream;
 use crate::faults::crash_point;
+use crate::follow::Feed;
 
 /// How long a thread stays with a process. Orders wait that long.
 const STAY: Duration = Duration::from_millis(10);
@@ -51,6 +53,12 @@ impl Started {
     /// The process, and its group.
     pub(super) fn pid(&self) -> Pid {
         pid(&self.child)
+    }
+
+    /// Shows both outputs to a follower.
+    pub(super) fn show(&mut self, feed: &Feed) {
+        self.stdout.show(Name::Stdout, feed.clone());
+        self.stderr.show(Name::Stderr, feed.clone());
     }
 
     /// Reads both outputs to their end, and reaps. `None` where that takes longer.

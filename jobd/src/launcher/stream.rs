@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::FutureExt as _;
+use jobd_proto::follow::Stream as Name;
 use rustix::event::PollFlags;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 
 use super::capture::{Capture, Captured};
 use super::output_file::Copy;
+use crate::follow::Feed;
 
 /// Bytes that a pipe holds by default (pipe(7)).
 const PIPE_CAPACITY: usize = 64 << 10;
@@ -30,6 +32,8 @@ pub(super) struct Stream<R> {
     capture: Capture,
     /// The way to the job's `output_file`, if it has one.
     copy: Option<Copy>,
+    /// Who sees what it brings, and by which name; nobody, as a rule.
+    feeds: Vec<(Name, Feed)>,
 }
 
 impl<R> Stream<R> {
@@ -39,7 +43,19 @@ impl<R> Stream<R> {
             pipe,
             capture: Capture::new(limit),
             copy: None,
+            feeds: Vec::new(),
         }
+    }
+
+    /// Shows what it brings to one more, beginning with what is left of the last it has brought.
+    pub(super) fn show(&mut self, name: Name, feed: Feed) {
+        for (at, bytes) in self.capture.last(feed.tail) {
+            feed.push(name, at, bytes);
+        }
+        // Where nothing is left, the place alone tells what was before.
+        feed.push(name, self.capture.written(), &[]);
+        self.feeds.retain(|(_, feed)| !feed.is_gone());
+        self.feeds.push((name, feed));
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -56,6 +72,7 @@ impl<R> Stream<R> {
             pipe: self.pipe.map(change).transpose()?,
             capture: self.capture,
             copy,
+            feeds: self.feeds,
         })
     }
 
@@ -68,6 +85,9 @@ impl<R> Stream<R> {
     fn take(&mut self, read: Result<&[u8], ()>) {
         match read {
             Ok(bytes @ [_, ..]) => {
+                for (name, feed) in &self.feeds {
+                    feed.push(*name, self.capture.written(), bytes);
+                }
                 self.capture.push(bytes);
                 if let Some(copy) = &mut self.copy {
                     copy.push(bytes);

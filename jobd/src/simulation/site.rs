@@ -191,6 +191,7 @@ impl Executor for Site {
                     outcome = &mut ended => return outcome.expect("a process ends before its world"),
                     Some(order) = orders.recv() => match order {
                         Order::Signal(_, answer) => drop(answer),
+                        Order::Follow(feed) => drop(feed),
                         Order::Stop { within, .. } => {
                             let grace = within.unwrap_or(KILL_GRACE).min(KILL_GRACE);
                             let grace = Time::try_from(grace.as_micros()).unwrap();

@@ -388,6 +388,43 @@ async fn pending_names_the_targets_that_have_rows(mut ground: Ground) {
     assert_eq!(found, ["t3", "t17", "t39"].map(name));
 }
 
+async fn a_row_says_where_its_job_stands(mut ground: Ground) {
+    let id = ground.insert("mail", false, 1).await[0];
+    let store = ground.store.clone();
+    let row = async |id, worker: &str| store.row(id, worker.to_owned()).await.unwrap();
+    assert_eq!(row(JobId(999_999), "w@h/1").await, None);
+    let waiting = RowState {
+        status: "waiting".into(),
+        holder: None,
+        ours: false,
+        result: None,
+        code: None,
+        signal: None,
+    };
+    assert_eq!(row(id, "w@h/1").await, Some(waiting.clone()));
+    let jobs = ground.claim("mail", 1).await;
+    let accepted = RowState {
+        status: "accepted".into(),
+        holder: Some("w@h".into()),
+        ours: true,
+        ..waiting.clone()
+    };
+    assert_eq!(row(id, "w@h/1").await, Some(accepted.clone()));
+    let others = RowState {
+        ours: false,
+        ..accepted
+    };
+    for stranger in ["w@h/12", "w@h/", "v@h/1"] {
+        assert_eq!(row(id, stranger).await, Some(others.clone()), "{stranger}");
+    }
+    ground.record(starts(&jobs)).await;
+    assert_eq!(row(id, "w@h/1").await.unwrap().status, "running");
+    ground.record(finishes(&jobs)).await;
+    let done = row(id, "w@h/1").await.unwrap();
+    assert_eq!((done.status.as_str(), done.holder), ("done", None));
+    assert_eq!((done.result, done.code), (Some(JobResult::Fail), Some(3)));
+}
+
 async fn names_with_waiting_rows_are_found_in_steps(mut ground: Ground) {
     for number in 0..70 {
         ground.insert(&format!("u/{number:02}"), false, 2).await;
@@ -532,6 +569,7 @@ conformance! {
     released_rows_go_back_to_where_they_came_from,
     manual_rows_are_claimed_together_and_others_left_alone,
     pending_names_the_targets_that_have_rows,
+    a_row_says_where_its_job_stands,
     names_with_waiting_rows_are_found_in_steps,
     rows_changed_by_others_are_left_alone,
     large_claims_and_batches_are_split,

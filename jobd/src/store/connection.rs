@@ -124,6 +124,13 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Lease>, sqlx::Error>> + Send;
 
+    /// Rows of as many texts each, NULLs among them.
+    fn texts<const N: usize>(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<[Option<String>; N]>, sqlx::Error>> + Send;
+
     /// Rows of what a manual claim reads: what every claim reads, status and target.
     fn rows(
         &mut self,
@@ -235,6 +242,22 @@ macro_rules! connection {
                     })
                 });
                 leases.collect()
+            }
+
+            async fn texts<const N: usize>(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<[Option<String>; N]>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                let texts = rows.iter().map(|row| {
+                    let mut texts = [const { None }; N];
+                    for (at, text) in texts.iter_mut().enumerate() {
+                        *text = row.try_get(at)?;
+                    }
+                    Ok(texts)
+                });
+                texts.collect()
             }
 
             async fn rows(

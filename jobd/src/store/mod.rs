@@ -117,6 +117,10 @@ pub trait Store: Send + Sync + 'static {
     /// row any more.
     fn data(&self, job: Job) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
 
+    /// What the row of a job says, to the worker `worker` (`name@host/instance`); `None` where there is none.
+    fn row(&self, id: JobId, worker: String)
+    -> BoxFuture<'_, Result<Option<RowState>, StoreError>>;
+
     /// Makes captured output fit the row's `stdout` and `stderr`, so that the answer to a waiter
     /// and the row say the same.
     fn output_text(&self) -> OutputText;
@@ -228,6 +232,33 @@ pub struct Unrenewed {
     pub lost: Vec<JobId>,
     /// They do, but somebody else has them locked.
     pub locked: Vec<JobId>,
+}
+
+/// What a row says about where its job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowState {
+    /// `status`.
+    pub status: String,
+    /// Whose claim it carries, where it is claimed: `name@host`, or what somebody else's worker wrote.
+    pub holder: Option<String>,
+    /// Whether that is the very worker that asks.
+    pub ours: bool,
+    /// `result`.
+    pub result: Option<JobResult>,
+    /// `return_code`.
+    pub code: Option<i32>,
+    /// `sig`.
+    pub signal: Option<String>,
+}
+
+impl RowState {
+    /// Whether its job may still start.
+    pub fn is_pending(&self) -> bool {
+        matches!(
+            self.status.as_str(),
+            "waiting" | "manual" | "scheduled" | "accepted"
+        )
+    }
 }
 
 /// Why a call did nothing that counts.

@@ -17,8 +17,8 @@ use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
-    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Recorded, Store, StoreError,
-    Unrenewed, Wish, cancel, units,
+    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Recorded, RowState, Store,
+    StoreError, Unrenewed, Wish, cancel, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -491,6 +491,22 @@ impl<B: Backend> Store for SqlStore<B> {
             move |connection, statements| {
                 let orphan = orphan.clone();
                 async move { units::rescue(connection, &statements, &orphan).await }.boxed()
+            },
+        )
+        .boxed()
+    }
+
+    fn row(
+        &self,
+        id: JobId,
+        worker: String,
+    ) -> BoxFuture<'_, Result<Option<RowState>, StoreError>> {
+        self.unit(
+            Lane::Desk,
+            || false,
+            move |connection, statements| {
+                let worker = worker.clone();
+                async move { units::row(connection, &statements, id, &worker).await }.boxed()
             },
         )
         .boxed()

@@ -127,6 +127,8 @@ pub(super) struct Statements {
     pub(super) finished: Arc<str>,
     /// `accepted` or `running` → `waiting` or `manual`.
     pub(super) release: ListStatement,
+    /// What a row says of its job: status, token while it is claimed, result, exit code, signal.
+    pub(super) row: Arc<str>,
     /// Rows that carry a token of one worker.
     pub(super) leftovers: Arc<str>,
     /// An orphan → `waiting` or `manual`.
@@ -245,6 +247,14 @@ impl Statements {
                 &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
                 &format!("`{token}` = ? AND {claimed}"),
             )),
+            row: select(
+                &format!(
+                    "CAST(`status` AS CHAR), CASE WHEN {claimed} THEN CAST(`{token}` AS CHAR) ELSE NULL END, \
+                     CAST(`result` AS CHAR), CAST(`return_code` AS CHAR), CAST(`sig` AS CHAR)"
+                ),
+                "`id` = ?",
+            )
+            .into(),
             leftovers: format!(
                 "SELECT {id}, CAST(`status` AS CHAR), CAST(`{token}` AS CHAR), {}, {} \
                  FROM {t} {claim_index} WHERE {claimed} AND `{token}` >= ? AND `{token}` < ?",
@@ -340,6 +350,7 @@ impl Statements {
             &self.claim_select,
             &self.data,
             &self.finished,
+            &self.row,
             &self.leftovers,
             &self.give_back,
             &self.verdict,

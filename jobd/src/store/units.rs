@@ -4,13 +4,13 @@
 
 use std::sync::OnceLock;
 
-use jobd_proto::{JobId, TargetName};
+use jobd_proto::{JobId, JobResult, TargetName};
 
 use super::advance::Advance;
 use super::connection::{Connection, Taken, Value, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
-use super::{Batch, Claimed, Finish, Names, Recorded, Unrenewed, back_to, manual};
+use super::{Batch, Claimed, Finish, Names, Recorded, RowState, Unrenewed, back_to, manual};
 use crate::faults::{batch_point, crash_point, planted};
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -388,6 +388,35 @@ pub(super) async fn leftovers<C: Connection>(
     let (first, behind) = tokens_of(worker);
     let values = [Value::Text(&first), Value::Text(&behind)];
     connection.leases(&statements.leftovers, &values).await
+}
+
+/// Where a row's job stands, as `worker` sees it.
+pub(super) async fn row<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    id: JobId,
+    worker: &str,
+) -> Outcome<Option<RowState>> {
+    let key = [Value::Number(key(id))];
+    let rows = connection.texts(&statements.row, &key).await?;
+    let row = rows.into_iter().next();
+    Ok(row.map(|[status, token, result, code, signal]| {
+        let (first, behind) = tokens_of(worker);
+        RowState {
+            status: status.unwrap_or_default(),
+            ours: token
+                .as_ref()
+                .is_some_and(|token| (&first..&behind).contains(&token)),
+            holder: token.and_then(|token| Some(token.split_once('/')?.0.to_owned())),
+            result: result.and_then(|result| match result.as_str() {
+                "ok" => Some(JobResult::Ok),
+                "fail" => Some(JobResult::Fail),
+                _ => None,
+            }),
+            code: code.and_then(|code| code.parse().ok()),
+            signal: signal.filter(|signal| !signal.is_empty()),
+        }
+    }))
 }
 
 /// The range in which all tokens of a worker lie: they go on with a slash, and a zero is the character

@@ -368,6 +368,23 @@ impl Connection for Link {
         Ok(rows.iter().map(lease).collect())
     }
 
+    async fn texts<const N: usize>(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> Result<Vec<[Option<String>; N]>, sqlx::Error> {
+        let rows = self.found(sql, values).await?;
+        let text = |value: &Val| match value {
+            Val::Null => None,
+            Val::Int(number) => Some(number.to_string()),
+            Val::Text(text) => Some(text.to_string()),
+        };
+        let texts = rows.iter();
+        Ok(texts
+            .map(|row| std::array::from_fn(|at| text(&row[at])))
+            .collect())
+    }
+
     async fn rows(
         &mut self,
         sql: &Arc<str>,

@@ -1,0 +1,609 @@
+//! The output of a running job, seen from elsewhere while it runs: whole where it is read in time, counted where it
+//! is not, and never at the cost of the job.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jobd_tests::programs::{self, Daemon};
+use jobd_tests::wait::PATIENCE;
+use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, Wire, until};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+
+struct World {
+    scratch: Scratch,
+    database: Database,
+}
+
+impl World {
+    async fn new() -> Self {
+        let database = Server::shared().await.database().await;
+        database.minimal_table().await;
+        Self {
+            scratch: Scratch::new(),
+            database,
+        }
+    }
+
+    /// A worker whose jobs run this shell script, with the id as `$1`. `wait NAME` in it waits until the test lets
+    /// it go on.
+    fn script(&self, text: &str) -> Ini {
+        let folder = self.scratch.join("");
+        let wait = format!(
+            "wait() {{ while [ ! -e {}/$1 ]; do sleep 0.02; done; }}\n",
+            folder.display()
+        );
+        let path = self.scratch.write("job.sh", wait + text);
+        Ini::worker(&self.database)
+            .set("log_level_console", "info")
+            .set("poll_interval", 0)
+            .set("launcher", format!("bash {} {{id}}", path.display()))
+            .target("a", 8)
+    }
+
+    fn go_on(&self, name: &str) {
+        self.scratch.write(name, "");
+    }
+
+    async fn waiting(&self) -> u64 {
+        self.database.insert_one("a", "waiting").await
+    }
+
+    /// A job that runs.
+    async fn running(&self, jobd: &Daemon) -> u64 {
+        let id = self.waiting().await;
+        jobd.ask("poll", json!({})).await;
+        self.database.reaches(id, "running").await;
+        id
+    }
+
+    /// A master, and this worker registered with it.
+    async fn with_master(&self, worker: Ini) -> (Daemon, Daemon) {
+        let ini = Ini::listen();
+        let master = Master::start(&self.scratch, &ini).await;
+        let worker = worker
+            .set("master_host", "127.0.0.1")
+            .set("master_port", ini.port())
+            .set("master_reconnect_timeout", 1);
+        let jobd = Jobd::ready(&self.scratch, &worker).await;
+        Master::has_workers(&master, 1).await;
+        (master, jobd)
+    }
+}
+
+/// A client in the middle of a `follow`.
+struct Following {
+    wire: Wire,
+    seen: Seen,
+}
+
+/// What it was told.
+#[derive(Debug, Default)]
+struct Seen {
+    states: Vec<Value>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+    missed: u64,
+    messages: usize,
+}
+
+impl Following {
+    async fn begin(addr: SocketAddr, data: Value) -> Self {
+        let mut wire = Wire::connect(addr).await;
+        let request = json!([0, {"no": 1, "type": "follow", "data": data}]);
+        wire.say(&request.to_string()).await;
+        Self {
+            wire,
+            seen: Seen::default(),
+        }
+    }
+
+    /// The next message, or the last one as an error.
+    async fn step(&mut self) -> Result<(), Value> {
+        let frame = self.wire.frame_within(PATIENCE * 2).await;
+        let message: Value = serde_json::from_str(&frame).expect("messages are JSON");
+        assert_eq!((&message[0], &message[1]["no"]), (&json!(1), &json!(1)));
+        let message = &message[1];
+        if message["more"] != true {
+            return Err(message.clone());
+        }
+        self.seen.messages += 1;
+        let data = &message["data"];
+        match data["stream"].as_str() {
+            None => self.seen.states.push(data.clone()),
+            Some(stream) => self.seen.output(stream, data),
+        }
+        Ok(())
+    }
+
+    /// Reads until this is true.
+    async fn until(&mut self, condition: impl Fn(&Seen) -> bool) {
+        while !condition(&self.seen) {
+            let step = self.step().await;
+            assert!(step.is_ok(), "ended too early: {step:?}, {:?}", self.seen);
+        }
+    }
+
+    /// Reads to the end; the last message.
+    async fn end(&mut self) -> Value {
+        loop {
+            if let Err(last) = self.step().await {
+                return last;
+            }
+        }
+    }
+
+    /// The same, which must be no error.
+    async fn last(&mut self) -> Value {
+        let last = self.end().await;
+        assert!(last.get("error").is_none(), "{last}");
+        last["data"].clone()
+    }
+}
+
+impl Seen {
+    fn output(&mut self, stream: &str, data: &Value) {
+        let bytes = match (&data["text"], &data["base64"]) {
+            (Value::String(text), Value::Null) => text.as_bytes().to_vec(),
+            (Value::Null, Value::String(text)) => BASE64_STANDARD.decode(text).expect("base64"),
+            _ => panic!("bytes in one way: {data}"),
+        };
+        let missed = data["missed"].as_u64().unwrap_or_default();
+        let seen = if stream == "stdout" {
+            &mut self.out
+        } else {
+            assert_eq!(stream, "stderr");
+            &mut self.err
+        };
+        self.missed += missed;
+        seen.extend(bytes);
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.err).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn several_see_both_streams_and_the_end_through_worker_and_master() {
+    let world = World::new().await;
+    let script = "echo one; echo two >&2; wait go; echo three; exit 3";
+    let (master, jobd) = world.with_master(world.script(script)).await;
+    let id = world.running(&jobd).await;
+    let mut followers = Vec::new();
+    for addr in [jobd.addr, master.addr, master.addr] {
+        followers.push(Following::begin(addr, json!({"id": id})).await);
+    }
+    for follower in &mut followers {
+        follower
+            .until(|seen| !seen.out.is_empty() && !seen.err.is_empty())
+            .await;
+        let running = json!({"state": "running", "attempt": 1});
+        assert_eq!(follower.seen.states, [running]);
+        assert_eq!(follower.seen.out(), "one\n");
+        assert_eq!(follower.seen.err(), "two\n");
+    }
+    world.go_on("go");
+    for follower in &mut followers {
+        let last = follower.last().await;
+        assert_eq!(last, json!({"state": "done", "result": "fail", "code": 3}));
+        assert_eq!(
+            (follower.seen.out().as_str(), follower.seen.missed),
+            ("one\nthree\n", 0)
+        );
+        let row = world.database.row(id).await;
+        assert_eq!(row.verdict(), ("done", Some("fail"), Some(3), None));
+    }
+    // The connections are as good as before.
+    for follower in &mut followers {
+        follower.wire.ask("status", json!({})).await;
+    }
+}
+
+#[tokio::test]
+async fn who_comes_late_begins_with_the_tail_and_knows_what_was_before() {
+    let world = World::new().await;
+    let script = "printf '%0300d' 7; printf 'early' >&2; wait go; printf 'late'";
+    let jobd = Jobd::ready(&world.scratch, &world.script(script)).await;
+    let id = world.running(&jobd).await;
+    let mut first = Following::begin(jobd.addr, json!({"id": id})).await;
+    first
+        .until(|seen| seen.out.len() == 300 && seen.err.len() == 5)
+        .await;
+    let mut short = Following::begin(jobd.addr, json!({"id": id, "tail": 3})).await;
+    short
+        .until(|seen| seen.out() == "007" && seen.err() == "rly")
+        .await;
+    assert_eq!(short.seen.missed, 297 + 2);
+    let mut none = Following::begin(jobd.addr, json!({"id": id, "tail": 0})).await;
+    none.until(|seen| !seen.states.is_empty()).await;
+    world.go_on("go");
+    none.last().await;
+    assert_eq!((none.seen.out().as_str(), none.seen.missed), ("late", 305));
+    short.last().await;
+    assert_eq!(short.seen.out(), "007late");
+}
+
+#[tokio::test]
+async fn any_bytes_come_through_and_text_stays_text() {
+    let world = World::new().await;
+    let script = r"wait go; printf 'a\000b\004\377'; printf '\303' >&2; wait rest; printf '\251\342\202' >&2";
+    let (master, jobd) = world.with_master(world.script(script)).await;
+    let id = world.running(&jobd).await;
+    let mut follower = Following::begin(master.addr, json!({"id": id})).await;
+    follower.until(|seen| !seen.states.is_empty()).await;
+    world.go_on("go");
+    follower.until(|seen| seen.out.len() == 5).await;
+    world.go_on("rest");
+    follower.last().await;
+    assert_eq!(follower.seen.out, b"a\0b\x04\xff");
+    assert_eq!(follower.seen.err, b"\xc3\xa9\xe2\x82");
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_started_says_so_or_is_waited_for() {
+    let world = World::new().await;
+    let (master, jobd) = world.with_master(world.script("echo $1; wait go")).await;
+    // What it has looked for at its start would be claimed.
+    jobd.ask("pause", json!({})).await;
+    let manual = world.database.insert_one("a", "manual").await;
+    let id = world.waiting().await;
+    for addr in [jobd.addr, master.addr] {
+        for (id, state) in [(id, "waiting"), (manual, "manual")] {
+            // A claim that was under way at the pause gives its row back.
+            until(&format!("job {id} to be {state}"), PATIENCE, async || {
+                let mut follower = Following::begin(addr, json!({"id": id})).await;
+                (follower.last().await == json!({"state": state})).then_some(())
+            })
+            .await;
+        }
+        let mut nobody = Following::begin(addr, json!({"id": 999_999})).await;
+        assert_eq!(nobody.end().await["error"], "job 999999 not found");
+    }
+    let mut followers = Vec::new();
+    for addr in [jobd.addr, master.addr] {
+        let mut follower = Following::begin(addr, json!({"id": id, "wait": true})).await;
+        let waiting = json!({"state": "waiting"});
+        follower
+            .until(|seen| seen.states.last() == Some(&waiting))
+            .await;
+        followers.push(follower);
+    }
+    jobd.ask("continue", json!({})).await;
+    for follower in &mut followers {
+        follower.until(|seen| seen.out() == format!("{id}\n")).await;
+        let running = json!({"state": "running", "attempt": 1});
+        assert_eq!(follower.seen.states.last(), Some(&running));
+    }
+    world.go_on("go");
+    for follower in &mut followers {
+        let done = json!({"state": "done", "result": "ok", "code": 0});
+        assert_eq!(follower.last().await, done);
+    }
+    for addr in [jobd.addr, master.addr] {
+        let mut late = Following::begin(addr, json!({"id": id, "wait": true})).await;
+        let done = json!({"state": "done", "result": "ok", "code": 0});
+        assert_eq!((late.last().await, late.seen.messages), (done, 0));
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_end_at_once_are_seen_whole_by_those_who_wait() {
+    const JOBS: usize = 40;
+    let world = World::new().await;
+    let (master, jobd) = world.with_master(world.script("echo job $1")).await;
+    jobd.ask("pause", json!({})).await;
+    let ids = world.database.insert(JOBS, "a", "waiting").await;
+    let mut followers = Vec::new();
+    for id in &ids {
+        let addr = if id % 2 == 0 { jobd.addr } else { master.addr };
+        let mut follower = Following::begin(addr, json!({"id": id, "wait": true})).await;
+        follower.until(|seen| !seen.states.is_empty()).await;
+        followers.push(follower);
+    }
+    jobd.ask("continue", json!({})).await;
+    for (id, follower) in ids.iter().zip(&mut followers) {
+        assert_eq!(follower.last().await["state"], "done");
+        assert_eq!(follower.seen.out(), format!("job {id}\n"));
+    }
+}
+
+#[tokio::test]
+async fn one_that_never_reads_costs_the_job_nothing_and_the_worker_little_measured() {
+    const PRINTED: u64 = 200 << 20;
+    let world = World::new().await;
+    let script = format!("wait $1; yes 0123456789abcde | head -c {PRINTED}");
+    let ini = world.script(&script).set("max_output_buffer", 1 << 20);
+    let (master, jobd) = world.with_master(ini).await;
+    let mut times = Vec::new();
+    for followed in [false, true] {
+        let id = world.running(&jobd).await;
+        let mut deaf = Vec::new();
+        let mut reader = None;
+        if followed {
+            for addr in [jobd.addr, master.addr, jobd.addr, master.addr] {
+                deaf.push(Following::begin(addr, json!({"id": id})).await);
+            }
+            for follower in &mut deaf {
+                follower.until(|seen| !seen.states.is_empty()).await;
+            }
+            let mut follower = Following::begin(master.addr, json!({"id": id})).await;
+            follower.until(|seen| !seen.states.is_empty()).await;
+            reader = Some(follower);
+        }
+        let before = jobd.process.rss_kib() + master.process.rss_kib();
+        jobd.process.reset_peak();
+        master.process.reset_peak();
+        let begun = Instant::now();
+        world.go_on(&id.to_string());
+        let read = async {
+            let Some(reader) = &mut reader else { return };
+            reader.last().await;
+            let came = reader.seen.out.len() as u64;
+            println!(
+                "a reader got {came} bytes, {} were counted",
+                reader.seen.missed
+            );
+            assert_eq!(came + reader.seen.missed, PRINTED);
+        };
+        let done = async {
+            world.database.done(id).await;
+            times.push(begun.elapsed());
+        };
+        tokio::join!(read, done);
+        let peak = jobd.process.peak_rss_kib() + master.process.peak_rss_kib();
+        println!(
+            "followed: {followed}: {:?}, {before} to {peak} KiB",
+            begun.elapsed()
+        );
+        assert!(peak < before + (24 << 10), "{before} to {peak} KiB");
+        drop(deaf);
+    }
+    assert!(
+        times[1] < times[0] * 8 + Duration::from_secs(3),
+        "not followed, followed: {times:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_in_the_middle_ends_the_stream_with_an_error() {
+    let world = World::new().await;
+    let (master, mut jobd) = world.with_master(world.script("echo one; wait go")).await;
+    let id = world.running(&jobd).await;
+    let mut follower = Following::begin(master.addr, json!({"id": id})).await;
+    follower.until(|seen| seen.out() == "one\n").await;
+    jobd.process.kill();
+    let error = follower.end().await["error"].clone();
+    let error = error.as_str().expect("an error");
+    assert!(
+        error.starts_with("worker '")
+            && error.ends_with("disconnected before the job ended; look at the row"),
+        "{error}"
+    );
+    let mut nobody = Following::begin(master.addr, json!({"id": id})).await;
+    let error = nobody.end().await["error"].clone();
+    assert_eq!(error, "no worker that could be asked is registered");
+    world.go_on("go");
+}
+
+#[tokio::test]
+async fn the_second_of_two_workers_is_found() {
+    let world = World::new().await;
+    let ini = world.script("echo $JOBD_WORKER; wait go");
+    // The paused one may have the row for a moment, and give it back.
+    let ini = ini.set("poll_interval", 1);
+    let (master, first) = world.with_master(ini.clone().set("name", "w1")).await;
+    let port = master.addr.port();
+    let second = ini
+        .set("name", "w2")
+        .set("port", Ini::listen().port())
+        .set("master_host", "127.0.0.1")
+        .set("master_port", port);
+    let second = Jobd::ready(&world.scratch, &second).await;
+    Master::has_workers(&master, 2).await;
+    master.ask("pause", json!({})).await;
+    let mut waits = Vec::new();
+    for (worker, other, name) in [(&first, &second, "w1@"), (&second, &first, "w2@")] {
+        let id = world.waiting().await;
+        let mut follower = Following::begin(master.addr, json!({"id": id, "wait": true})).await;
+        follower.until(|seen| !seen.states.is_empty()).await;
+        worker.ask("continue", json!({})).await;
+        follower.until(|seen| !seen.out.is_empty()).await;
+        worker.ask("pause", json!({})).await;
+        assert!(follower.seen.out().starts_with(name), "{:?}", follower.seen);
+        waits.push(follower);
+        let mut astray = Following::begin(other.addr, json!({"id": id})).await;
+        let last = astray.last().await;
+        let holder = last["worker"].as_str().expect("who has it");
+        assert!(
+            last["state"] == "running" && holder.starts_with(name),
+            "{last}"
+        );
+    }
+    world.go_on("go");
+    for mut follower in waits {
+        assert_eq!(follower.last().await["state"], "done");
+    }
+}
+
+#[tokio::test]
+async fn followers_are_few_and_leave_no_trace() {
+    const MOST: usize = 16;
+    let world = World::new().await;
+    let (master, jobd) = world.with_master(world.script("echo one; wait go")).await;
+    let id = world.running(&jobd).await;
+    for addr in [jobd.addr, master.addr] {
+        // More than once around: places are free again.
+        let mut followers = Vec::new();
+        for _ in 0..MOST {
+            let mut follower = Following::begin(addr, json!({"id": id})).await;
+            follower.until(|seen| seen.out() == "one\n").await;
+            followers.push(follower);
+        }
+        let mut refused = Following::begin(jobd.addr, json!({"id": id})).await;
+        let error = refused.end().await["error"].clone();
+        assert_eq!(error, format!("{MOST} clients follow job {id} already"));
+        // One stays connected and says that he has seen enough; the others hang up.
+        let mut polite = followers.pop().expect("sixteen");
+        polite
+            .wire
+            .say(r#"[0,{"no":2,"type":"stream","data":{"no":1,"more":0}}]"#)
+            .await;
+        assert_eq!(polite.wire.frame().await, r#"[1,{"no":2,"data":"ok"}]"#);
+        assert_eq!(polite.end().await["error"], "stopped as asked");
+        drop(followers);
+        until("places to be free", PATIENCE, async || {
+            let mut follower = Following::begin(jobd.addr, json!({"id": id})).await;
+            follower.step().await.is_ok().then_some(())
+        })
+        .await;
+    }
+    world.go_on("go");
+    world.database.done(id).await;
+}
+
+#[tokio::test]
+async fn a_window_is_kept_and_widened() {
+    let world = World::new().await;
+    let script = "i=0; while [ $i -lt 50 ]; do echo $i; sleep 0.01; i=$((i+1)); done; wait go";
+    let jobd = Jobd::ready(&world.scratch, &world.script(script)).await;
+    let id = world.running(&jobd).await;
+    let mut follower = Following::begin(jobd.addr, json!({"id": id, "window": 2})).await;
+    follower.until(|seen| seen.messages == 2).await;
+    let mut all = Following::begin(jobd.addr, json!({"id": id})).await;
+    all.until(|seen| seen.out().ends_with("\n49\n")).await;
+    // An answer to a later request overtakes what nobody has asked for.
+    follower.wire.say(r#"[0,{"no":2,"type":"status"}]"#).await;
+    let frame = follower.wire.frame().await;
+    assert!(frame.starts_with(r#"[1,{"no":2,"#), "{frame}");
+    let wider = r#"[0,{"no":1,"type":"stream","data":{"no":1,"more":60}}]"#;
+    follower.wire.say(wider).await;
+    assert_eq!(follower.wire.frame().await, r#"[1,{"no":1,"data":"ok"}]"#);
+    world.go_on("go");
+    assert_eq!(follower.last().await["state"], "done");
+    assert_eq!(follower.seen.out(), all.seen.out());
+}
+
+#[tokio::test]
+async fn nobody_is_held_up_when_a_daemon_stops() {
+    let world = World::new().await;
+    let (master, mut jobd) = world.with_master(world.script("echo one; wait go")).await;
+    let id = world.running(&jobd).await;
+    let later = world.database.insert_one("other", "waiting").await;
+    let mut follower = Following::begin(master.addr, json!({"id": id})).await;
+    follower.until(|seen| seen.out() == "one\n").await;
+    let mut waiting = Following::begin(jobd.addr, json!({"id": later, "wait": true})).await;
+    waiting.until(|seen| !seen.states.is_empty()).await;
+    let begun = Instant::now();
+    assert!(master.stop().await.success());
+    println!("the master stopped in {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
+    let error = follower.end().await["error"].clone();
+    assert_eq!(error, "master is stopping: follow the job again");
+    let mut direct = Following::begin(jobd.addr, json!({"id": id})).await;
+    direct.until(|seen| seen.out() == "one\n").await;
+    jobd.process.signal(Signal::TERM);
+    world.go_on("go");
+    assert_eq!(direct.last().await["state"], "done");
+    assert_eq!(waiting.end().await["error"], "worker is shutting down");
+    assert!(jobd.process.wait(PATIENCE).await.success());
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_and_harms_nothing() {
+    let world = World::new().await;
+    let (master, jobd) = world.with_master(world.script("echo one; wait go")).await;
+    let id = world.running(&jobd).await;
+    for daemon in [&jobd, &master] {
+        for (data, error) in [
+            (json!({}), "missing required field id"),
+            (json!({"id": "1"}), "'id' must be integer"),
+            (json!({"id": -1}), "'id' must be positive integer, got -1"),
+            (
+                json!({"id": id, "tail": -1}),
+                "'tail' must not be negative, got -1",
+            ),
+            (json!({"id": id, "tail": 0.5}), "'tail' must be integer"),
+        ] {
+            let mut wire = daemon.wire().await;
+            assert_eq!(wire.refused("follow", data).await, error);
+        }
+        let mut wire = daemon.wire().await;
+        let error = wire.refused("stream", json!({"no": 7})).await;
+        assert_eq!(error, "missing required field more");
+        // Many that ask for nothing, and hang up at every point.
+        for window in [0, -1, i64::MAX] {
+            for _ in 0..40 {
+                let data = json!({"id": id, "window": window, "tail": i64::MAX, "wait": [1]});
+                drop(Following::begin(daemon.addr, data).await);
+            }
+        }
+        until("a place to be free", PATIENCE, async || {
+            let mut follower = Following::begin(daemon.addr, json!({"id": id})).await;
+            follower.step().await.is_ok().then_some(())
+        })
+        .await;
+    }
+    world.go_on("go");
+    let row = world.database.done(id).await;
+    assert_eq!((row.result.as_deref(), row.out()), (Some("ok"), "one\n"));
+}
+
+/// `jobctl follow`, when it has shown the first line of the job's stdout.
+async fn jobctl(master: &Daemon, id: u64) -> (tokio::process::Child, String) {
+    let mut child = tokio::process::Command::new(programs::path("jobctl"))
+        .args(["--master", "--config", "/dev/null", "--port"])
+        .arg(master.addr.port().to_string())
+        .args(["follow", &id.to_string(), "--wait"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("start jobctl");
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let byte = tokio::time::timeout(PATIENCE, stdout.read_u8()).await;
+        line.push(byte.expect("a line in time").expect("a line"));
+    }
+    (child, String::from_utf8(line).expect("text"))
+}
+
+#[tokio::test]
+async fn jobctl_shows_both_streams_and_ends_as_the_job_does() {
+    let world = World::new().await;
+    let script = r"echo one; printf 'two \377\n' >&2; wait go; echo three; exit 7";
+    let (master, jobd) = world.with_master(world.script(script)).await;
+    let id = world.running(&jobd).await;
+    let (mut child, line) = jobctl(&master, id).await;
+    assert_eq!(line, "one\n");
+    let pid = i32::try_from(child.id().expect("it runs")).expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
+    rustix::process::kill_process(pid, Signal::INT).expect("press Ctrl-C");
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+    assert_eq!(ended.expect("in time").expect("its end").code(), Some(130));
+    assert_eq!(world.database.row(id).await.status, "running");
+
+    let (child, line) = jobctl(&master, id).await;
+    assert_eq!(line, "one\n");
+    world.go_on("go");
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let output = output.expect("in time").expect("its output");
+    assert_eq!(output.stdout, b"three\n");
+    let failed = format!("jobctl: job {id}: failed with exit code 7\n");
+    assert_eq!(output.stderr, [b"two \xff\n", failed.as_bytes()].concat());
+    assert_eq!(output.status.code(), Some(7));
+}

@@ -82,7 +82,12 @@ impl Dispatcher {
         };
         let running = held().find_map(|held| Some((&held.job, held.attempt.as_ref()?)));
         let place = if let Some((job, attempt)) = running {
-            attempt.order(Order::Follow(feed.clone()));
+            if !attempt.order(Order::Follow(feed.clone())) {
+                return Err(RequestError(format!(
+                    "too many clients have come and gone while job {} is being started: try again",
+                    follow.id
+                )));
+            }
             Place::Running(job.attempt)
         } else if let Some(held) = held().next() {
             match held.ended {

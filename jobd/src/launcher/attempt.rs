@@ -77,13 +77,20 @@ impl Attempt {
         Self { orders }
     }
 
-    /// Sends an order; an ended process misses it, and a signal is refused where too many are before it.
-    pub fn order(&self, order: Order) {
-        if matches!(order, Order::Signal(..)) && self.orders.capacity() <= KEPT_PLACES {
-            return;
+    /// Sends an order, which an ended process misses. `false`: it is a signal or a follower, and too many are before it.
+    pub fn order(&self, order: Order) -> bool {
+        let kept = match order {
+            Order::Signal(..) => KEPT_PLACES,
+            // Followers may come and go faster than a process is started.
+            Order::Follow(_) => 1,
+            Order::Stop { .. } => 0,
+        };
+        let room = self.orders.capacity() > kept;
+        if room {
+            // Dropping a missed signal's sender answers it with "not delivered".
+            let _ = self.orders.try_send(order);
         }
-        // Dropping a refused signal's sender answers it with "not delivered".
-        let _ = self.orders.try_send(order);
+        room
     }
 }
 
@@ -446,7 +453,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_signals_keeps_no_job_from_being_stopped() {
+    async fn a_flood_of_signals_and_followers_keeps_no_job_from_being_stopped() {
         let slow = Slow::default();
         let job = Job {
             id: JobId(1),
@@ -465,6 +472,7 @@ mod tests {
             refused += usize::from(told.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         }
         assert_eq!(refused, 100 - MAX_SIGNALS);
+        while attempt.order(Order::Follow(crate::follow::new(0).0)) {}
         let within = None;
         attempt.order(Order::Stop {
             reason: Reason::Drained,

@@ -23,7 +23,7 @@ use jobd_proto::settings::{Findings, Listen};
 use rustix::stdio::dup2_stdin;
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -38,6 +38,9 @@ use crate::{EX_CONFIG, config, control, guard, master_link, reload, store};
 
 /// Between two looks for a table whose server cannot be reached yet.
 const TABLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pokes on their way to the master: one a second comes at most, and one that gets lost costs `poll_interval`.
+const MAX_POKES: usize = 16;
 
 /// After the drain: for the last answers to reach their clients.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
@@ -111,8 +114,9 @@ async fn serve(
     let machine: Arc<dyn Host> = Arc::new(Machine);
     let heartbeat = Heartbeat::default();
     let _watchdog = notify::watchdog(heartbeat.clone());
+    let (pokes, for_master) = mpsc::channel(MAX_POKES);
     let (dispatcher, handle) = Dispatcher::new(
-        settings(config).context("cannot start threads")?,
+        settings(config, pokes).context("cannot start threads")?,
         table.clone(),
         machine.clone(),
         Arc::new(launcher.clone()),
@@ -133,6 +137,7 @@ async fn serve(
     // A draining worker takes nothing new from its master either.
     let link = tokio::spawn(master_link::run(
         wanted,
+        for_master,
         machine.clone(),
         handle.clone(),
         shutdown.drain.clone(),
@@ -209,7 +214,7 @@ async fn serve(
     })
 }
 
-fn settings(config: &Config) -> io::Result<Settings> {
+fn settings(config: &Config, pokes: mpsc::Sender<Vec<String>>) -> io::Result<Settings> {
     let journal = state_file(config, "journal").map(JournalFile::new);
     Ok(Settings {
         limits: reload::limits(config),
@@ -219,6 +224,7 @@ fn settings(config: &Config) -> io::Result<Settings> {
         lock: state_file(config, "lock"),
         journal: journal.transpose()?,
         name: config.name.clone(),
+        pokes,
     })
 }
 

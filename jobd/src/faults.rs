@@ -18,11 +18,12 @@ macro_rules! crash_point {
     };
 }
 
-/// Passes `start-…`, `finish-…` and `release-…` with what a batch has of each.
+/// Passes `start-…`, `finish-…`, `retry-…` and `release-…` with what a batch has of each.
 macro_rules! batch_point {
     ($when:literal, $batch:expr) => {
         $crate::faults::crash_point!(concat!("start-", $when), $batch.starts.len());
         $crate::faults::crash_point!(concat!("finish-", $when), $batch.finishes.len());
+        $crate::faults::crash_point!(concat!("retry-", $when), $batch.retries.len());
         $crate::faults::crash_point!(concat!("release-", $when), $batch.releases.len());
     };
 }

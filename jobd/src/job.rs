@@ -46,8 +46,6 @@ pub struct Job {
 /// What a row says of how its job is to be run, by columns that it may or may not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// `max_attempts`: how often it may run, interruptions aside. `None` where nothing says so: once.
-    pub max_attempts: Option<u32>,
     /// `timeout`.
     pub timeout: Option<Duration>,
     /// Whether there is something in `data`.

@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use jobd_proto::codec::MAX_FRAME_WORKER;
 use jobd_proto::connection::IncomingRequest;
 use jobd_proto::master::MasterRequest;
-use jobd_proto::{CallError, Connection, ConnectionOptions, Incoming, Secret, TargetName};
-use tokio::sync::watch;
+use jobd_proto::{CallError, Connection, ConnectionOptions, Incoming, Secret, TargetName, Targets};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::control;
@@ -56,12 +56,14 @@ type Try = BoxFuture<'static, Result<Registered, String>>;
 /// Keeps the worker registered with the master of the moment until `shutdown` fires.
 pub async fn run(
     master: watch::Receiver<Option<MasterSettings>>,
+    pokes: mpsc::Receiver<Vec<String>>,
     host: Arc<dyn Host>,
     dispatcher: Handle,
     shutdown: CancellationToken,
 ) {
     let link = Link {
         master,
+        pokes,
         host,
         served: dispatcher.served(),
         dispatcher,
@@ -78,6 +80,8 @@ pub async fn run(
 struct Link {
     host: Arc<dyn Host>,
     master: watch::Receiver<Option<MasterSettings>>,
+    /// Targets of other workers that rows are waiting for.
+    pokes: mpsc::Receiver<Vec<String>>,
     served: watch::Receiver<Vec<TargetName>>,
     dispatcher: Handle,
     /// Served until the next one is registered.
@@ -103,6 +107,7 @@ impl Link {
                     Some(request) => control::serve(&self.dispatcher, request),
                     None => self.ended().await,
                 },
+                Some(targets) = self.pokes.recv() => self.poke(targets),
                 tried = outcome(&mut self.trying) => self.tried(tried),
                 alive = changed(&mut self.master, &mut self.served) => {
                     if !alive {
@@ -117,6 +122,20 @@ impl Link {
         }
         if let Some(last) = self.registered {
             finish(self.dispatcher, last).await;
+        }
+    }
+
+    /// Tells the master of rows that are waiting. Without a link, whoever serves them finds them by himself.
+    fn poke(&self, targets: Vec<String>) {
+        if let Some((connection, _)) = &self.registered {
+            let connection = connection.clone();
+            let request = MasterRequest::Poke(Targets::Named(targets));
+            tokio::spawn(async move {
+                let asked = connection.request(request.kind(), request.data(), None);
+                if let Ok(Err(error)) = tokio::time::timeout(REGISTER_DEADLINE, asked).await {
+                    tracing::debug!(%error, "the master does not take a poke");
+                }
+            });
         }
     }
 

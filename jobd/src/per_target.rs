@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jobd_proto::{Pattern, TargetName};
 
+use crate::fate::Retries;
 use crate::launcher::LauncherSettings;
 
 /// The settings of one target, read once for each launch.
@@ -11,6 +12,8 @@ use crate::launcher::LauncherSettings;
 pub struct TargetSettings {
     /// How its jobs are started and stopped.
     pub launcher: LauncherSettings,
+    /// What becomes of those that fail.
+    pub retries: Retries,
 }
 
 /// Something that every target has, and some have another of.

@@ -134,6 +134,26 @@ impl Ground {
         row.expect("read a job")
     }
 
+    /// What stands in a column of a job, as a number.
+    pub async fn number(&self, id: u64, column: &str) -> i64 {
+        let text = self.text(id, column).await;
+        let number = text.as_deref().and_then(|text| text.parse().ok());
+        number.unwrap_or_else(|| panic!("{column} of job {id} is {text:?}"))
+    }
+
+    /// The database's time, as SQL.
+    pub fn now(&self) -> &'static str {
+        match &self.table {
+            Storage::MySql(_) => "UNIX_TIMESTAMP()",
+            Storage::Sqlite(..) => "unixepoch()",
+        }
+    }
+
+    /// So many seconds later, as SQL.
+    pub fn in_seconds(&self, seconds: u64) -> String {
+        format!("{} + {seconds}", self.now())
+    }
+
     /// Several columns of a job, with `-` for NULL, and a blank between: `done fail 1`.
     pub async fn words(&self, id: u64, columns: &[&str]) -> String {
         let mut words = Vec::new();

@@ -70,7 +70,7 @@ fn names(before: &str) -> BTreeSet<String> {
 fn the_tests_know_every_crash_point_in_the_code() {
     let mut found = names("crash_point!(\"");
     for when in names("batch_point!(\"") {
-        found.extend(["start", "finish", "release"].map(|what| format!("{what}-{when}")));
+        found.extend(["start", "finish", "retry", "release"].map(|what| format!("{what}-{when}")));
     }
     let known: BTreeSet<String> = CRASH_POINTS.map(str::to_owned).into();
     assert_eq!(found, known);

@@ -129,6 +129,37 @@ impl<'a> Reader<'a> {
         self.parsed(key, wanted, |text| in_range(units::duration(text), &range))
     }
 
+    /// Two durations within `range`, the smaller one first: `5s..10m`; a single one stands for both.
+    pub fn times(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        default: RangeInclusive<Duration>,
+    ) -> RangeInclusive<Duration> {
+        let wanted = || {
+            let limits = within(&range, |limit| units::show_duration(*limit));
+            format!("two times {limits}, the shorter one first, like 5s..10m")
+        };
+        let time = |text: &str| in_range(units::duration(text.trim()), &range);
+        let times = |text: &str| {
+            let (first, last) = text.split_once("..").unwrap_or((text, text));
+            let (first, last) = (time(first)?, time(last)?);
+            (first <= last).then_some(first..=last)
+        };
+        self.parsed(key, wanted, times).unwrap_or(default)
+    }
+
+    /// A list with commas, each part of which `read` understands; `wanted` names them for the message.
+    pub fn list<T>(
+        &mut self,
+        key: &str,
+        wanted: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let parts = |text: &str| text.split(',').map(|part| read(part.trim())).collect();
+        self.parsed(key, || format!("a list of {wanted}"), parts)
+    }
+
     /// A size in bytes within `range`: `1048576`, `16M` or `1MiB`.
     pub fn bytes(&mut self, key: &str, range: RangeInclusive<u64>, default: u64) -> u64 {
         let wanted = || {

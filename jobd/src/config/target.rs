@@ -1,14 +1,22 @@
 //! The settings of targets: before the first section for all of them, in `[target:NAME]` for one.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jobd_proto::settings::{self, Key, Reader};
 use jobd_proto::{Pattern, TargetName};
 
 use super::setup;
+use crate::fate::{Causes, Reason, Retries};
 use crate::launcher::{FileTemplate, KillSequence, LauncherSettings, MAX_KILL, Template};
 use crate::per_target::{PerTarget, TargetSettings};
+
+/// More are a slip.
+const MAX_RETRY: u32 = 1_000_000;
+
+/// Longer pauses are a slip.
+const DAY: Duration = Duration::from_hours(24);
 
 /// More than a year is a mistake.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
@@ -96,6 +104,24 @@ pub const KEYS: &[Key] = &[
         default: "`5`",
         doc: "Short for `kill_sequence = TERM,TIME,KILL`.",
     },
+    Key {
+        name: "retry",
+        kind: "integer",
+        default: "`0`",
+        doc: "How often a job that fails runs again, where its row does not say how often it may run (`max_attempts`). For tables with the columns of [retries](abilities/retries.md).",
+    },
+    Key {
+        name: "retry_backoff",
+        kind: "two times",
+        default: "`5s..10m`",
+        doc: "The pause before it runs again: the first one at least, twice as much after each attempt, the second one at most, drawn at random in between.",
+    },
+    Key {
+        name: "retry_on",
+        kind: "list",
+        default: "`exit, signal, timeout, idle, spawn`",
+        doc: "What lets a job run again: these [reasons](abilities/reason.md), and exit codes instead of all of them: `retry_on = signal, 1, 100-110`. Exit code 75 always means \"again later\", and does not count.",
+    },
 ];
 
 /// A launcher as it was written.
@@ -145,8 +171,11 @@ fn defaults(reader: &mut Reader<'_>) -> (Line, TargetSettings) {
         shell: shell(reader, false),
         text,
     };
-    let launcher = LauncherSettings::new(template(reader, &line));
-    let settings = rest(reader, &TargetSettings { launcher });
+    let default = TargetSettings {
+        launcher: LauncherSettings::new(template(reader, &line)),
+        retries: Retries::default(),
+    };
+    let settings = rest(reader, &default);
     (line, settings)
 }
 
@@ -164,7 +193,7 @@ fn own(reader: &mut Reader<'_>, line: &Line, default: &TargetSettings) -> Target
 
 /// Everything but the launcher's line.
 fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
-    let TargetSettings { launcher } = default;
+    let TargetSettings { launcher, retries } = default;
     let max_output = reader.bytes("max_output_buffer", 0..=1 << 30, launcher.max_output as u64);
     let leak = Duration::ZERO..=Duration::from_mins(10);
     let mut env = launcher.env.clone();
@@ -186,7 +215,52 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         idle_timeout: limit(reader, "idle_timeout", launcher.idle_timeout),
         kill: kill(reader).unwrap_or_else(|| launcher.kill.clone()),
     };
-    TargetSettings { launcher }
+    let retries = Retries {
+        retry: reader.integer("retry", 0..=MAX_RETRY, retries.retry),
+        backoff: reader.times(
+            "retry_backoff",
+            Duration::ZERO..=DAY,
+            retries.backoff.clone(),
+        ),
+        on: causes(reader).unwrap_or_else(|| retries.on.clone()),
+    };
+    TargetSettings { launcher, retries }
+}
+
+/// `retry_on`.
+fn causes(reader: &mut Reader<'_>) -> Option<Causes> {
+    enum Cause {
+        Reason(Reason),
+        Codes(RangeInclusive<i32>),
+    }
+    let code = |text: &str| {
+        text.trim()
+            .parse()
+            .ok()
+            .filter(|code| (1..=255).contains(code))
+    };
+    let cause = |text: &str| {
+        let mut reasons = Causes::default().reasons.into_iter();
+        if let Some(reason) = reasons.find(|reason| reason.as_str() == text) {
+            return Some(Cause::Reason(reason));
+        }
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (code(first)?, code(last)?);
+        (first <= last).then_some(Cause::Codes(first..=last))
+    };
+    let wanted =
+        "exit, signal, timeout, idle, spawn and exit codes from 1 to 255, like signal, 1, 100-110";
+    let mut causes = Causes {
+        reasons: Vec::new(),
+        codes: Vec::new(),
+    };
+    for cause in reader.list("retry_on", wanted, cause)? {
+        match cause {
+            Cause::Reason(reason) => causes.reasons.push(reason),
+            Cause::Codes(codes) => causes.codes.push(codes),
+        }
+    }
+    Some(causes)
 }
 
 /// Of all keys this one may be set to `null`, and means it.

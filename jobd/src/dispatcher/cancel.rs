@@ -82,7 +82,7 @@ impl Dispatcher {
         }
         self.targets.ending(&job.target);
         let end = End::before_launch(Reason::Cancelled, CANCEL_NOTE);
-        self.ledger.write(Entry::Finish(job, end));
+        self.ledger.write(Entry::Finish(job, end, None));
     }
 
     /// Whether a job that has a slot is to end.

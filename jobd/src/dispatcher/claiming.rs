@@ -16,6 +16,7 @@ impl Dispatcher {
         let token = self.tokens.next(Origin::Background);
         let (store, sender) = (self.store.clone(), self.sender.clone());
         let (turns, drain) = (self.claim_turns.clone(), self.shutdown.drain.clone());
+        let retry = self.settings.per_target.of(&target).retries.retry;
         tokio::spawn(async move {
             let _turn = turns.acquire_owned().await;
             // Claims that wait for a slow database must not hold up a shutdown one after the other.
@@ -23,7 +24,7 @@ impl Dispatcher {
                 Err(StoreError::Unavailable(SHUTTING_DOWN.to_owned()))
             } else {
                 store
-                    .claim(token, target.clone(), asked)
+                    .claim(token, target.clone(), asked, retry + 1)
                     .await
                     .map(|claimed| claimed.jobs)
             };

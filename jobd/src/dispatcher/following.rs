@@ -119,9 +119,11 @@ impl Dispatcher {
         }
     }
 
-    /// The row says how the job ended.
+    /// The row says how the job ended, or that it runs again.
     pub(super) fn tell_followers(&mut self, finish: &Finish) {
-        if !self.followers.0.is_empty() {
+        if finish.again.is_some() {
+            self.leave_followers(&finish.job);
+        } else if !self.followers.0.is_empty() {
             let ending = Ending::Done {
                 result: finish.result,
                 code: finish.code,

@@ -15,6 +15,7 @@ mod cancel;
 mod claiming;
 mod command;
 mod drain;
+mod due;
 mod following;
 mod guarding;
 mod reload;
@@ -36,6 +37,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
+use self::due::Looks;
 use self::following::Followers;
 use self::guarding::Post;
 use self::tenure::{Keeper, Renewal};
@@ -46,7 +48,7 @@ use crate::launcher::{Attempt, Executor, Outcome};
 use crate::leases::Lease;
 use crate::ledger::{Entry, JournalFile, Ledger, Note};
 use crate::per_target::PerTarget;
-use crate::store::{Abilities, Ability, Claimed, Inspection, Names, Store, StoreError};
+use crate::store::{Abilities, Ability, Claimed, Inspection, Names, Promoted, Store, StoreError};
 use crate::targets::{Search, Targets};
 use crate::waiters::{Answer, Ticket, Waiters};
 
@@ -72,6 +74,10 @@ enum Event {
     Table(Option<Inspection>),
     /// A client asks for something.
     Command(Command),
+    /// Time to look for rows whose time has come.
+    DueTick,
+    /// Such a look has ended.
+    Promoted(Result<Promoted, StoreError>),
     /// Which of the targets that wanted nothing have waiting rows.
     Pending(Result<Vec<TargetName>, StoreError>),
     /// Which names of a pattern have waiting rows.
@@ -134,6 +140,8 @@ pub struct Settings {
     pub journal: Option<JournalFile>,
     /// The worker's name, for `status`.
     pub name: String,
+    /// To the master: targets of others that rows are waiting for.
+    pub pokes: mpsc::Sender<Vec<String>>,
 }
 
 /// Settings of the loop that may change while it runs.
@@ -195,6 +203,8 @@ pub struct Dispatcher {
     /// On a table whose rows can ask for a cancellation: when to look for that.
     next_requests: Option<Deadline>,
     looking_for_requests: bool,
+    /// For rows whose time has come.
+    due: Looks,
     started: Instant,
 }
 
@@ -302,6 +312,7 @@ impl Dispatcher {
             next_poll: None,
             next_requests: None,
             looking_for_requests: false,
+            due: Looks::default(),
             started: clock::now(),
             settings,
         };
@@ -357,6 +368,7 @@ impl Dispatcher {
             () = sleep_until(lease_tick.unwrap_or(far)), if lease_tick.is_some() => Event::LeaseTick,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
             () = sleep_until(self.next_requests.unwrap_or(far)), if self.next_requests.is_some() => Event::RequestTick,
+            () = sleep_until(self.due.next.unwrap_or(far)), if self.due.next.is_some() => Event::DueTick,
             () = sleep_until(wake) => Event::Wake,
             Some(event) = self.events.recv() => event,
         }
@@ -367,6 +379,8 @@ impl Dispatcher {
         match event {
             Event::Table(inspection) => self.table_seen(inspection),
             Event::Command(command) => self.command(command),
+            Event::DueTick => self.look_for_due(),
+            Event::Promoted(promoted) => self.promoted(promoted),
             Event::Pending(found) => self.pending(found),
             Event::Names(search, found) => self.names(&search, found),
             Event::Claimed {
@@ -409,6 +423,7 @@ impl Dispatcher {
             }
             self.schedule_poll();
             self.schedule_requests();
+            self.schedule_due();
             self.inherit();
         }
         for (ids, reply) in std::mem::take(&mut self.early) {

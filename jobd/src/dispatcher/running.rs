@@ -4,7 +4,7 @@ use jobd_proto::worker::JobOutcome;
 
 use super::{Dispatcher, DrainState, Event, REFUSED_REST, REST, reply, slot};
 use crate::clock;
-use crate::fate::Reason;
+use crate::fate::{self, Fate, Reason};
 use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::{Attempt, Outcome};
@@ -84,18 +84,25 @@ impl Dispatcher {
                     end.cause = Some(Reason::Cancelled);
                 }
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
-                let cut_short =
-                    end.cause == Some(Reason::Drained) || struck && !cancelled && end.is_killed();
-                if cut_short && end.code != Some(0) && self.keeper.is_some() {
-                    // Cut short by us, not by itself: it may run again, as no attempt counts.
+                let retries = &self.settings.per_target.of(&job.target).retries;
+                let (abilities, chance) = (self.abilities(), self.host.random());
+                let fate = fate::decide(&job, &end, struck, retries, abilities, chance);
+                if fate == Fate::Back {
                     self.back_out(job, "its attempt was cut short");
                 } else {
+                    let again = match fate {
+                        Fate::Again(again) => Some(again),
+                        Fate::Done | Fate::Back => None,
+                    };
+                    if let Some(again) = again {
+                        tracing::info!(job = %job.id, target = %job.target, attempt = job.attempt, code = end.code, signal = end.signal, after = ?again.after, "job failed, it runs again later");
+                    }
                     if planted!("slot-freed-before-the-write") {
                         self.free_slot(&job);
                     } else {
                         self.targets.ending(&job.target);
                     }
-                    self.ledger.write(Entry::Finish(job, end));
+                    self.ledger.write(Entry::Finish(job, end, again));
                 }
             }
             Outcome::NoRoom(_) if cancelled => self.end_cancelled(job),

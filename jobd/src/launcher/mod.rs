@@ -221,7 +221,7 @@ fn ways(
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> PerTarget<Arc<Way>> {
     let inherited: Vec<_> = inherited.collect();
-    settings.map(|TargetSettings { launcher }| {
+    settings.map(|TargetSettings { launcher, .. }| {
         Arc::new(Way {
             shim: (!launcher.setup.is_empty()).then(|| launcher.setup.argument()),
             environment: Environment::new(

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use jobd_proto::{JobId, JobResult};
 
 use super::{Entry, Note};
-use crate::fate;
+use crate::fate::{self, Again};
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Batch, Finish, OutputText, Recorded, StoreError};
@@ -128,14 +128,19 @@ impl Backlog {
         match entry {
             Entry::Start(job) => self.gather(now, job.id).starts.push(job),
             Entry::Release(job) => self.gather(now, job.id).releases.push(job),
-            Entry::Finish(job, end) => self.push_end(now, as_row(job, end, text)),
+            Entry::Finish(job, end, again) => self.push_end(now, as_row(job, end, again, text)),
         }
     }
 
     /// Takes in an end as its row will say it.
     pub fn push_end(&mut self, now: Instant, finish: Finish) {
         let bytes = finish.stdout.len() + finish.stderr.len();
-        self.gather(now, finish.job.id).finishes.push(finish);
+        let batch = self.gather(now, finish.job.id);
+        if finish.again.is_some() {
+            batch.retries.push(finish);
+        } else {
+            batch.finishes.push(finish);
+        }
         if let Some(last) = self.gathering.back_mut() {
             last.bytes += bytes;
         }
@@ -143,18 +148,21 @@ impl Backlog {
 
     /// Every end that waits to be written.
     pub fn ends(&self) -> impl Iterator<Item = Ends<'_>> {
-        let gathering = self.gathering.iter().map(|gathering| Ends {
-            since: gathering.since,
-            failed: false,
-            finishes: &gathering.batch.finishes,
-        });
+        let gathering = self.gathering.iter();
+        let gathering = gathering.map(|gathering| (gathering.since, false, &gathering.batch));
         let aside = self.aside.iter().map(|aside| &aside.turn);
         let turns = self.current.iter().chain(&self.turns).chain(aside);
-        gathering.chain(turns.map(|turn| Ends {
-            since: turn.since,
-            failed: !matches!(turn.manner, Manner::Together { losses: 0, .. }),
-            finishes: &turn.batch.finishes,
-        }))
+        let turns = turns.map(|turn| {
+            let failed = !matches!(turn.manner, Manner::Together { losses: 0, .. });
+            (turn.since, failed, &*turn.batch)
+        });
+        gathering.chain(turns).flat_map(|(since, failed, batch)| {
+            [&batch.finishes, &batch.retries].map(|finishes| Ends {
+                since,
+                failed,
+                finishes,
+            })
+        })
     }
 
     /// What to do at `now`. `text` is asked before each write: a server that was restarted with a smaller
@@ -273,15 +281,15 @@ impl Backlog {
     /// written now.
     fn failed_alone(&mut self, now: Instant, mut turn: Turn, error: &StoreError) -> Option<Note> {
         let lost = matches!(error, StoreError::Unavailable(_));
-        let large = turn.batch.finishes.iter().find(|end| end.is_large());
+        let large = turn.batch.ends().find(|end| end.is_large());
         // Suspected only where it is large; the cause where others get through before each of its losses.
         let suspect = large.filter(|_| lost).map(|end| end.job.clone());
         let guilty = matches!(error, StoreError::Unfit(_))
             || suspect.is_some()
                 && matches!(turn.manner, Manner::Alone { losses } if losses >= SUSPICIOUS);
-        let narrowed = guilty && narrow(&mut turn.batch);
-        if narrowed {
-            tracing::warn!(%error, job = %turn.batch.finishes[0].job.id, "output not taken, writing less of it");
+        let narrowed = guilty.then(|| narrow(&mut turn.batch));
+        if let Some(job) = narrowed.flatten() {
+            tracing::warn!(%error, %job, "output not taken, writing less of it");
             turn.manner = Manner::Alone { losses: 0 };
             self.turns.push_front(turn);
             return None;
@@ -322,7 +330,9 @@ impl Backlog {
             tracing::info!(after = ?now - since, "writing to the table again");
         }
         let mut notes = Vec::with_capacity(batch.len());
-        for (finish, written) in batch.finishes.into_iter().zip(&recorded.finished) {
+        let finished = batch.finishes.into_iter().zip(&recorded.finished);
+        let retried = batch.retries.into_iter().zip(&recorded.retried);
+        for (finish, written) in finished.chain(retried) {
             if !written {
                 tracing::warn!(job = %finish.job.id, target = %finish.job.target, result = %finish.result, code = finish.code, "row was changed by somebody else while the job ran: its result is superseded and not written");
             }
@@ -341,7 +351,7 @@ impl Backlog {
 }
 
 /// The end as the row will say it.
-fn as_row(job: Job, end: End, text: &OutputText) -> Finish {
+fn as_row(job: Job, end: End, again: Option<Again>, text: &OutputText) -> Finish {
     let reason = fate::reason(&end);
     let (stdout, stderr) = text.fit(end.stdout, end.stderr);
     let result = match reason {
@@ -354,31 +364,39 @@ fn as_row(job: Job, end: End, text: &OutputText) -> Finish {
         code: end.code,
         signal: end.signal.map(jobd_proto::signal::name),
         reason,
+        again,
         stdout,
         stderr,
         ended: end.ended,
     }
 }
 
-/// Takes away output of a lone end; `false` where there is none to take.
-fn narrow(batch: &mut Arc<Batch>) -> bool {
-    let mut finishes = Arc::make_mut(batch).finishes.iter_mut();
-    finishes.any(Finish::narrow)
+/// Takes away output of a lone end; which. `None` where there is nothing to take.
+fn narrow(batch: &mut Arc<Batch>) -> Option<JobId> {
+    let narrowed = |end: &mut Finish| end.narrow().then_some(end.job.id);
+    Arc::make_mut(batch).ends_mut().find_map(narrowed)
 }
 
 /// Makes the outputs of a batch fit what the server takes now.
 fn refit(batch: &mut Arc<Batch>, text: &OutputText) {
-    let mut finishes = batch.finishes.iter();
-    if finishes.any(|finish| !text.fits(&finish.stdout, &finish.stderr)) {
-        for finish in &mut Arc::make_mut(batch).finishes {
-            text.refit(&mut finish.stdout, &mut finish.stderr);
+    if batch.ends().any(|end| !text.fits(&end.stdout, &end.stderr)) {
+        for end in Arc::make_mut(batch).ends_mut() {
+            text.refit(&mut end.stdout, &mut end.stderr);
         }
     }
 }
 
 impl Batch {
     fn len(&self) -> usize {
-        self.starts.len() + self.finishes.len() + self.releases.len()
+        self.starts.len() + self.finishes.len() + self.retries.len() + self.releases.len()
+    }
+
+    fn ends(&self) -> impl Iterator<Item = &Finish> {
+        self.finishes.iter().chain(&self.retries)
+    }
+
+    fn ends_mut(&mut self) -> impl Iterator<Item = &mut Finish> {
+        self.finishes.iter_mut().chain(&mut self.retries)
     }
 
     fn singles(self) -> impl Iterator<Item = Batch> {
@@ -390,13 +408,19 @@ impl Batch {
             finishes: vec![finish],
             ..Self::default()
         };
+        let retry = |finish| Self {
+            retries: vec![finish],
+            ..Self::default()
+        };
         let release = |job| Self {
             releases: vec![job],
             ..Self::default()
         };
         let finishes = self.finishes.into_iter().map(finish);
+        let retries = self.retries.into_iter().map(retry);
         let starts = self.starts.into_iter().map(start);
         finishes
+            .chain(retries)
             .chain(starts)
             .chain(self.releases.into_iter().map(release))
     }

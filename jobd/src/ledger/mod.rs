@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::task::Task;
+use crate::fate::Again;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Finish, Store};
@@ -41,8 +42,8 @@ const CLOSING_TIME: Duration = Duration::from_secs(2);
 pub enum Entry {
     /// The job has a slot: `running`, please.
     Start(Job),
-    /// The job has ended.
-    Finish(Job, End),
+    /// The job has ended, for good or until it runs again.
+    Finish(Job, End, Option<Again>),
     /// The job goes back to where it was claimed from.
     Release(Job),
 }
@@ -56,7 +57,7 @@ pub enum Note {
     Lost(Job),
     /// The row cannot be set to `running`, for this reason: do not launch it.
     Unstartable(Job, String),
-    /// The row says `done`, with this outcome, or was taken away while the job ran.
+    /// The row says `done` with this outcome, or `scheduled`, or was taken away while the job ran.
     Finished(Finish),
     /// A row went back.
     Released(Job),

@@ -127,7 +127,7 @@ impl<N: Fn(Note) + Send + Sync> Task<N> {
     /// Takes what waits, up to a large end. Whether there may be more.
     fn take_waiting(&mut self) -> bool {
         while let Ok(order) = self.orders.try_recv() {
-            let large = matches!(&order, Order::Write(Entry::Finish(_, end)) if is_large(end));
+            let large = matches!(&order, Order::Write(Entry::Finish(_, end, _)) if is_large(end));
             self.take(order);
             if large {
                 return true;

@@ -65,8 +65,11 @@ pub(super) enum Deed {
     Add {
         target: usize,
         manual: bool,
+        /// 0 for as many as the workers' configs say.
         attempts: i64,
         poke: bool,
+        /// Not before so many seconds have passed.
+        later: Option<i64>,
     },
     /// A poke reaches a worker.
     Poke(usize),
@@ -235,8 +238,11 @@ impl Plan {
             let deed = Deed::Add {
                 target: pick(&mut random, TARGETS),
                 manual: random.percent(20),
-                attempts: [1, 2, 2, 3][pick(&mut random, 4)],
+                attempts: [1, 2, 2, 3, 0][pick(&mut random, 5)],
                 poke: random.percent(70),
+                later: random
+                    .percent(20)
+                    .then(|| [-1, 0, 2, 9][pick(&mut random, 4)]),
             };
             let at = if random.percent(70) {
                 random.below(2 * SECOND)

@@ -85,7 +85,7 @@ impl Server {
     }
 
     /// Seconds since 1970, as it believes.
-    fn now(&self, agenda: &Inner) -> i64 {
+    pub(super) fn now(&self, agenda: &Inner) -> i64 {
         1_700_000_000 + self.clock + i64::try_from(agenda.now / SECOND).unwrap()
     }
 

@@ -11,6 +11,9 @@ use crate::job::Job;
 use crate::store::CANCEL_NOTE;
 use crate::store::model::{Change, Row, Table, Val};
 
+/// Seconds that no row is scheduled for, nor a history lasts.
+const FAR: i64 = 1_000;
+
 /// One run of a job.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -40,6 +43,9 @@ pub(super) struct Places {
     pub(super) lease_until: Option<usize>,
     pub(super) attempts: Option<usize>,
     pub(super) interruptions: Option<usize>,
+    pub(super) max_attempts: Option<usize>,
+    /// Of rows for later.
+    pub(super) run_at: Option<usize>,
 }
 
 impl Places {
@@ -59,6 +65,8 @@ impl Places {
             lease_until: table.place("lease_until"),
             attempts: table.place("attempts"),
             interruptions: table.place("interruptions"),
+            max_attempts: table.place("max_attempts"),
+            run_at: table.place("run_at"),
         }
     }
 }
@@ -88,6 +96,8 @@ pub(super) struct Now<'a> {
     pub(super) table: &'a Table,
     /// Whether a run of a worker is over, its processes too.
     pub(super) is_over: &'a dyn Fn(Incarnation) -> bool,
+    /// The database's clock, where nobody sets it.
+    pub(super) clock: Option<i64>,
 }
 
 pub(super) fn text(value: &Val) -> &str {
@@ -190,9 +200,14 @@ impl Witness {
         };
         let (attempts, interruptions) = (counts(places.attempts), counts(places.interruptions));
         let started = i64::from(is == "running" && was != is && places.attempts.is_some());
-        let interrupted = i64::from(
+        let mut interrupted = i64::from(
             was == "running" && matches!(is, "waiting" | "manual") && places.attempts.is_some(),
         );
+        if is == "scheduled" {
+            interrupted = self
+                .retried(*id, before, after)
+                .map_err(|what| format!("{}: {what}", said()))?;
+        }
         if attempts.1 - attempts.0 != started || interruptions.1 - interruptions.0 != interrupted {
             return Err(format!(
                 "{}: attempts {attempts:?}, interruptions {interruptions:?}",
@@ -205,11 +220,16 @@ impl Witness {
                 had == Some(by) && has == had
             }
             // What nobody has, anybody may cancel.
-            ("waiting" | "manual", "done") => had.is_none() && self.is_cancelled(after),
+            ("waiting" | "manual" | "scheduled", "done") => {
+                had.is_none() && self.is_cancelled(after)
+            }
             ("accepted", "done") => had == Some(by) && self.is_cancelled(after),
-            ("accepted" | "running", "waiting" | "manual") | ("running", "done") => had == Some(by),
+            ("accepted" | "running", "waiting" | "manual") | ("running", "done" | "scheduled") => {
+                had == Some(by)
+            }
+            ("scheduled", "waiting") => self.is_due(before, after, now),
             // The true end of a row that a rescuer had given up.
-            ("done", "done") => {
+            ("done", "done" | "scheduled") => {
                 let given_up = |at| before[at] == Val::Int(0);
                 had == Some(by) && places.lease_until.is_some_and(given_up)
             }
@@ -233,6 +253,57 @@ impl Witness {
             ));
         }
         Ok(())
+    }
+
+    /// A row is to run again; by how much its interruptions rise. Its last run is over, had failed, and asked for it, or has
+    /// attempts left.
+    fn retried(&self, id: i64, before: &Row, after: &Row) -> Result<i64, String> {
+        let token = text(&before[self.places.token]);
+        let last = self.by_row.get(&id).and_then(|runs| runs.last());
+        let run = last.map(|pid| &self.runs[pid]);
+        let run = run.filter(|run| run.job.token.as_str() == token);
+        let Some(Run {
+            job,
+            ended: Some((_, code, _)),
+            output,
+            ..
+        }) = run
+        else {
+            return Err("runs again before it has ended".to_owned());
+        };
+        if *code == Some(0) || job.origin.is_manual() {
+            return Err(format!("runs again, code {code:?}, {:?}", job.origin));
+        }
+        let freed = |at: Option<usize>| at.is_none_or(|at| after[at] == Val::Null);
+        if after[self.places.token] != Val::Null || !freed(self.places.lease_until) {
+            return Err(format!("is held while it waits for its time: {after:?}"));
+        }
+        if text(&after[self.places.stdout]) != output {
+            return Err(format!("has lost its output: {after:?}"));
+        }
+        let asked = *code == Some(75);
+        if !asked && self.attempts_left(before) <= 0 {
+            return Err(format!("runs again without an attempt left: {before:?}"));
+        }
+        Ok(asked.into())
+    }
+
+    /// How often a row may run again.
+    fn attempts_left(&self, row: &Row) -> i64 {
+        let places = self.places;
+        let count = |at: Option<usize>| at.map_or(0, |at| number(&row[at]));
+        let most = match places.max_attempts.map(|at| &row[at]) {
+            Some(Val::Int(most)) => *most,
+            _ => 1,
+        };
+        most + count(places.interruptions) - count(places.attempts)
+    }
+
+    /// Whether a row may be `waiting` because its time has come.
+    fn is_due(&self, before: &Row, after: &Row, now: &Now<'_>) -> bool {
+        let at = self.places.run_at.expect("a row is scheduled for a time");
+        let due = |clock| matches!(before[at], Val::Int(run_at) if run_at <= clock);
+        after[at] == Val::Null && now.clock.is_none_or(due)
     }
 
     /// A process begins.
@@ -367,11 +438,17 @@ impl Witness {
         }
     }
 
-    /// Whether every row has come to its end, or may be claimed by whoever asks for it.
-    pub(super) fn is_settled(&self, table: &Table) -> bool {
-        table
-            .rows()
-            .all(|(_, row)| matches!(self.status(row), "done" | "manual"))
+    /// Whether every row has come to its end, or may be claimed by whoever asks for it; or waits for a time that is far away,
+    /// because the database's clock, which shows `clock`, was set back.
+    pub(super) fn is_settled(&self, table: &Table, clock: i64) -> bool {
+        let far = |row: &Row| {
+            let at = self.places.run_at;
+            at.is_some_and(|at| number(&row[at]) > clock + FAR)
+        };
+        table.rows().all(|(_, row)| match self.status(row) {
+            "scheduled" => far(row),
+            status => matches!(status, "done" | "manual"),
+        })
     }
 
     /// A row that has not ended, for the message.
@@ -431,6 +508,16 @@ impl Witness {
                 row[places.code] == Val::Int(code.into())
             });
             let result = if *code == Some(0) { "ok" } else { "fail" };
+            let may = |run: &Run| !run.cut_short && !run.job.origin.is_manual();
+            let failed = result == "fail" && !self.is_cancelled(row);
+            if failed && last.is_some_and(may) && places.run_at.is_some() {
+                if self.attempts_left(row) > 0 {
+                    return wrong("given up with attempts left");
+                }
+                if *code == Some(75) {
+                    return wrong("given up although it asked for another time");
+                }
+            }
             if text(&row[places.result]) != result
                 || text(&row[places.stdout]) != output
                 || text(&row[places.signal]) != signal

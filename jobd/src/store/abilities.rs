@@ -4,6 +4,7 @@ use std::fmt;
 
 use jobd_proto::table::{Column, Columns, Kind, TableName};
 
+use super::errors::MAX_BYTES;
 use super::inspect::{Ddl, Index, Problem, add, alter, index_ddl};
 use crate::job::MAX_TOKEN;
 
@@ -144,7 +145,11 @@ const FEATURES: [Feature; 10] = [
                     Takes::Number,
                     "int(10) unsigned DEFAULT NULL",
                 ),
-                field("errors", Takes::MaybeText(255), "mediumtext DEFAULT NULL"),
+                field(
+                    "errors",
+                    Takes::MaybeText(MAX_BYTES as u64),
+                    "mediumtext DEFAULT NULL",
+                ),
             ],
         )
     },
@@ -218,6 +223,16 @@ impl Abilities {
     /// Whether the table has the columns for it.
     pub fn has(self, ability: Ability) -> bool {
         self.0 & (1 << ability as u16) != 0
+    }
+
+    /// These.
+    #[cfg(test)]
+    pub fn from(all: &[Ability]) -> Self {
+        let mut abilities = Self::default();
+        for ability in all {
+            abilities.add(*ability);
+        }
+        abilities
     }
 
     fn add(&mut self, ability: Ability) {

@@ -151,7 +151,8 @@ impl AdvanceStatement {
         ]
     }
 
-    fn code<'a>(&self, end: &Finish) -> Value<'a> {
+    /// The exit code as the column takes it.
+    pub(super) fn code<'a>(&self, end: &Finish) -> Value<'a> {
         let (least, most) = self.codes;
         Value::MaybeNumber(end.code.map(|code| i64::from(code).clamp(least, most)))
     }
@@ -293,6 +294,7 @@ mod tests {
             code: None,
             signal: Some("SIGRTMAX".to_owned()),
             reason: Some(Reason::Exit),
+            again: None,
             stdout: "x".repeat(16 << 20),
             stderr: String::new(),
             ended: Instant::now(),

@@ -3,6 +3,7 @@
 mod abilities;
 mod cancel;
 mod galera;
+mod later;
 mod ownership;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::cancel::what_nobody_runs_is_cancelled_and_nothing_else;
 use super::*;
+use crate::fate::Again;
 use crate::job::{Origin, Terms, Tokens};
 
 /// The tables that people have: the least that works, and the one with every ability.
@@ -148,7 +150,11 @@ impl Ground {
 
     async fn claim(&mut self, target: &str, limit: u32) -> Vec<Job> {
         let token = self.tokens.next(Origin::Background);
-        let claimed = self.store.claim(token, name(target), limit).await.unwrap();
+        let claimed = self
+            .store
+            .claim(token, name(target), limit, 1)
+            .await
+            .unwrap();
         claimed.jobs
     }
 
@@ -186,6 +192,7 @@ fn finish(job: &Job) -> Finish {
         code: Some(3),
         signal: None,
         reason: Some(Reason::Exit),
+        again: None,
         stdout: "out\0 é".into(),
         stderr: String::new(),
         ended: Instant::now(),
@@ -225,7 +232,7 @@ async fn claims_of_many_workers_never_share_a_row(mut ground: Ground) {
         let mut taken = Vec::new();
         loop {
             let claimed = store
-                .claim(tokens.next(Origin::Background), name("mail"), 7)
+                .claim(tokens.next(Origin::Background), name("mail"), 7, 1)
                 .await
                 .unwrap();
             if claimed.jobs.is_empty() {
@@ -512,6 +519,34 @@ async fn large_claims_and_batches_are_split(mut ground: Ground) {
     );
 }
 
+async fn what_is_to_run_again_is_over_on_a_table_that_has_no_rows_for_later(mut ground: Ground) {
+    ground.insert("mail", false, 2).await;
+    let jobs = ground.claim("mail", 2).await;
+    ground.record(starts(&jobs)).await;
+    let again = Some(Again {
+        after: Duration::ZERO,
+        counted: true,
+    });
+    let batch = Batch {
+        finishes: vec![finish(&jobs[0])],
+        retries: vec![Finish {
+            again,
+            ..finish(&jobs[1])
+        }],
+        ..Batch::default()
+    };
+    let recorded = ground.record(batch).await;
+    assert_eq!(
+        (recorded.finished, recorded.retried),
+        (vec![true], vec![true])
+    );
+    let status = match ground.shape {
+        Table::Minimal => "done",
+        Table::Full => "scheduled",
+    };
+    assert_eq!(ground.row(jobs[1].id).await.status, status);
+}
+
 async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
     ground.insert("mail", false, 2).await;
     let jobs = ground.claim("mail", 2).await;
@@ -524,7 +559,7 @@ async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
     let batch = Batch {
         starts: jobs[..1].to_vec(),
         finishes: vec![impossible],
-        releases: Vec::new(),
+        ..Batch::default()
     };
     let outcome = ground.store.record(Arc::new(batch)).await;
     assert!(
@@ -542,13 +577,14 @@ async fn a_batch_that_is_refused_changes_nothing(mut ground: Ground) {
 
 /// One test per store, table and promise.
 macro_rules! conformance {
-    ($($promise:ident),+ $(,)? ; $($owned:ident),+ $(,)?) => {
+    ($($promise:ident),+ $(,)? ; $($owned:ident),+ $(,)? ; $($later:ident),+ $(,)?) => {
         mod on_mysql_minimal {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql(super::Table::Minimal).await).await; })+
         }
         mod on_mysql_full {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::mysql(super::Table::Full).await).await; })+
             $(#[tokio::test] async fn $owned() { super::ownership::$owned(super::Ground::mysql(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $later() { super::later::$later(super::Ground::mysql(super::Table::Full).await).await; })+
         }
         mod on_sqlite_minimal {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Minimal).await).await; })+
@@ -556,6 +592,7 @@ macro_rules! conformance {
         mod on_sqlite_full {
             $(#[tokio::test] async fn $promise() { super::$promise(super::Ground::sqlite(super::Table::Full).await).await; })+
             $(#[tokio::test] async fn $owned() { super::ownership::$owned(super::Ground::sqlite(super::Table::Full).await).await; })+
+            $(#[tokio::test] async fn $later() { super::later::$later(super::Ground::sqlite(super::Table::Full).await).await; })+
         }
     };
 }
@@ -573,6 +610,7 @@ conformance! {
     names_with_waiting_rows_are_found_in_steps,
     rows_changed_by_others_are_left_alone,
     large_claims_and_batches_are_split,
+    what_is_to_run_again_is_over_on_a_table_that_has_no_rows_for_later,
     a_batch_that_is_refused_changes_nothing,
     what_nobody_runs_is_cancelled_and_nothing_else;
     an_end_counts_attempts_and_interruptions,
@@ -580,6 +618,12 @@ conformance! {
     a_payload_is_read_while_its_job_runs,
     the_row_says_why_its_job_ended,
     leases_are_renewed_and_lost_rows_named,
-    an_orphan_goes_back_runs_again_or_gets_a_verdict,
     rows_ask_for_a_cancellation,
+    an_orphan_goes_back_runs_again_or_gets_a_verdict;
+    rows_whose_time_has_come_are_waiting_and_no_others,
+    many_rows_whose_time_has_come_are_promoted_part_by_part,
+    a_claimed_row_stands_in_no_index_of_later,
+    a_retry_schedules_its_row_once_and_says_how_it_failed,
+    a_retry_replaces_the_verdict_of_its_own_claim_and_nothing_else,
+    a_holder_and_a_rescuer_agree_on_whether_a_row_may_run_again,
 }

@@ -30,6 +30,8 @@ pub(super) struct Taken {
     attempts: u32,
     /// How often we cut it short.
     interruptions: u32,
+    /// How often it may run, interruptions aside.
+    max_attempts: Option<u32>,
     terms: Terms,
 }
 
@@ -46,8 +48,8 @@ impl Taken {
             id: id(key),
             attempts: count(attempts),
             interruptions: count(interruptions),
+            max_attempts: max_attempts.map(count),
             terms: Terms {
-                max_attempts: max_attempts.map(count),
                 timeout: timeout.map(|seconds| Duration::from_secs(count(seconds).into())),
                 has_data: data != 0,
                 cancel: cancel != 0,
@@ -55,10 +57,10 @@ impl Taken {
         }
     }
 
-    /// The job of this row, claimed with `token` for `target`.
-    pub(super) fn job(self, target: &TargetName, token: &ClaimToken) -> Job {
+    /// The job of this row, claimed with `token` for `target`. `most` is how often it may run if the row does not say so.
+    pub(super) fn job(self, target: &TargetName, token: &ClaimToken, most: u32) -> Job {
         let origin = token.origin();
-        let most = self.terms.max_attempts.unwrap_or(1);
+        let most = self.max_attempts.unwrap_or(most);
         let attempt = self.attempts.saturating_add(1);
         Job {
             id: self.id,
@@ -116,6 +118,13 @@ pub(super) trait Connection: Send + 'static {
         sql: &Arc<str>,
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<Taken>, sqlx::Error>> + Send;
+
+    /// Rows of a number and a text.
+    fn notes(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> impl Future<Output = Result<Vec<(i64, Option<String>)>, sqlx::Error>> + Send;
 
     /// Every claimed row with a lease.
     fn leases(
@@ -224,6 +233,18 @@ macro_rules! connection {
             ) -> Result<Vec<Taken>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
                 rows.iter().map(|row| Ok(taken!(row))).collect()
+            }
+
+            async fn notes(
+                &mut self,
+                sql: &Arc<str>,
+                values: &[Value<'_>],
+            ) -> Result<Vec<(i64, Option<String>)>, sqlx::Error> {
+                let rows = bound!(sql, values).fetch_all(self).await?;
+                let notes = rows
+                    .iter()
+                    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+                notes.collect()
             }
 
             async fn leases(

@@ -38,7 +38,7 @@ pub(super) fn sort(
                 .errors
                 .insert(row.id, format!("status = {status} != manual"));
         } else if let Some(target) = serving(&target, served, ignore_case) {
-            claimed.jobs.push(row.job(&target, token));
+            claimed.jobs.push(row.job(&target, token, 1));
         } else {
             claimed.errors.insert(
                 row.id,

@@ -11,8 +11,10 @@ mod charset;
 #[cfg(test)]
 mod conformance;
 mod connection;
+mod errors;
 mod floors;
 mod inspect;
+mod later;
 mod lists;
 mod manual;
 #[cfg(test)]
@@ -24,7 +26,7 @@ mod statements;
 mod text;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +34,7 @@ use futures::future::BoxFuture;
 use jobd_proto::table::DatabaseSettings;
 use jobd_proto::{JobId, JobResult, TargetName};
 
-use crate::fate::Reason;
+use crate::fate::{Again, Reason};
 use crate::job::{ClaimToken, Job, Origin};
 use crate::leases::Lease;
 
@@ -63,12 +65,14 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Names, StoreError>>;
 
     /// `waiting` → `accepted` for the first rows of `target`, at most `limit`; returns what now
-    /// carries `token`. An error means that no row carries it.
+    /// carries `token`. An error means that no row carries it. `most` is how often a job may run whose row does not say so: with
+    /// retries, more than once is written into the row, so that everybody goes by the same number.
     fn claim(
         &self,
         token: ClaimToken,
         target: TargetName,
         limit: u32,
+        most: u32,
     ) -> BoxFuture<'_, Result<Claimed, StoreError>>;
 
     /// `manual` → `accepted` for the rows of `ids` whose target is one of `served`.
@@ -90,6 +94,10 @@ pub trait Store: Send + Sync + 'static {
     /// Rows for which a cancellation was asked and that were not seen to, at most [`REQUESTS`]. On tables with
     /// [`Ability::Cancel`].
     fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
+
+    /// `scheduled` → `waiting` for rows of any target whose time has come, so many at a time at most. For tables with rows
+    /// for later.
+    fn promote(&self) -> BoxFuture<'_, Result<Promoted, StoreError>>;
 
     /// Writes a batch in one transaction. May be repeated after an error, whatever became of the
     /// first try: each entry changes its row once.
@@ -159,6 +167,15 @@ pub struct Claimed {
     pub errors: BTreeMap<JobId, String>,
 }
 
+/// What a look for rows whose time has come has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Promoted {
+    /// The targets of the rows that are `waiting` now, each once, as the rows have them.
+    pub targets: BTreeSet<String>,
+    /// There may be more.
+    pub more: bool,
+}
+
 /// State changes to write together. An id stands in it once at most.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -166,6 +183,8 @@ pub struct Batch {
     pub starts: Vec<Job>,
     /// `running` → `done`.
     pub finishes: Vec<Finish>,
+    /// `running` → `scheduled`: those that run again, later.
+    pub retries: Vec<Finish>,
     /// `accepted` or `running` → back to where the claim took it from.
     pub releases: Vec<Job>,
 }
@@ -183,6 +202,8 @@ pub struct Finish {
     pub signal: Option<String>,
     /// Why it did not end well, for tables that have a column for it.
     pub reason: Option<Reason>,
+    /// It is not the end of the job: it runs again, later.
+    pub again: Option<Again>,
     /// Fit for the column.
     pub stdout: String,
     /// Fit for the column.
@@ -223,6 +244,8 @@ pub struct Recorded {
     pub started: Vec<bool>,
     /// Whether the row is `done` with these values; otherwise somebody else changed it.
     pub finished: Vec<bool>,
+    /// Whether the row was `scheduled` by this; otherwise somebody else changed it, or it has run again since.
+    pub retried: Vec<bool>,
 }
 
 /// Rows whose leases a renewal did not renew.

@@ -17,8 +17,8 @@ use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
-    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Recorded, RowState, Store,
-    StoreError, Unrenewed, Wish, cancel, units,
+    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, RowState, Store,
+    StoreError, Unrenewed, Wish, cancel, later, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -50,6 +50,8 @@ pub(super) enum Lane {
     Leases,
     /// Looks for orphans, which may take long on a large table, and their rescues.
     Rescues,
+    /// Looks for rows whose time has come.
+    Look,
     /// Everything else.
     Desk,
 }
@@ -303,6 +305,7 @@ impl<B: Backend> Store for SqlStore<B> {
         token: ClaimToken,
         target: TargetName,
         limit: u32,
+        most: u32,
     ) -> BoxFuture<'_, Result<Claimed, StoreError>> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
@@ -315,8 +318,16 @@ impl<B: Backend> Store for SqlStore<B> {
                     let (token, target) = (token.clone(), served.clone());
                     async move {
                         let part = (floor, limit);
-                        units::claim(connection, &statements, &token, &target, part, &committing)
-                            .await
+                        units::claim(
+                            connection,
+                            &statements,
+                            &token,
+                            &target,
+                            part,
+                            most,
+                            &committing,
+                        )
+                        .await
                     }
                     .boxed()
                 },
@@ -397,6 +408,26 @@ impl<B: Backend> Store for SqlStore<B> {
                 .boxed()
             },
         )
+        .boxed()
+    }
+
+    fn promote(&self) -> BoxFuture<'_, Result<Promoted, StoreError>> {
+        async move {
+            let promoted = self.unit(
+                Lane::Look,
+                || false,
+                |connection, statements| {
+                    async move {
+                        match &statements.later {
+                            Some(later) => later::promote(connection, &statements, later).await,
+                            None => Ok(Promoted::default()),
+                        }
+                    }
+                    .boxed()
+                },
+            );
+            self.refreshed(promoted.await).await
+        }
         .boxed()
     }
 

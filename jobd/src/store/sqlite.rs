@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
 use super::StoreError;
+use super::abilities;
 use super::inspect::{self, Ddl, Index, Inspection};
 use super::sql::{Backend, Lane, Unit, cut_short};
 use super::statements::{Dialect, Statements};
@@ -138,6 +139,10 @@ async fn look(
         begin: "BEGIN IMMEDIATE",
         now: "unixepoch()",
         same: "IS",
+        // Otherwise it goes by the status, and reads every row for later.
+        run_at_index: abilities::index_on("run_at", &indexes).map_or_else(String::new, |index| {
+            format!("INDEXED BY {}", quote(&index.name))
+        }),
         max_packet: MAX_PACKET,
         ..Dialect::default()
     };

@@ -11,6 +11,7 @@ use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::AdvanceStatement;
 use super::cancel::{self, CancelStatements};
+use super::later::LaterStatements;
 use super::lists::ListStatement;
 use super::{Abilities, Ability, OutputText, inspect};
 use crate::faults::guard;
@@ -39,6 +40,8 @@ pub(super) struct Dialect {
     pub(super) id_index: String,
     /// Behind the table: which index leads to requests for cancellation.
     pub(super) cancel_index: String,
+    /// Behind the table: which index leads to rows whose time has come.
+    pub(super) run_at_index: String,
     /// The largest statement with its values, in bytes.
     pub(super) max_packet: u64,
 }
@@ -109,6 +112,8 @@ pub(super) struct Statements {
     pub(super) claim_locks: bool,
     /// `waiting` → `accepted`.
     pub(super) accept: ListStatement,
+    /// The same, and how often the job may run where the row does not say so. `None` on a table without retries.
+    pub(super) accept_retried: Option<ListStatement>,
     /// Which of the ids carry the token, waiting for whoever is changing them: as `claim_select` has them.
     pub(super) accepted: ListStatement,
     /// One after the other: write rows, and leave them as they were.
@@ -139,6 +144,8 @@ pub(super) struct Statements {
     pub(super) ownership: Option<Ownership>,
     /// Ends rows that are not to run.
     pub(super) cancel: CancelStatements,
+    /// `None` on a table without rows for later.
+    pub(super) later: Option<LaterStatements>,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
     /// The next target that has one, of those that begin with something.
@@ -172,6 +179,7 @@ impl Statements {
             id_index,
             cancel_index,
             max_packet,
+            ..
         } = dialect;
         let t = table.quoted();
         let token = inspect::token_column(columns);
@@ -202,7 +210,13 @@ impl Statements {
         let locked_list = |statement: String| ListStatement::new(&statement, lock);
         let ours = |status: &str| format!("`{token}` = ? AND `status` = '{status}'");
         let claimed = "`status` IN ('accepted', 'running')";
-        let accept = format!("`status` = 'accepted', `{token}` = ?{leased}");
+        // In its index stand those only whose time is to come.
+        let at_once = if abilities.has(Ability::Later) {
+            ", `run_at` = NULL"
+        } else {
+            ""
+        };
+        let accept = format!("`status` = 'accepted', `{token}` = ?{leased}{at_once}");
         let named = "`worker` >= ? AND `worker` < ?";
         let of_us = format!("{named} AND {claimed}");
         let as_seen = guard!(
@@ -218,6 +232,10 @@ impl Statements {
             claim_locks: !skip_locked.is_empty(),
             claim_select: format!("SELECT {claim} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
             accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),
+            accept_retried: abilities.has(Ability::Retries).then(|| {
+                let most = "`max_attempts` = COALESCE(`max_attempts`, ?)";
+                list(update(&format!("{most}, {accept}"), "`status` = 'waiting'"))
+            }),
             accepted: locked_list(select(&claim, &format!("{} AND", ours("accepted")))),
             touches: ["+ 1", "- 1"].map(|step| {
                 let set = format!("`time_started` = `time_started` {step}");
@@ -306,6 +324,9 @@ impl Statements {
                     reasons: counts.reasons,
                 },
             ),
+            later: abilities.has(Ability::Later).then(|| {
+                LaterStatements::new(&t, token, no_token, abilities, &counts, dialect)
+            }),
             pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
                 "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
@@ -362,6 +383,8 @@ impl Statements {
             .chain(self.advance.texts())
             .chain(single)
             .chain(owned.map(|owned| &owned.leases))
+            .chain(self.accept_retried.iter().flat_map(ListStatement::texts))
+            .chain(self.later.iter().flat_map(LaterStatements::texts))
             .cloned()
             .chain(self.cancel.texts())
             .collect()
@@ -407,7 +430,7 @@ pub(super) struct Counts {
     /// Behind an assignment: begins a lease.
     leased: String,
     /// Behind an assignment: ends it.
-    unleased: &'static str,
+    pub(super) unleased: &'static str,
     /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
     /// what ran.
     interrupt: &'static str,

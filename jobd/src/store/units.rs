@@ -10,7 +10,7 @@ use super::advance::Advance;
 use super::connection::{Connection, Taken, Value, id, key};
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
-use super::{Batch, Claimed, Finish, Names, Recorded, RowState, Unrenewed, back_to, manual};
+use super::{Batch, Claimed, Finish, Names, Recorded, RowState, Unrenewed, back_to, later, manual};
 use crate::faults::{batch_point, crash_point, planted};
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -81,6 +81,7 @@ pub(super) async fn claim<C: Connection>(
     token: &ClaimToken,
     target: &TargetName,
     (floor, limit): (i64, u32),
+    most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
@@ -98,12 +99,23 @@ pub(super) async fn claim<C: Connection>(
     }
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
-    let changed = mark(connection, &statements.accept, token, &ids).await?;
+    let retried = statements.accept_retried.as_ref().filter(|_| most > 1);
+    let most = if retried.is_some() { most } else { 1 };
+    let changed = match retried {
+        Some(accept) => {
+            let before = [Value::Number(most.into())];
+            mark(connection, accept, &before, token, &ids).await?
+        }
+        None => mark(connection, &statements.accept, &[], token, &ids).await?,
+    };
     if !statements.claim_locks || changed < ids.len() as u64 {
         // Others may have been faster with a row, or even done with it: what carries the token is ours, as it is now.
         rows = accepted(connection, statements, token, &ids).await?;
     }
-    let jobs = rows.into_iter().map(|row| row.job(target, token)).collect();
+    let jobs = rows
+        .into_iter()
+        .map(|row| row.job(target, token, most))
+        .collect();
     let claimed = Claimed {
         jobs,
         ..Claimed::default()
@@ -135,6 +147,7 @@ pub(super) async fn claim_manual<C: Connection>(
     mark(
         connection,
         &statements.accept_manual,
+        &[],
         token,
         &ids_of(&claimed.jobs),
     )
@@ -146,14 +159,34 @@ pub(super) async fn claim_manual<C: Connection>(
     Ok(claimed)
 }
 
-/// Writes ends, starts and releases in one transaction; where one statement does it, that is the transaction.
+/// Writes a batch. On a table that has lost its columns for that, or the index, a retry is the end: nobody would look for
+/// its row.
 pub(super) async fn record<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     batch: &Batch,
 ) -> Outcome<Recorded> {
+    if batch.retries.is_empty() || statements.later.is_some() {
+        return write(connection, statements, batch).await;
+    }
+    let ends = Batch {
+        finishes: [&batch.finishes[..], &batch.retries].concat(),
+        retries: Vec::new(),
+        ..batch.clone()
+    };
+    let mut recorded = write(connection, statements, &ends).await?;
+    recorded.retried = recorded.finished.split_off(batch.finishes.len());
+    Ok(recorded)
+}
+
+/// Writes ends, starts, retries and releases in one transaction; where one statement does it, that is the transaction.
+async fn write<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    batch: &Batch,
+) -> Outcome<Recorded> {
     let parts = Advance::all(batch);
-    let many = parts.len() > 1 || !batch.releases.is_empty();
+    let many = parts.len() > 1 || !batch.releases.is_empty() || !batch.retries.is_empty();
     if many {
         connection.control(statements.begin).await?;
     } else {
@@ -163,6 +196,14 @@ pub(super) async fn record<C: Connection>(
     let mut recorded = Recorded::default();
     for part in parts {
         advance(connection, statements, part, &mut recorded).await?;
+    }
+    for end in &batch.retries {
+        let later = statements.later.as_ref();
+        let later = later.expect("without it, retries are written as ends");
+        let again = end.again.expect("a retry says when");
+        let code = statements.advance.code(end);
+        let retried = later::retry(connection, later, end, again, code).await?;
+        recorded.retried.push(retried);
     }
     for jobs in by_claim(&batch.releases) {
         let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
@@ -244,16 +285,18 @@ async fn accepted<C: Connection>(
     Ok(rows)
 }
 
-/// Runs an update of rows by token and ids; returns how many it changed.
+/// Runs an update of rows by token and ids, with these values before; returns how many it changed.
 async fn mark<C: Connection>(
     connection: &mut C,
     statement: &ListStatement,
+    before: &[Value<'_>],
     token: &ClaimToken,
     ids: &[JobId],
 ) -> Outcome<u64> {
     let mut changed = 0;
     for ids in ids.chunks(MAX_LIST) {
         let (sql, values) = with_token(statement, token, ids);
+        let values = [before, &values].concat();
         changed += connection.change(&sql, &values).await?;
     }
     Ok(changed)

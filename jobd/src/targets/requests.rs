@@ -52,6 +52,20 @@ impl Targets {
         served.chain(self.patterns.names()).cloned().collect()
     }
 
+    /// Remembers that a row with this target is waiting; `false` where it is not served. Databases mostly compare names
+    /// without regard to case and to spaces behind them: so does this.
+    pub fn told_of(&mut self, target: &str) -> bool {
+        let target = target.trim_end_matches(' ');
+        let lower = target.to_lowercase();
+        let mut names = self.names();
+        names.retain(|name| name.as_str().to_lowercase() == lower);
+        self.want(&names);
+        !names.is_empty()
+            || self
+                .poll(&Selection::Named(vec![target.to_owned()]))
+                .is_ok()
+    }
+
     /// Remembers that rows of these targets may be waiting. One on demand that was gone meanwhile is made again.
     pub fn want(&mut self, names: &[TargetName]) {
         for name in names {

@@ -37,5 +37,5 @@ fn main() -> ExitCode {
     };
     std::thread::sleep(Duration::from_millis(millis));
     tell(&mut log, "end", id, worker, target);
-    ExitCode::from(plan.code)
+    ExitCode::from(plan.code_of(attempt))
 }

@@ -103,7 +103,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     lost(evidence, &mut breaches);
     for (id, of_job) in &runs {
         twice(*id, of_job, &mut breaches);
-        rescued_alive(*id, of_job, evidence.lost, &mut breaches);
+        let retried = evidence.ownership.contains_key(id);
+        rescued_alive(*id, of_job, evidence.lost, retried, &mut breaches);
         if !evidence.rows.contains_key(id) {
             let text = "ran, and there is no such row";
             breaches.push(Breach::of_job(Promise::TrueVerdict, *id, text));
@@ -175,11 +176,19 @@ fn twice(id: u64, runs: &[&Run], breaches: &mut Vec<Breach>) {
     }
 }
 
-/// A job that came to its end is run again only if its worker cannot have told anybody.
-fn rescued_alive(id: u64, runs: &[&Run], lost: &BTreeSet<u32>, breaches: &mut Vec<Breach>) {
+/// A job that came to its end is run again only if its worker cannot have told anybody, or if it failed and the table
+/// has retries.
+fn rescued_alive(
+    id: u64,
+    runs: &[&Run],
+    lost: &BTreeSet<u32>,
+    retried: bool,
+    breaches: &mut Vec<Breach>,
+) {
     let earlier = runs.split_last().map_or(&[][..], |(_, earlier)| earlier);
     for run in earlier {
-        if run.ended && !is_lost(run, lost) {
+        let failed = Plan::of(id, &run.target).code_of(run.attempt) != 0;
+        if run.ended && !is_lost(run, lost) && !(retried && failed) {
             let text = format!(
                 "was run again although process {} of {} (process {}) came to its end",
                 run.pid, run.worker, run.parent
@@ -246,8 +255,9 @@ fn verdict(
             run.attempt, ownership.attempts
         ));
     }
-    let result = if plan.code == 0 { "ok" } else { "fail" };
-    let expected = (Some(result), Some(i64::from(plan.code)), None);
+    let code = plan.code_of(run.attempt);
+    let result = if code == 0 { "ok" } else { "fail" };
+    let expected = (Some(result), Some(i64::from(code)), None);
     let found = (row.result.as_deref(), row.return_code, row.sig.as_deref());
     if found != expected {
         return Err(format!("says {found:?}, the job ended with {expected:?}"));

@@ -13,6 +13,9 @@ pub const TARGETS: [(&str, u32); 4] = [("quick", 6), ("slow", 3), ("loud", 2), (
 const LOUD_LINE: &str =
     "Zeile mit Ümläuten, Ελληνικά und 漢字, damit kein Lesen an einer Grenze endet\n";
 
+/// EX_TEMPFAIL of sysexits(3).
+const AGAIN_LATER: u8 = 75;
+
 /// What a job is going to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -20,7 +23,7 @@ pub struct Plan {
     pub millis: u64,
     /// How long its later attempts work.
     pub millis_again: u64,
-    /// The code that it ends with.
+    /// The code that it ends with; see [`Plan::code_of`].
     pub code: u8,
     /// How many lines it prints beside the first.
     pub lines: usize,
@@ -38,7 +41,14 @@ impl Plan {
         };
         let again = target.split_once('-').and_then(|(_, again)| millis(again));
         let code = if random.one_in(11) {
-            u8::try_from(random.between(1, 120)).expect("an exit code")
+            let code = random.between(1, 120);
+            // One in five asks for another time.
+            let code = if code.is_multiple_of(5) {
+                AGAIN_LATER.into()
+            } else {
+                code
+            };
+            u8::try_from(code).expect("an exit code")
         } else {
             0
         };
@@ -51,6 +61,15 @@ impl Plan {
             millis_again: again.unwrap_or(first),
             code,
             lines,
+        }
+    }
+
+    /// The code that an attempt ends with: "again later" is not said for ever.
+    pub fn code_of(&self, attempt: u32) -> u8 {
+        if self.code == AGAIN_LATER && attempt > 2 {
+            0
+        } else {
+            self.code
         }
     }
 

@@ -118,7 +118,7 @@ impl Load {
 
 /// Jobs that are neither done nor waiting for a person; `None` while the database cannot say.
 pub async fn open_jobs(pool: &MySqlPool) -> Option<Vec<u64>> {
-    let sql = "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE status IN ('waiting', 'accepted', 'running')";
+    let sql = "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE status IN ('waiting', 'accepted', 'running', 'scheduled')";
     let rows = sqlx::query(sql).fetch_all(pool).await.ok()?;
     Some(rows.iter().map(|row| row.get("id")).collect())
 }

@@ -22,7 +22,7 @@ use crate::witness::boot_ns;
 use crate::{Ini, Scratch, Server, WitnessLog};
 
 /// Every point at which jobd can be made to die. A test looks whether the code has these and no others.
-pub const CRASH_POINTS: [&str; 13] = [
+pub const CRASH_POINTS: [&str; 17] = [
     "claim-selected",
     "claim-before-commit",
     "claim-after-commit",
@@ -32,6 +32,10 @@ pub const CRASH_POINTS: [&str; 13] = [
     "spawn-after",
     "finish-before-commit",
     "finish-after-commit",
+    "retry-before-commit",
+    "retry-after-commit",
+    "promote-before-commit",
+    "promote-after-commit",
     "release-before-commit",
     "release-after-commit",
     "rescue-before",
@@ -108,6 +112,7 @@ impl Scene {
         ini = ini
             .set("name", name)
             .set("poll_interval", "0.1")
+            .set("retry_backoff", "0.1..0.5")
             .set("launcher", launcher)
             .set("state_dir", state_dir(&self.scratch, name).display());
         for (target, slots) in self.targets {
@@ -216,7 +221,7 @@ impl Scene {
         while begun.elapsed() < limit {
             let open = self
                 .jobs
-                .ids("status IN ('waiting', 'accepted', 'running')")
+                .ids("status IN ('waiting', 'accepted', 'running', 'scheduled')")
                 .await;
             let manual = self.jobs.ids("status = 'manual'").await;
             if open.is_empty() && manual.is_empty() && self.running() == 0 {

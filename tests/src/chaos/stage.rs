@@ -224,6 +224,7 @@ impl Stage {
                 .set("master_port", master_line.port)
                 .set("master_reconnect_timeout", 1)
                 .set("poll_interval", 1)
+                .set("retry_backoff", "0.1..2")
                 .set("launcher", launcher(&witness, name))
                 .set("state_dir", state.display())
                 .set("log_level_console", level);

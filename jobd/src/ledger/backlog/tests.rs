@@ -31,7 +31,7 @@ fn finish(id: u64, bytes: usize, now: Instant) -> Entry {
         ended: now,
         cause: None,
     };
-    Entry::Finish(job(id), end)
+    Entry::Finish(job(id), end, None)
 }
 
 fn away() -> StoreError {
@@ -76,6 +76,7 @@ impl World {
         let recorded = outcome.map(|()| Recorded {
             started: vec![true; batch.starts.len()],
             finished: vec![true; batch.finishes.len()],
+            retried: vec![true; batch.retries.len()],
         });
         self.backlog.written(self.now, recorded).len()
     }

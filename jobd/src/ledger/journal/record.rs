@@ -14,7 +14,7 @@ use crc::{CRC_32_ISCSI, Crc};
 use jobd_proto::{JobId, JobResult, TargetName};
 use serde::{Deserialize, Serialize};
 
-use crate::fate::Reason;
+use crate::fate::{Again, Reason};
 use crate::job::{ClaimToken, Job, Terms};
 use crate::store::Finish;
 
@@ -36,6 +36,8 @@ struct Head {
     /// Not there in records of older versions.
     #[serde(default)]
     reason: Option<Reason>,
+    #[serde(default)]
+    again: Option<Again>,
     /// When it ended, by this host's clock: it outlives a restart of the machine.
     ended_ms: u64,
     /// Bytes of standard output; standard error is the rest.
@@ -66,6 +68,7 @@ pub fn encode(finish: &Finish, out: &mut Vec<u8>) {
         code: finish.code,
         signal: finish.signal.clone(),
         reason: finish.reason,
+        again: finish.again,
         ended_ms: ended.map_or(0, |ended| u64::try_from(ended.as_millis()).unwrap_or(0)),
         stdout: finish.stdout.len(),
     };
@@ -141,6 +144,7 @@ fn decode(body: &[u8]) -> Option<Finish> {
         code: head.code,
         signal: head.signal,
         reason: head.reason,
+        again: head.again,
         stdout: String::from_utf8(stdout.to_vec()).ok()?,
         stderr: String::from_utf8(stderr.to_vec()).ok()?,
         ended: now.checked_sub(ago).unwrap_or(now),

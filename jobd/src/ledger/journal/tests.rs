@@ -7,7 +7,7 @@ use jobd_proto::{JobId, JobResult, TargetName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fate::Reason;
+use crate::fate::{Again, Reason};
 use crate::job::{Job, Origin, Terms, Tokens};
 
 fn end(id: u64, stdout: &str) -> Finish {
@@ -30,6 +30,10 @@ fn end(id: u64, stdout: &str) -> Finish {
         code: (id > 2).then_some(7),
         signal: (id <= 2).then(|| "SIGTERM".to_owned()),
         reason: (id > 1).then_some(Reason::Cancelled),
+        again: (id == 3).then_some(Again {
+            after: Duration::from_millis(5300),
+            counted: true,
+        }),
         stdout: stdout.to_owned(),
         stderr: "\0\n\u{1F600}".to_owned(),
         ended: Instant::now(),
@@ -41,7 +45,13 @@ fn said(end: &Finish) -> impl PartialEq + std::fmt::Debug + use<> {
     let job = &end.job;
     (
         (job.id, job.token.clone(), job.origin, job.target.clone()),
-        (end.result, end.code, end.signal.clone(), end.reason),
+        (
+            end.result,
+            end.code,
+            end.signal.clone(),
+            end.reason,
+            end.again,
+        ),
         (end.stdout.clone(), end.stderr.clone()),
     )
 }

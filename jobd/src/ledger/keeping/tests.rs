@@ -80,7 +80,7 @@ impl World {
             cause: None,
         };
         self.backlog
-            .push(self.now, Entry::Finish(job, end), &self.text);
+            .push(self.now, Entry::Finish(job, end, None), &self.text);
     }
 
     /// One write to the table, if one is due.
@@ -93,6 +93,7 @@ impl World {
             Ok(Recorded {
                 started: Vec::new(),
                 finished: vec![true; batch.finishes.len()],
+                retried: vec![true; batch.retries.len()],
             })
         } else {
             Err(StoreError::Unavailable("gone".to_owned()))

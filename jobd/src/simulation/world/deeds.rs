@@ -11,7 +11,15 @@ impl World<'_> {
                 manual,
                 attempts,
                 poke,
-            } => self.add_row(number, manual, attempts, poke),
+                later,
+            } => {
+                let run_at = later.filter(|_| !manual && !self.plan.minimal);
+                let run_at = run_at.map(|after| after + self.server.now(&self.agenda.lock()));
+                self.add_row(number, manual, attempts, run_at);
+                if poke {
+                    self.poke(number);
+                }
+            }
             Deed::Poke(host) => self.tell(host, WorkerRequest::Poll(Selection::All)),
             Deed::RunManual(host) => self.run_manual(host),
             Deed::Cancel { worker, pick } => self.cancel(worker, pick),
@@ -155,9 +163,14 @@ impl World<'_> {
         }
     }
 
-    fn add_row(&mut self, number: usize, manual: bool, attempts: i64, poke: bool) {
+    fn add_row(&mut self, number: usize, manual: bool, attempts: i64, run_at: Option<i64>) {
         self.rows += 1;
         let id = self.rows;
+        let status = match run_at {
+            _ if manual => "manual",
+            Some(_) => "scheduled",
+            None => "waiting",
+        };
         let row = self
             .schema
             .columns
@@ -165,19 +178,21 @@ impl World<'_> {
             .map(|column| match column.as_str() {
                 "id" => Val::Int(id),
                 "target" => Val::Text(target(number).as_str().into()),
-                "status" => Val::Text(if manual { "manual" } else { "waiting" }.into()),
-                "max_attempts" => Val::Int(attempts),
+                "status" => Val::Text(status.into()),
+                "max_attempts" if attempts > 0 => Val::Int(attempts),
+                "run_at" => run_at.map_or(Val::Null, Val::Int),
                 "time_created" | "time_started" | "time_finished" | "attempts"
                 | "interruptions" | "priority" => Val::Int(0),
                 _ => Val::Null,
             });
         let row = row.collect();
         self.server.table.add(id, row);
-        if poke {
-            for host in 0..self.hosts.len() {
-                let targets = Selection::Named(vec![target(number).to_string()]);
-                self.tell(host, WorkerRequest::Poll(targets));
-            }
+    }
+
+    fn poke(&self, number: usize) {
+        for host in 0..self.hosts.len() {
+            let targets = Selection::Named(vec![target(number).to_string()]);
+            self.tell(host, WorkerRequest::Poll(targets));
         }
     }
 

@@ -36,6 +36,7 @@ impl World<'_> {
         };
         let exit = match random.below(10) {
             0 => (None, Some(11)),
+            1 if random.percent(30) => (Some(75), None),
             1 | 2 => (Some(i32::try_from(random.between(1, 100)).unwrap()), None),
             _ => (Some(0), None),
         };
@@ -55,6 +56,7 @@ impl World<'_> {
             at,
             table: &self.server.table,
             is_over: &|_| false,
+            clock: None,
         };
         self.witness.begins(pid, run, most, paused, &now)?;
         self.processes.insert(

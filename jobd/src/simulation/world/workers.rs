@@ -1,6 +1,7 @@
 //! The lives of workers: start, run, freeze, die.
 
 use super::*;
+use crate::fate::{Causes, Retries};
 use crate::launcher::{KillSequence, LauncherSettings, Template};
 use crate::per_target::{PerTarget, TargetSettings};
 use crate::simulation::site::KILL_GRACE;
@@ -9,7 +10,13 @@ use crate::simulation::site::KILL_GRACE;
 fn per_target() -> PerTarget {
     let mut launcher = LauncherSettings::new(Template::Words(Vec::new()));
     launcher.kill = KillSequence::with_grace(KILL_GRACE);
-    PerTarget::new(TargetSettings { launcher }, BTreeMap::new())
+    let retries = Retries {
+        retry: 1,
+        backoff: Duration::from_millis(200)..=Duration::from_secs(2),
+        on: Causes::default(),
+    };
+    let settings = TargetSettings { launcher, retries };
+    PerTarget::new(settings, BTreeMap::new())
 }
 
 impl World<'_> {
@@ -82,6 +89,7 @@ impl World<'_> {
             lock: plan.state_dir.then(|| "lock".into()),
             journal: None,
             name: format!("w{number}"),
+            pokes: tokio::sync::mpsc::channel(1).0,
         };
         let host = Arc::new(site.clone());
         let (dispatcher, handle) = Dispatcher::new(

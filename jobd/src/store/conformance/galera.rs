@@ -39,7 +39,7 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
         database.insert_one("mail", "waiting").await;
         let (token, target) = (tokens.next(Origin::Background), name("mail"));
         let cell = OnceLock::new();
-        let claimed = units::claim(&mut here, &statements, &token, &target, (0, 1), &cell).await;
+        let claimed = units::claim(&mut here, &statements, &token, &target, (0, 1), 1, &cell).await;
         let batch = Batch {
             starts: claimed.unwrap().jobs,
             ..Batch::default()
@@ -80,6 +80,7 @@ async fn check(cluster: &Cluster, create: &'static str) {
         &token,
         &target,
         (0, 1),
+        1,
         &committing,
     )
     .await;

@@ -44,7 +44,6 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
         (
             "max_attempts = 3, timeout = 90, data = '', cancel_requested = 1",
             Terms {
-                max_attempts: Some(3),
                 timeout: Some(Duration::from_secs(90)),
                 has_data: true,
                 cancel: true,
@@ -54,7 +53,6 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
         (
             "max_attempts = 1, interruptions = 1, attempts = 1, cancel_requested = 0, data = NULL",
             Terms {
-                max_attempts: Some(1),
                 timeout: Some(Duration::from_secs(90)),
                 ..Terms::default()
             },

@@ -145,7 +145,7 @@ struct Model {
     schema: Arc<Schema>,
     wire: Arc<dyn Wire>,
     deadline: Duration,
-    lanes: [Arc<Mutex<Option<Link>>>; 5],
+    lanes: [Arc<Mutex<Option<Link>>>; 6],
 }
 
 impl Backend for Model {
@@ -350,6 +350,21 @@ impl Connection for Link {
     ) -> Result<Vec<Taken>, sqlx::Error> {
         let rows = self.found(sql, values).await?;
         Ok(rows.iter().map(taken).collect())
+    }
+
+    async fn notes(
+        &mut self,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> Result<Vec<(i64, Option<String>)>, sqlx::Error> {
+        let rows = self.found(sql, values).await?;
+        let note = |row: &Row| {
+            (
+                number(&row[0]),
+                (row[1] != Val::Null).then(|| text(&row[1])),
+            )
+        };
+        Ok(rows.iter().map(note).collect())
     }
 
     async fn leases(

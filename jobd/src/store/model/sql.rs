@@ -72,6 +72,7 @@ pub(super) enum Comparison {
     More,
     AtLeast,
     Less,
+    AtMost,
 }
 
 /// What expressions are worked out with.
@@ -168,6 +169,7 @@ fn compare(how: Comparison, a: &Val, b: &Val) -> Option<bool> {
         Comparison::More => order.is_gt(),
         Comparison::AtLeast => order.is_ge(),
         Comparison::Less => order.is_lt(),
+        Comparison::AtMost => order.is_le(),
     })
 }
 
@@ -199,7 +201,7 @@ fn words(text: &str) -> Vec<&str> {
                 .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
                 .unwrap_or(rest.len()),
             _ if rest.starts_with("<=>") => 3,
-            _ if rest.starts_with(">=") => 2,
+            _ if rest.starts_with(">=") || rest.starts_with("<=") => 2,
             _ => 1,
         };
         words.push(&rest[..length]);
@@ -355,6 +357,7 @@ impl Reader<'_> {
             (">", Comparison::More),
             (">=", Comparison::AtLeast),
             ("<", Comparison::Less),
+            ("<=", Comparison::AtMost),
         ];
         if self.skip("IS") {
             self.expect("NOT");

@@ -73,6 +73,7 @@ fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
         claim_index: force(inspect::claim_index(indexes)),
         id_index: force(inspect::id_index(indexes)),
         cancel_index: force(abilities::index_on("cancel_requested", indexes)),
+        run_at_index: force(abilities::index_on("run_at", indexes)),
         max_packet,
     }
 }

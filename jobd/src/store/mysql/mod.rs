@@ -36,6 +36,7 @@ pub(super) struct MySql {
     ledger: Arc<Session>,
     leases: Arc<Session>,
     rescues: Arc<Session>,
+    look: Arc<Session>,
     desk: Arc<Session>,
 }
 
@@ -53,6 +54,7 @@ impl MySql {
             ledger: session(Patience::Short, UNIT_DEADLINE),
             leases: session(Patience::Short, renewal),
             rescues: session(Patience::Short, UNIT_DEADLINE),
+            look: session(Patience::Short, UNIT_DEADLINE),
             desk: session(Patience::Long, UNIT_DEADLINE),
             settings,
             lease,
@@ -75,6 +77,7 @@ impl Backend for MySql {
             Lane::Ledger => &self.ledger,
             Lane::Leases => &self.leases,
             Lane::Rescues => &self.rescues,
+            Lane::Look => &self.look,
             Lane::Desk => &self.desk,
         };
         session.run(make, committing).await

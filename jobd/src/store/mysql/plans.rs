@@ -92,10 +92,8 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
             if table == "jobs" {
                 let seen = format!("{kind} {key} {extra}: {sql}");
                 assert!(["const", "ref", "range"].contains(&&*kind), "{seen}");
-                assert!(
-                    ["PRIMARY", "status_target_idx", "cancel_idx"].contains(&&*key),
-                    "{seen}"
-                );
+                let keys = ["PRIMARY", "status_target_idx", "run_at_idx", "cancel_idx"];
+                assert!(keys.contains(&&*key), "{seen}");
                 assert!(
                     !extra.contains("filesort") && !extra.contains("temporary"),
                     "{seen}"
@@ -111,6 +109,64 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
         // What is claimed now is few rows, which some statements read whole.
         assert!(read <= 2 * marks + CLAIMED + 20, "{read} rows: {sql}");
     }
+}
+
+/// Far in the future, for the column `run_at`.
+const LATER: &str = "4000000000";
+
+#[tokio::test]
+async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
+    let mut costs = Vec::new();
+    for doublings in [0, DOUBLINGS + 3] {
+        let database = Server::shared().await.database().await;
+        database
+            .run(include_str!("../../../../sql/mysql/jobs.sql"))
+            .await;
+        let settings = settings(database.port, &database.name);
+        let mut connection = connect_mysql(&settings).await.unwrap();
+        let (_, statements) = look(&mut connection, &settings, Duration::from_secs(30))
+            .await
+            .unwrap();
+        let later = statements.unwrap().later.expect("a table with it");
+        database.insert(10, "t", "waiting").await;
+        database
+            .run(&format!(
+                "UPDATE jobs SET status = 'scheduled', run_at = {LATER}"
+            ))
+            .await;
+        for _ in 0..doublings {
+            database.double().await;
+        }
+        // Those that `double` has copied without their time.
+        database
+            .run(&format!(
+                "UPDATE jobs SET run_at = {LATER} WHERE run_at IS NULL"
+            ))
+            .await;
+        let due = database.insert(3, "t", "waiting").await;
+        database
+            .run(&format!(
+                "UPDATE jobs SET status = 'scheduled', run_at = 5 WHERE id >= {}",
+                due[0]
+            ))
+            .await;
+        let mut cost = Vec::new();
+        for sql in later
+            .texts()
+            .filter(|sql| sql.starts_with("SELECT") && !sql.contains('?'))
+        {
+            let before = rows_read(&mut connection).await;
+            let found = sqlx::query(AssertSqlSafe(sql.clone()))
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(found.len(), 3, "{sql}");
+            cost.push(rows_read(&mut connection).await - before);
+        }
+        costs.push(cost);
+    }
+    assert!(costs[0].len() == 2 && costs[0] == costs[1], "{costs:?}");
+    assert!(costs[0].iter().all(|cost| *cost <= 10), "{costs:?}");
 }
 
 /// Rows that this connection has read by an index.

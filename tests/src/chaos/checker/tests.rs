@@ -150,6 +150,19 @@ fn an_attempt_after_a_killed_one_passes() {
 }
 
 #[test]
+fn an_attempt_after_a_failed_one_passes_where_the_table_has_retries() {
+    let id = id(false);
+    let mut case = good(id);
+    case.ledger.answers.clear();
+    case.runs.insert(0, run(id, 1, 50, 10));
+    case.runs[1].attempt = 2;
+    row(&mut case, id).stdout = Some(Plan::of(id, "quick").stdout(id, 2, 100));
+    assert_eq!(breached(&case), [Promise::NothingTwice]);
+    case.ownership.insert(id, Ownership { attempts: 2 });
+    assert_eq!(breached(&case), []);
+}
+
+#[test]
 fn false_verdicts_are_seen() {
     check_breach(Promise::TrueVerdict, |case, id| {
         row(case, id).result = Some("fail".to_owned());

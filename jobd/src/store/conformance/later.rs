@@ -1,0 +1,232 @@
+//! What rows for later and retries promise, on tables that have the columns for them.
+
+use super::*;
+use crate::fate::Again;
+
+fn retry(job: &Job, after: u64, counted: bool) -> Batch {
+    let again = Again {
+        after: Duration::from_secs(after),
+        counted,
+    };
+    let end = Finish {
+        again: Some(again),
+        stderr: "no é".into(),
+        ..finish(job)
+    };
+    Batch {
+        retries: vec![end],
+        ..Batch::default()
+    }
+}
+
+/// The database's clock.
+async fn now(ground: &mut Ground) -> i64 {
+    let probe = ground.insert("clock", false, 1).await;
+    let job = ground.claim("clock", 1).await;
+    ground.record(starts(&job)).await;
+    ground.row(probe[0]).await.time_started
+}
+
+impl Ground {
+    async fn started(&mut self, target: &str) -> Job {
+        let jobs = self.claim(target, 1).await;
+        self.record(starts(&jobs)).await;
+        jobs[0].clone()
+    }
+
+    async fn statuses(&mut self, ids: &[JobId]) -> Vec<String> {
+        let mut statuses = Vec::new();
+        for id in ids {
+            statuses.push(self.row(*id).await.status);
+        }
+        statuses
+    }
+}
+
+pub(super) async fn rows_whose_time_has_come_are_waiting_and_no_others(mut ground: Ground) {
+    let all = ground.insert("mail", false, 5).await;
+    let own = ground.insert("Other ", false, 1).await;
+    let now = now(&mut ground).await;
+    for (id, status, run_at) in [
+        (all[0], "scheduled", (now - 100).to_string()),
+        (all[1], "scheduled", (now + 3600).to_string()),
+        (all[2], "scheduled", "NULL".to_owned()),
+        (all[3], "ignored", (now - 100).to_string()),
+        (all[4], "manual", (now - 100).to_string()),
+        (own[0], "scheduled", now.to_string()),
+    ] {
+        ground
+            .run(&format!(
+                "UPDATE jobs SET status = '{status}', run_at = {run_at} WHERE id = {id}"
+            ))
+            .await;
+    }
+    let pending = ground.store.pending(vec![name("mail")]).await.unwrap();
+    assert_eq!(pending, [], "a scheduled row is not to be claimed");
+    let promoted = ground.store.promote().await.unwrap();
+    let targets: Vec<&str> = promoted
+        .targets
+        .iter()
+        .map(|target| target.trim_end())
+        .collect();
+    assert_eq!((targets, promoted.more), (vec!["Other", "mail"], false));
+    let all = [&all[..], &own].concat();
+    assert_eq!(
+        ground.statuses(&all).await,
+        [
+            "waiting",
+            "scheduled",
+            "scheduled",
+            "ignored",
+            "manual",
+            "waiting"
+        ]
+    );
+    let row = ground.row(all[0]).await;
+    assert_eq!(other(&row, "run_at"), None);
+    assert_eq!(
+        ground.store.promote().await.unwrap(),
+        Promoted::default(),
+        "once"
+    );
+}
+
+pub(super) async fn many_rows_whose_time_has_come_are_promoted_part_by_part(mut ground: Ground) {
+    ground.insert("mail", false, 600).await;
+    ground
+        .run("UPDATE jobs SET status = 'scheduled', run_at = 5")
+        .await;
+    let stores: Vec<Arc<dyn Store>> = (0..3).map(|_| open(&ground.settings, LEASE)).collect();
+    let looks = stores.iter().map(|store| async move {
+        store.inspect().await.unwrap();
+        while store.promote().await.unwrap().more {}
+    });
+    futures::future::join_all(looks).await;
+    while ground.store.promote().await.unwrap().more {}
+    assert_eq!(ground.claim("mail", 999).await.len(), 600);
+}
+
+pub(super) async fn a_claimed_row_stands_in_no_index_of_later(mut ground: Ground) {
+    let id = ground.insert("mail", false, 1).await[0];
+    ground.run("UPDATE jobs SET run_at = 5").await;
+    ground.claim("mail", 1).await;
+    assert_eq!(other(&ground.row(id).await, "run_at"), None);
+}
+
+pub(super) async fn a_retry_schedules_its_row_once_and_says_how_it_failed(mut ground: Ground) {
+    let id = ground.insert("mail", false, 1).await[0];
+    let now = now(&mut ground).await;
+    let job = ground.started("mail").await;
+    let first = retry(&job, 3600, true);
+    assert_eq!(ground.record(first.clone()).await.retried, [true]);
+    assert_eq!(
+        ground.record(first.clone()).await.retried,
+        [true],
+        "a repeated write finds its first try"
+    );
+    let row = ground.row(id).await;
+    assert_eq!(
+        (row.status.as_str(), row.result.as_deref()),
+        ("scheduled", None)
+    );
+    assert_eq!((row.return_code, row.time_started), (Some(3), 0));
+    assert_eq!(row.stderr.as_deref(), Some("no é"));
+    for column in ["worker", "lease_until"] {
+        assert_eq!(other(&row, column), None, "{column}");
+    }
+    let run_at: i64 = other(&row, "run_at").unwrap().parse().unwrap();
+    assert!((now + 3599..now + 3700).contains(&run_at), "{run_at} {now}");
+
+    ground
+        .run("UPDATE jobs SET run_at = 5 WHERE run_at > 0")
+        .await;
+    ground.store.promote().await.unwrap();
+    let job = ground.started("mail").await;
+    assert_eq!(job.attempt, 2);
+    assert_eq!(
+        ground.record(first).await.retried,
+        [false],
+        "the claim that it was about is over"
+    );
+    assert_eq!(ground.row(id).await.status, "running");
+    ground.record(retry(&job, 0, false)).await;
+    let row = ground.row(id).await;
+    let number = |column| other(&row, column).unwrap().parse::<i64>().unwrap();
+    assert_eq!((number("attempts"), number("interruptions")), (2, 1));
+    let errors: serde_json::Value = serde_json::from_str(other(&row, "errors").unwrap()).unwrap();
+    assert_eq!(errors[0]["attempt"], 1);
+    assert_eq!(errors[1]["attempt"], 2);
+    for (key, value) in [("worker", "w@h"), ("reason", "exit"), ("stderr", "no é")] {
+        assert_eq!(errors[1][key], value);
+    }
+    assert!(errors[1]["time"].as_i64().unwrap() >= now);
+    assert_eq!(ground.store.promote().await.unwrap().targets.len(), 1);
+}
+
+pub(super) async fn a_retry_replaces_the_verdict_of_its_own_claim_and_nothing_else(
+    mut ground: Ground,
+) {
+    let id = ground.insert("mail", false, 1).await[0];
+    let job = ground.started("mail").await;
+    let stranger = Job {
+        token: ground.tokens.next(Origin::Background),
+        ..job.clone()
+    };
+    assert_eq!(
+        ground.record(retry(&stranger, 0, false)).await.retried,
+        [false]
+    );
+    let orphan = ground.store.leases().await.unwrap().remove(0);
+    let fate = ground.store.rescue(orphan).await.unwrap();
+    assert_eq!(fate, Some("done, fail"));
+    assert_eq!(ground.record(retry(&job, 9, false)).await.retried, [true]);
+    let row = ground.row(id).await;
+    assert_eq!(
+        (row.status.as_str(), row.time_finished, row.result),
+        ("scheduled", 0, None)
+    );
+    ground.run("UPDATE jobs SET status = 'done'").await;
+    assert_eq!(
+        ground.record(retry(&job, 99, true)).await.retried,
+        [false],
+        "what somebody has ended by hand stays"
+    );
+    assert_eq!(ground.row(id).await.status, "done");
+}
+
+/// A holder that believed that nobody runs its job again, while a rescuer believes that it may, would let it run twice
+/// at a time.
+pub(super) async fn a_holder_and_a_rescuer_agree_on_whether_a_row_may_run_again(
+    mut ground: Ground,
+) {
+    let id = ground.insert("mail", false, 1).await[0];
+    let mut seen = [0; 2];
+    for max_attempts in ["NULL", "0", "1", "2", "4"] {
+        for (attempts, interruptions) in [(0, 0), (1, 0), (1, 1), (2, 0), (3, 1), (4, 0)] {
+            for most in [1, 3, 4] {
+                ground
+                    .run(&format!(
+                        "UPDATE jobs SET status = 'waiting', worker = NULL, max_attempts = {max_attempts}, \
+                         attempts = {attempts}, interruptions = {interruptions}"
+                    ))
+                    .await;
+                let token = ground.tokens.next(Origin::Background);
+                let claimed = ground.store.claim(token, name("mail"), 1, most).await;
+                let jobs = claimed.unwrap().jobs;
+                ground.record(starts(&jobs)).await;
+                let lease = ground.store.leases().await.unwrap().remove(0);
+                let told = format!("{max_attempts} {attempts} {interruptions} {most}");
+                assert_eq!(lease.again, jobs[0].again, "{told}");
+                seen[usize::from(lease.again)] += 1;
+                // As any worker would claim it next, whatever its config says.
+                ground
+                    .run("UPDATE jobs SET status = 'waiting', worker = NULL, attempts = attempts - 1")
+                    .await;
+                let again = ground.claim("mail", 1).await;
+                assert_eq!(again[0].again, jobs[0].again, "{told}");
+            }
+        }
+    }
+    assert!(seen[0] > 10 && seen[1] > 10, "{seen:?}");
+    assert_eq!(ground.row(id).await.status, "accepted");
+}

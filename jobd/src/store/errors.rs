@@ -1,0 +1,175 @@
+//! How a job has failed so far: the JSON in the column `errors`. Pure.
+//!
+//! ```json
+//! [{"attempt":1,"time":1732280000,"worker":"w1@host","reason":"exit","code":3,"stderr":"no such host"}]
+//! ```
+//!
+//! The newest is the last. Written in ASCII, which every character set has.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Finish;
+use crate::fate::Reason;
+
+/// Attempts that are remembered.
+const MAX_ENTRIES: usize = 10;
+
+/// Bytes of the end of standard error.
+const MAX_TAIL: usize = 1 << 10;
+
+/// Bytes of all: they go into a packet beside outputs that may fill the rest of it.
+pub(super) const MAX_BYTES: usize = 16 << 10;
+
+/// A failed attempt.
+#[derive(Debug, Deserialize, Serialize)]
+struct Entry<'a> {
+    attempt: u32,
+    /// Seconds since 1970, by the database's clock.
+    time: i64,
+    /// `name@host`.
+    worker: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
+    stderr: &'a str,
+}
+
+/// What is in the column, with the end of one more attempt. What is no list is not kept.
+pub(super) fn with(before: Option<&str>, end: &Finish, now: i64) -> String {
+    let before = before.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
+    let ago = i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0);
+    let token = end.job.token.as_str();
+    let entry = Entry {
+        attempt: end.job.attempt,
+        time: now - ago,
+        worker: token.split('/').next().unwrap_or(token),
+        reason: end.reason,
+        code: end.code,
+        signal: end.signal.as_deref(),
+        stderr: tail(&end.stderr),
+    };
+    let before = before.unwrap_or_default();
+    let mut texts: Vec<String> = before
+        .iter()
+        .map(|entry| ascii(&entry.to_string()))
+        .collect();
+    // Nothing in it can fail to be written.
+    texts.push(ascii(&serde_json::to_string(&entry).unwrap_or_default()));
+    let mut bytes = 1;
+    let newest = texts.iter().rev().take(MAX_ENTRIES);
+    let kept = newest.take_while(|text| {
+        bytes += text.len() + 1;
+        bytes <= MAX_BYTES
+    });
+    let mut kept: Vec<&str> = kept.map(String::as_str).collect();
+    kept.reverse();
+    format!("[{}]", kept.join(","))
+}
+
+/// The last [`MAX_TAIL`] bytes, from a whole character on.
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(MAX_TAIL);
+    &text[text.ceil_char_boundary(from)..]
+}
+
+/// JSON with everything beyond ASCII escaped, as JSON escapes it.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use jobd_proto::{JobId, JobResult, TargetName};
+
+    use super::*;
+    use crate::job::{Job, Origin, Terms, Tokens};
+
+    fn end(attempt: u32, stderr: &str) -> Finish {
+        Finish {
+            job: Job {
+                id: JobId(1),
+                target: TargetName::new("t").unwrap(),
+                origin: Origin::Background,
+                token: Tokens::new("w", "h", 1).next(Origin::Background),
+                attempt,
+                again: true,
+                terms: Terms::default(),
+            },
+            result: JobResult::Fail,
+            code: Some(3),
+            signal: None,
+            reason: Some(Reason::Exit),
+            again: None,
+            stdout: String::new(),
+            stderr: stderr.to_owned(),
+            ended: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn the_newest_ten_are_kept_in_order() {
+        let mut text = None;
+        for attempt in 1..=12 {
+            text = Some(with(text.as_deref(), &end(attempt, "é\n"), 100));
+        }
+        let text = text.unwrap();
+        assert!(text.is_ascii(), "{text}");
+        let entries: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let attempts: Vec<u64> = entries
+            .iter()
+            .map(|entry| entry["attempt"].as_u64().unwrap())
+            .collect();
+        assert_eq!(attempts, (3..=12).collect::<Vec<_>>());
+        let wanted = serde_json::json!({
+            "attempt": 12, "time": 100, "worker": "w@h", "reason": "exit", "code": 3, "stderr": "é\n"
+        });
+        assert_eq!(entries[9], wanted);
+    }
+
+    #[test]
+    fn what_is_large_gives_way_to_what_is_new() {
+        let mut text = None;
+        // Each character takes six bytes of JSON.
+        for attempt in 1..=10 {
+            text = Some(with(
+                text.as_deref(),
+                &end(attempt, &"\u{1}".repeat(9000)),
+                0,
+            ));
+            assert!(text.as_ref().unwrap().len() <= MAX_BYTES);
+        }
+        let entries: Vec<Value> = serde_json::from_str(&text.unwrap()).unwrap();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[1]["attempt"], 10);
+        assert_eq!(entries[1]["stderr"].as_str().unwrap().len(), MAX_TAIL);
+    }
+
+    #[test]
+    fn what_is_no_list_is_begun_anew() {
+        for before in ["", "null", "{}", "[1", "text"] {
+            let text = with(Some(before), &end(1, ""), 0);
+            assert!(text.starts_with("[{\"attempt\":1,"), "{text}");
+        }
+        let text = with(Some("[\"own\"]"), &end(1, ""), 0);
+        assert!(text.starts_with("[\"own\",{"), "{text}");
+    }
+}

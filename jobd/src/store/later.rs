@@ -1,0 +1,198 @@
+//! Rows for later: those whose time has come become `waiting`, those that are to run again `scheduled`.
+//!
+//! `run_at` is NULL in every other status: its index holds nothing but rows whose time is to come, and claims, starts
+//! and ends never touch it.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, Value, id, key};
+use super::lists::ListStatement;
+use super::statements::{Counts, Dialect, Statements};
+use super::{Abilities, Ability, Finish, Promoted, errors};
+use crate::fate::Again;
+use crate::faults::crash_point;
+
+/// Rows of one look: a transaction of as many locks.
+const MAX_ROWS: usize = 256;
+
+/// A table's statements about them.
+#[derive(Clone, Debug)]
+pub(super) struct LaterStatements {
+    /// The first rows whose time has come: id and target. Takes no lock.
+    due: Arc<str>,
+    /// The same, locked, passing over locked ones.
+    due_locked: Arc<str>,
+    /// `scheduled` → `waiting`, where their time has come.
+    promote: ListStatement,
+    /// The database's time, and how the job has failed so far; locks the row. `None` on a table without retries.
+    errors: Option<Arc<str>>,
+    /// `running` → `scheduled`.
+    retry: Arc<str>,
+    /// Whether a row is `scheduled`, or `waiting` again, after this attempt.
+    retried: Arc<str>,
+    /// Which of the columns the retry writes.
+    counts: bool,
+    reasons: bool,
+}
+
+impl LaterStatements {
+    /// For table `t`, whose claims stand in `token`.
+    pub(super) fn new(
+        t: &str,
+        token: &str,
+        no_token: &str,
+        abilities: Abilities,
+        counts: &Counts,
+        dialect: &Dialect,
+    ) -> Self {
+        let Dialect {
+            now,
+            same,
+            lock,
+            skip_locked,
+            id_index,
+            run_at_index,
+            ..
+        } = dialect;
+        let (owned, reasons) = (counts.owned, counts.reasons);
+        let retries = abilities.has(Ability::Retries);
+        let is_due = format!("`status` = 'scheduled' AND `run_at` <= {now}");
+        let due = |lock: &str| {
+            format!(
+                "SELECT CAST(`id` AS SIGNED), CAST(`target` AS CHAR) FROM {t} {run_at_index} \
+                 WHERE {is_due} ORDER BY {t}.`run_at` LIMIT {MAX_ROWS} {lock}"
+            )
+        };
+        let ours = format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished);
+        // Where the token stands in `stderr`, the output takes its place.
+        let mut set = vec![format!("`run_at` = {now} + ?")];
+        set.extend(
+            ["return_code", "sig", "stdout", "stderr"].map(|column| format!("`{column}` = ?")),
+        );
+        set.extend(reasons.then(|| "`reason` = ?".to_owned()));
+        set.extend(retries.then(|| "`errors` = ?".to_owned()));
+        set.extend(owned.then(|| "`interruptions` = `interruptions` + ?".to_owned()));
+        set.extend((token != "stderr").then(|| format!("`{token}` = {no_token}")));
+        set.push(format!(
+            "`result` = NULL, `time_started` = 0, `time_finished` = 0{}, `status` = 'scheduled'",
+            counts.unleased
+        ));
+        let outcome = ["return_code", "sig", "stdout", "stderr"];
+        let outcome = outcome.map(|column| format!("`{column}` {same} ?"));
+        let attempt = if owned { "`attempts` = ?" } else { "1 = ?" };
+        Self {
+            due: due("").into(),
+            due_locked: due(skip_locked).into(),
+            promote: ListStatement::new(
+                &format!(
+                    "UPDATE {t} {id_index} SET `status` = 'waiting', `run_at` = NULL WHERE {is_due} AND"
+                ),
+                "",
+            ),
+            errors: retries.then(|| {
+                format!("SELECT CAST({now} AS SIGNED), CAST(`errors` AS CHAR) FROM {t} {id_index} WHERE {ours} {lock}")
+                    .into()
+            }),
+            retry: format!("UPDATE {t} {id_index} SET {} WHERE {ours}", set.join(", ")).into(),
+            retried: format!(
+                "SELECT COUNT(*) FROM {t} {id_index} WHERE `id` = ? AND {attempt} \
+                 AND `status` IN ('scheduled', 'waiting') AND {}",
+                outcome.join(" AND ")
+            )
+            .into(),
+            counts: owned,
+            reasons,
+        }
+    }
+
+    /// Every text, for EXPLAIN.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        let single = [&self.due, &self.due_locked, &self.retry, &self.retried];
+        single
+            .into_iter()
+            .chain(&self.errors)
+            .chain(self.promote.texts())
+    }
+}
+
+/// Makes rows `waiting` whose time has come. Where there are none, that costs one read.
+pub(super) async fn promote<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    later: &LaterStatements,
+) -> Result<Promoted, sqlx::Error> {
+    if connection.notes(&later.due, &[]).await?.is_empty() {
+        return Ok(Promoted::default());
+    }
+    connection.control(statements.begin).await?;
+    // Others look at the same moment: what they have locked they promote.
+    let rows = connection.notes(&later.due_locked, &[]).await?;
+    let ids: Vec<_> = rows.iter().map(|(key, _)| id(*key)).collect();
+    if !ids.is_empty() {
+        let (sql, values) = later.promote.for_ids(&ids);
+        connection.change(&sql, &values).await?;
+    }
+    crash_point!("promote-before-commit", ids.len());
+    connection.control("COMMIT").await?;
+    crash_point!("promote-after-commit", ids.len());
+    Ok(Promoted {
+        more: rows.len() >= MAX_ROWS,
+        targets: rows.into_iter().filter_map(|(_, target)| target).collect(),
+    })
+}
+
+/// Schedules a job that has ended and is to run again; whether its row says so.
+pub(super) async fn retry<C: Connection>(
+    connection: &mut C,
+    later: &LaterStatements,
+    end: &Finish,
+    again: Again,
+    code: Value<'_>,
+) -> Result<bool, sqlx::Error> {
+    let ours = [
+        Value::Number(key(end.job.id)),
+        Value::Text(end.job.token.as_str()),
+    ];
+    let mut errors = None;
+    if let Some(statement) = &later.errors {
+        let found = connection.notes(statement, &ours).await?;
+        errors = found
+            .first()
+            .map(|(now, before)| errors::with(before.as_deref(), end, *now));
+    }
+    let outcome = [
+        code,
+        Value::MaybeText(end.signal.as_deref()),
+        Value::Text(&end.stdout),
+        Value::Text(&end.stderr),
+    ];
+    // To the second, as the column has it, and rather later than sooner.
+    let rest = again.after.saturating_sub(end.ended.elapsed());
+    let rest = rest.as_secs() + u64::from(rest.subsec_nanos() > 0);
+    let mut values = vec![Value::Number(i64::try_from(rest).unwrap_or(0))];
+    values.extend(outcome);
+    if later.reasons {
+        values.push(Value::MaybeText(
+            end.reason.map(crate::fate::Reason::as_str),
+        ));
+    }
+    if later.errors.is_some() {
+        values.push(Value::MaybeText(errors.as_deref()));
+    }
+    if later.counts {
+        values.push(Value::Number(i64::from(!again.counted)));
+    }
+    values.extend(ours);
+    if connection.change(&later.retry, &values).await? == 1 {
+        return Ok(true);
+    }
+    // The first try, whose answer was lost, was it, or somebody changed the row. Either way it is not ours any more.
+    let attempt = if later.counts { end.job.attempt } else { 1 };
+    let values = [
+        Value::Number(key(end.job.id)),
+        Value::Number(attempt.into()),
+    ];
+    let values = [&values[..], &outcome].concat();
+    Ok(connection.numbers(&later.retried, &values).await? == [1])
+}

@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jobd_tests::ground::Ground;
 use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, until};
 use serde_json::{Value, json};
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{ConnectOptions as _, Row as _};
 
 const FULL: &str = include_str!("../../sql/mysql/jobs.sql");
 const MINIMAL: &str = include_str!("../../sql/mysql/jobs-minimal.sql");
@@ -311,5 +312,62 @@ async fn jobs_are_cancelled_on_sqlite() {
     })
     .await;
     all_gone(&notes).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_job_that_is_being_cancelled_is_gone_before_its_lease_ends_and_takes_no_other_with_it() {
+    let ground = Ground::sqlite().await;
+    let noting = |name: &str, rest: &str| {
+        let notes = ground.scratch.join(name);
+        let script = format!("echo $$ >>{}\n{rest}", notes.display());
+        let script = ground
+            .scratch
+            .write(&format!("{name}.sh"), format!("trap '' TERM\n{script}"));
+        (format!("sh {} {{id}}", script.display()), notes)
+    };
+    let (slow, slow_notes) = noting("slow", "while :; do sleep 0.1; done");
+    let (only, only_notes) = noting("only", "exec sleep 600");
+    let lease = Duration::from_secs(3);
+    let ini = ground
+        .ini()
+        .set("lease", lease.as_secs())
+        .set("drain_timeout", 0)
+        .set("launcher", only)
+        .target("slow", 1)
+        .target("only", 1)
+        .own("slow", "launcher", slow)
+        .own("slow", "kill_sequence", "TERM,10m,KILL")
+        .own("only", "kill_sequence", "KILL");
+    let daemon = Jobd::start(&ground.scratch, &ini).await;
+    let id = ground.insert("slow", &[("max_attempts", "2")]).await;
+    ground.insert("only", &[]).await;
+    until("both jobs", PATIENCE, async || {
+        let both = [&slow_notes, &only_notes].map(|notes| noted(notes).len());
+        (both == [1, 1]).then_some(())
+    })
+    .await;
+    let reply = cancel(&daemon, &[id]).await;
+    assert_eq!(reply["jobs"][id.to_string()], "stopping", "{reply}");
+    // From now on no lease is renewed.
+    let file = PathBuf::from(ini.get("sqlite_path").unwrap());
+    let options = SqliteConnectOptions::new().filename(&file);
+    let mut lock = options.busy_timeout(PATIENCE).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    let locked = Instant::now();
+    all_gone(&slow_notes).await;
+    until("the lease to be over", PATIENCE, async || {
+        (locked.elapsed() > lease).then_some(())
+    })
+    .await;
+    assert!(
+        noted(&only_notes).into_iter().all(lives),
+        "the guard had to act, which spares no job of its worker"
+    );
+    sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
+    assert_eq!(ground.verdict(id).await, "fail - SIGKILL cancelled");
     assert!(daemon.stop().await.success());
 }

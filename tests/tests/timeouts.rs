@@ -6,6 +6,7 @@ use jobd_tests::ground::Ground;
 use jobd_tests::programs::{Daemon, unique_name};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Ini, Jobd, left, until};
+use rustix::process::Signal;
 
 /// A script as a launcher.
 fn launcher(ground: &Ground, name: &str, script: &str) -> String {
@@ -211,4 +212,39 @@ async fn the_members_of_a_group_get_their_time_also_when_its_leader_has_gone() {
         "it was waited for after all had ended"
     );
     nobody_is_left(&worker).await;
+}
+
+#[tokio::test]
+async fn what_a_frozen_worker_has_not_read_is_no_silence() {
+    let ground = Ground::sqlite().await;
+    let said = ground.scratch.join("said");
+    let script = format!(
+        "i=0\nwhile [ $i -lt 60 ]; do echo $i | tee -a {}; sleep 0.1; i=$((i + 1)); done",
+        said.display()
+    );
+    let ini = ground
+        .ini()
+        .set("idle_timeout", "1s")
+        .set("launcher", launcher(&ground, "talks.sh", &script))
+        .target("a", 8);
+    let (mut jobd, _) = start(&ground, &ini).await;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(ground.insert("a", &[]).await);
+    }
+    let lines = || std::fs::read_to_string(&said).map_or(0, |text| text.lines().count());
+    until("the jobs to talk", PATIENCE, async || {
+        (lines() > 40).then_some(())
+    })
+    .await;
+    jobd.process.signal(Signal::STOP);
+    // More than a second, as each says something ten times a second at most.
+    until("the jobs to go on", PATIENCE, async || {
+        (lines() > 250).then_some(())
+    })
+    .await;
+    jobd.process.signal(Signal::CONT);
+    for id in ids {
+        assert_eq!(ground.verdict(id).await, "ok 0 - -");
+    }
 }

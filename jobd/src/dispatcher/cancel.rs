@@ -169,10 +169,13 @@ impl Dispatcher {
             }
             (Ok(fates), None) => {
                 let ended = fates.values().filter(|fate| **fate == Cancelled::Ended);
-                if ended.clone().count() > 0 {
-                    tracing::info!(rows = ended.count(), "cancelled rows that asked for it");
+                let rows = ended.count();
+                if rows > 0 {
+                    tracing::info!(rows, "cancelled rows that asked for it");
                 }
-                if more {
+                // What somebody has locked would be found again, and nothing else.
+                let settled = |fate| matches!(fate, &Cancelled::Ended | &Cancelled::TooLate);
+                if more && fates.values().any(settled) {
                     self.look_for_requests();
                 }
             }

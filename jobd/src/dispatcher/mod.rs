@@ -220,6 +220,8 @@ struct Held {
     attempt: Option<Attempt>,
     /// The process was told to stop.
     stopping: bool,
+    /// It was told by when.
+    hurried: bool,
     /// The guard has killed it, or may have.
     struck: bool,
     /// It is being given back.
@@ -236,6 +238,7 @@ impl Held {
             job: job.clone(),
             attempt: None,
             stopping: false,
+            hurried: false,
             struck: false,
             leaving: false,
             cancelled: false,

@@ -205,8 +205,9 @@ impl Dispatcher {
 }
 
 impl Held {
-    /// Tells the process to stop because this worker cannot keep it, once; it is gone `within` that time. `false` where
-    /// there is none, or it was told before.
+    /// Tells the process to stop because this worker cannot keep it, once; it is gone `within` that time. One that is
+    /// stopping already, for however long its target lets it, is told to be faster, once. `false` where there is none,
+    /// or it was told before.
     pub(super) fn stop(&mut self, note: &'static str, within: Option<std::time::Duration>) -> bool {
         self.stop_for(Reason::Drained, note, within)
     }
@@ -218,7 +219,9 @@ impl Held {
         note: &'static str,
         within: Option<std::time::Duration>,
     ) -> bool {
-        let Some(attempt) = self.attempt.as_ref().filter(|_| !self.stopping) else {
+        let hurry = within.is_some() && !self.hurried;
+        let needed = !self.stopping || hurry;
+        let Some(attempt) = self.attempt.as_ref().filter(|_| needed) else {
             return false;
         };
         attempt.order(Order::Stop {
@@ -227,6 +230,7 @@ impl Held {
             within,
         });
         self.stopping = true;
+        self.hurried |= within.is_some();
         true
     }
 }

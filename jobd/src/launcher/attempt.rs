@@ -15,7 +15,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jobd_proto::follow::Stream as Name;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process, waitpid,
+};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as Deadline, sleep_until};
@@ -37,8 +39,11 @@ use crate::shim;
 /// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
 const MAX_SIGNALS: usize = 16;
 
+/// Orders to stop that have places which nobody else takes: the first one, and one to be faster.
+const MAX_STOPS: usize = 2;
+
 /// Places among the orders that signals leave to others.
-const KEPT_PLACES: usize = MAX_PER_JOB + 1;
+const KEPT_PLACES: usize = MAX_PER_JOB + MAX_STOPS;
 
 /// What a running process is told.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl Attempt {
         until: Option<Duration>,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Self {
-        // The last places are for followers, and the order to stop, which comes once at most.
+        // The last places are for followers, and for orders to stop.
         let (orders, queue) = mpsc::channel(MAX_SIGNALS + KEPT_PLACES);
         let outcome = executor.run(job, until, queue);
         tokio::spawn(async move { done(outcome.await) });
@@ -82,7 +87,7 @@ impl Attempt {
         let kept = match order {
             Order::Signal(..) => KEPT_PLACES,
             // Followers may come and go faster than a process is started.
-            Order::Follow(_) => 1,
+            Order::Follow(_) => MAX_STOPS,
             Order::Stop { .. } => 0,
         };
         let room = self.orders.capacity() > kept;
@@ -209,6 +214,8 @@ async fn attend(
         Err(error) => {
             // Not reaped, so that the number is still its own.
             let _ = kill_process_group(group, Signal::KILL);
+            let reap = move || waitpid(Some(group), WaitOptions::empty());
+            let _ = launcher.inner.spawner.run(reap).await;
             let reason = format!("cannot watch the process, killed it: {error}");
             End::never_started(126, &reason)
         }
@@ -252,7 +259,8 @@ impl<'a> Process<'a> {
     ) -> io::Result<Self> {
         let settings = &launcher.way(job).settings;
         let file = settings.output_file.as_ref();
-        let file = file.map(|template| OutputFile::begin(template, job));
+        let file =
+            file.map(|template| OutputFile::begin(template, job, launcher.inner.writers.clone()));
         let (file, copy) = file.unzip();
         let pid = started.pid();
         let stdin = started.stdin.map(ChildStdin::from_std).transpose()?;
@@ -370,6 +378,10 @@ impl<'a> Process<'a> {
     }
 
     fn time_up(&mut self) {
+        // A worker that was frozen, or waits for its disk, has read nothing and heard nothing.
+        if self.stdout.has_unread() || self.stderr.has_unread() {
+            self.stopper.heard();
+        }
         // What has come to an end by itself just now was not stopped.
         if !self.has_exited() {
             self.stopper.act();
@@ -473,14 +485,17 @@ mod tests {
         }
         assert_eq!(refused, 100 - MAX_SIGNALS);
         while attempt.order(Order::Follow(crate::follow::new(0).0)) {}
-        let within = None;
-        attempt.order(Order::Stop {
-            reason: Reason::Drained,
-            note: "",
-            within,
-        });
+        for within in [None, Some(Duration::ZERO)] {
+            attempt.order(Order::Stop {
+                reason: Reason::Drained,
+                note: "",
+                within,
+            });
+        }
         let mut orders = slow.0.lock().unwrap().take().unwrap();
         let orders: Vec<Order> = std::iter::from_fn(|| orders.try_recv().ok()).collect();
-        assert!(matches!(orders.last(), Some(Order::Stop { .. })));
+        let stop = |order: &Order| matches!(order, Order::Stop { .. });
+        assert!(orders[orders.len() - MAX_STOPS..].iter().all(stop));
+        assert_eq!(orders.len(), MAX_SIGNALS + KEPT_PLACES);
     }
 }

@@ -28,6 +28,7 @@ use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
+use self::output_file::Writers;
 use self::spawner::Spawner;
 use crate::fate::Reason;
 use crate::job::Job;
@@ -112,6 +113,7 @@ struct Inner {
     worker: String,
     payloads: Payloads,
     leaks: Arc<Semaphore>,
+    writers: Writers,
     spawner: Spawner,
 }
 
@@ -176,6 +178,7 @@ impl Launcher {
                 worker: worker.to_owned(),
                 payloads,
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
+                writers: Writers::default(),
                 spawner: Spawner::default(),
             }),
         }
@@ -193,6 +196,7 @@ impl Launcher {
                 worker: self.inner.worker.clone(),
                 payloads: self.inner.payloads.clone(),
                 leaks: self.inner.leaks.clone(),
+                writers: self.inner.writers.clone(),
                 spawner: self.inner.spawner.clone(),
             }),
         }

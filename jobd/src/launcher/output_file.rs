@@ -12,11 +12,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::PollSender;
@@ -28,6 +29,43 @@ const CHUNKS: usize = 64;
 
 /// A disk that takes longer for one write hangs.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Threads that files may take at a time: a disk that hangs keeps each for as long as it does, and what else blocks (names
+/// of hosts, looks for the processes of stopped jobs) needs some of the 512 that tokio has.
+const MAX_WRITERS: usize = 64;
+
+/// The threads that files may take. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writers(Arc<Semaphore>);
+
+impl Default for Writers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_WRITERS)))
+    }
+}
+
+impl Writers {
+    /// Does something to a file on one of them. What is begun goes on there, but nobody waits for it longer than `limit`.
+    async fn run<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let done = async {
+            let writer = self.0.clone().acquire_owned().await;
+            let work = move || {
+                let done = work();
+                drop(writer);
+                done
+            };
+            spawn_blocking(work).await
+        };
+        match timeout(limit, done).await {
+            Ok(done) => done.unwrap_or_else(|error| Err(io::Error::other(error))),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
 
 /// The longest part of a path that is made of a target's name: file systems take 255 bytes.
 const MAX_NAME: usize = 120;
@@ -137,10 +175,10 @@ pub(super) struct OutputFile {
 
 impl OutputFile {
     /// Begins one; what is wrong with it is told at the end.
-    pub(super) fn begin(template: &FileTemplate, job: &Job) -> (Self, Copy) {
+    pub(super) fn begin(template: &FileTemplate, job: &Job, writers: Writers) -> (Self, Copy) {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let path = template.path(job);
-        let writer = tokio::spawn(write(path.clone(), chunks));
+        let writer = tokio::spawn(write(path.clone(), chunks, writers));
         let chunks = PollSender::new(sender);
         (Self { path, writer }, Copy { chunks })
     }
@@ -156,28 +194,22 @@ impl OutputFile {
     }
 }
 
-async fn write(path: PathBuf, mut chunks: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
-    let mut file = in_time(move || open(&path)).await?;
+async fn write(
+    path: PathBuf,
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+    writers: Writers,
+) -> io::Result<()> {
+    let mut file = writers.run(WRITE_LIMIT, move || open(&path)).await?;
     let mut waiting = Vec::new();
     while chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
         let bytes = std::mem::take(&mut waiting);
-        file = in_time(move || {
+        let write = move || {
             bytes.iter().try_for_each(|chunk| file.write_all(chunk))?;
             Ok(file)
-        })
-        .await?;
+        };
+        file = writers.run(WRITE_LIMIT, write).await?;
     }
     Ok(())
-}
-
-/// What is begun goes on in its thread, but nobody waits for it any more.
-async fn in_time<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match timeout(WRITE_LIMIT, spawn_blocking(work)).await {
-        Ok(done) => done.unwrap_or_else(|error| Err(io::Error::other(error))),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
 }
 
 /// Makes the folders too. Neither a link nor a pipe that somebody has put there is written to.
@@ -224,5 +256,28 @@ mod tests {
         for wrong in ["", "x.log", "/x/", "/%x", "/%"] {
             assert_eq!(FileTemplate::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_takes_no_more_threads_than_it_may() {
+        let writers = Writers::default();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let hung = || {
+            let held = held.clone();
+            let wait = move || {
+                let _ = held.lock().unwrap().recv();
+                Ok(())
+            };
+            writers.run(Duration::from_millis(1), wait)
+        };
+        let hung = futures::future::join_all((0..=MAX_WRITERS).map(|_| hung())).await;
+        let timed_out = |done: &io::Result<()>| matches!(done, Err(error) if error.kind() == io::ErrorKind::TimedOut);
+        assert!(hung.iter().all(timed_out));
+        // Others have theirs, and files again once the disk goes on.
+        spawn_blocking(|| ()).await.unwrap();
+        assert_eq!(Arc::strong_count(&held), 1 + MAX_WRITERS);
+        drop(release);
+        writers.run(WRITE_LIMIT, || Ok(())).await.unwrap();
     }
 }

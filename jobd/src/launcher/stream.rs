@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use futures::FutureExt as _;
 use jobd_proto::follow::Stream as Name;
 use rustix::event::PollFlags;
+use rustix::io::ioctl_fionread;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 
@@ -116,6 +117,14 @@ impl<R: Read + AsFd> Stream<R> {
             Some(_) if !found.is_empty() => self.pipe = None,
             _ => {}
         }
+    }
+}
+
+impl<R: AsFd> Stream<R> {
+    /// Whether something was written that is not read yet. Asks the system: the reactor may not have looked since.
+    pub(super) fn has_unread(&self) -> bool {
+        let unread = self.pipe.as_ref().map(ioctl_fionread);
+        unread.is_some_and(|bytes| bytes.is_ok_and(|bytes| bytes > 0))
     }
 }
 

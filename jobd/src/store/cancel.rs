@@ -216,7 +216,7 @@ impl CancelStatements {
                 };
                 Requests {
                     ask: set("1", "`status` IN ('accepted', 'running')"),
-                    settle: set("0", "`status` IN ('done', 'ignored') AND `cancel_requested` = 1"),
+                    settle: set("0", "`status` NOT IN ('waiting', 'manual', 'scheduled', 'accepted', 'running') AND `cancel_requested` = 1"),
                     open: format!(
                         "SELECT {row}, 0 FROM {t} {index} WHERE `cancel_requested` = 1 LIMIT {REQUESTS}"
                     )

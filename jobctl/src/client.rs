@@ -10,14 +10,17 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::output::bar;
+use crate::output::{excerpt, waiting_for};
 use crate::settings::{Kind, Server};
 
 /// How long connecting may take: a daemon that is there answers within a network round trip.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long an answer may take, jobs excepted. A master waits some seconds for its workers.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long an answer may take, jobs excepted. A master waits 5 s for its workers.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// The same for requests with which a master asks its workers several times.
+pub(crate) const LONG_LIMIT: Duration = Duration::from_mins(1);
 
 /// How often a daemon is pinged while its jobs run, so that a dead link does not hang for ever.
 const PING: Duration = Duration::from_secs(30);
@@ -41,6 +44,7 @@ impl<'a> Client<'a> {
         let options = ConnectionOptions {
             // Answers to run-manual carry whole outputs.
             max_frame: MAX_FRAME_WORKER,
+            strict: true,
             ..ConnectionOptions::default()
         };
         let dialled = Connection::dial(&server.host, server.port, CONNECT_LIMIT, options);
@@ -65,14 +69,24 @@ impl<'a> Client<'a> {
         kind: &str,
         data: Value,
     ) -> Result<T, Failure> {
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.request(kind, data));
+        self.ask_within(ANSWER_LIMIT, kind, data).await
+    }
+
+    /// The same with a limit of its own.
+    pub(crate) async fn ask_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        kind: &str,
+        data: Value,
+    ) -> Result<T, Failure> {
+        let answer = tokio::time::timeout(limit, self.request(kind, data));
         let what = format!("{} to answer {kind}", self.server);
         let answer = told(self.quiet, &what, answer).await;
         let answer = answer.map_err(|_| {
             Failure::Unreachable(format!(
                 "no answer from {} to {kind} within {} s; is it stopped or overloaded?",
                 self.server,
-                ANSWER_LIMIT.as_secs()
+                limit.as_secs()
             ))
         })??;
         self.read(kind, answer)
@@ -118,6 +132,11 @@ impl<'a> Client<'a> {
         match error {
             CallError::Refused(text) => self.refused(&text),
             CallError::Closed(CloseReason::InvalidPassword) => self.refused("invalid password"),
+            CallError::Closed(CloseReason::Unreadable(why)) => Failure::Unreachable(format!(
+                "what listens at {} does not speak as {} does ({why}); look at --host and --port",
+                self.server.address(),
+                self.server.kind
+            )),
             CallError::Closed(why) => Failure::Unreachable(format!(
                 "lost {} before it answered {kind}: {why}",
                 self.server
@@ -129,15 +148,20 @@ impl<'a> Client<'a> {
     fn refused(&self, text: &str) -> Failure {
         let advice =
             advice(self.server.kind, text).map_or_else(String::new, |advice| format!("; {advice}"));
-        Failure::Refused(format!("{} refused: {text}{advice}", self.server))
+        Failure::Refused(format!(
+            "{} refused: {}{advice}",
+            self.server,
+            excerpt(text)
+        ))
     }
 
     /// An answer of another shape comes from a daemon of the other kind, most of all.
     fn read<T: DeserializeOwned>(&self, kind: &str, answer: Value) -> Result<T, Failure> {
         serde_json::from_value(answer).map_err(|error| {
             Failure::Refused(format!(
-                "{} gave an answer to {kind} that cannot be read ({error}); {}",
+                "{} gave an answer to {kind} that cannot be read ({}); {}",
                 self.server,
+                excerpt(&error.to_string()),
                 other_kind(self.server.kind)
             ))
         })
@@ -154,11 +178,7 @@ async fn told<T>(quiet: bool, what: &str, work: impl Future<Output = T>) -> T {
             () = tokio::time::sleep(SILENCE) => {}
         }
     }
-    let _bar = (!quiet).then(|| {
-        let bar = bar(1, "waiting for {msg} [{elapsed}]");
-        bar.set_message(what.to_owned());
-        bar
-    });
+    let _bar = (!quiet).then(|| waiting_for(what));
     work.await
 }
 

@@ -1,8 +1,9 @@
 //! Opens the job table of the config, and says what to do where it cannot. No statements here.
 
-use jobd_proto::table::{Connection, DatabaseSettings, RowError};
+use jobd_proto::table::{Connection, DatabaseSettings, Patience, RowError};
 
 use crate::failure::Failure;
+use crate::output::waiting_for;
 use crate::settings::Settings;
 
 /// SQLITE_CANTOPEN: no such file, or no right to it.
@@ -20,8 +21,14 @@ pub(crate) fn settings(settings: &Settings) -> Result<&DatabaseSettings, Failure
 
 /// Opens the table.
 pub(crate) async fn open(database: &DatabaseSettings) -> Result<Connection, Failure> {
-    let opened = Connection::open(database).await;
+    let opened = Connection::open(database, patience(database)).await;
     opened.map_err(|error| failure(database, &error))
+}
+
+/// Names the database on the terminal while it is waited for.
+pub(crate) fn patience(database: &DatabaseSettings) -> Patience {
+    let waited = format!("{} to answer", place(database));
+    Patience::telling(move || Box::new(waiting_for(&waited)))
 }
 
 /// What went wrong with the table, as a person is told.
@@ -30,8 +37,14 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
     if let RowError::NoTable(_) = error {
         return Failure::Refused(format!("{place}: {error}; jobctl create-table creates it"));
     }
-    let RowError::Database(cause) = error else {
-        return Failure::Refused(error.to_string());
+    let cause = match error {
+        RowError::Database(cause) => cause,
+        RowError::NoAnswer(_) => {
+            return Failure::Unreachable(format!(
+                "{place}: {error}; is it stopped, overloaded or locked? SHOW PROCESSLIST there may tell"
+            ));
+        }
+        _ => return Failure::Refused(error.to_string()),
     };
     match cause {
         sqlx::Error::Database(answer) if answer.code().as_deref() == Some(SQLITE_CANNOT_OPEN) => {

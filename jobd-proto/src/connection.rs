@@ -124,6 +124,9 @@ pub struct ConnectionOptions {
     /// Whether a peer that has ended its sending side still gets the answers it waits for, as
     /// `nc -N` does. Not for links between daemons, where it means that the other one is gone.
     pub half_close: bool,
+    /// Whether a message that cannot be read ends the connection, for a client that waits for one
+    /// answer: a peer that says such things is no daemon. Daemons tell the peer and go on.
+    pub strict: bool,
 }
 
 impl Default for ConnectionOptions {
@@ -136,6 +139,7 @@ impl Default for ConnectionOptions {
             ping: None,
             gate: None,
             half_close: false,
+            strict: false,
         }
     }
 }

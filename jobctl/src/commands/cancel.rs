@@ -6,6 +6,7 @@ use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 use super::Context;
 use super::ids::named;
 use crate::cli::JobRef;
+use crate::client::LONG_LIMIT;
 use crate::failure::Failure;
 use crate::output::{Tone, plain};
 use crate::settings::Kind;
@@ -25,7 +26,7 @@ pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Fail
         }
     };
     let client = context.client().await?;
-    let reply: CancelReply = client.ask(kind, data).await?;
+    let reply: CancelReply = client.ask_within(LONG_LIMIT, kind, data).await?;
     context.screen.show(&reply, |reply| {
         let mut text = String::new();
         for (id, fate) in &reply.jobs {

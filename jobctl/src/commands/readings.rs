@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jobd_proto::table::{
-    Backlog, COUNTED, Connection, DatabaseSettings, JobRow, RowError, Scan, WINDOW,
+    Backlog, COUNTED, Connection, DatabaseSettings, JobRow, Patience, RowError, Scan, WINDOW,
 };
 
 use super::stats::Runs;
@@ -41,10 +41,11 @@ struct Recent {
 pub(super) async fn read(
     settings: &DatabaseSettings,
     table: &mut Option<Connection>,
+    patience: Patience,
 ) -> Result<Reading, RowError> {
     let mut open = match table.take() {
         Some(open) => open,
-        None => Connection::open(settings).await?,
+        None => Connection::open(settings, patience).await?,
     };
     let reading = read_open(&mut open).await?;
     *table = Some(open);

@@ -20,7 +20,7 @@ struct Listed {
 /// Creates the table. `--json`: `{"ok": true}`.
 pub(crate) async fn create_table(context: &Context) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
-    let created = jobd_proto::table::create(settings).await;
+    let created = jobd_proto::table::create(settings, &database::patience(settings)).await;
     created.map_err(|error| database::failure(settings, &error))?;
     context.screen.show(&Done { ok: true }, |_| {
         format!("created the job table in {}\n", database::place(settings))

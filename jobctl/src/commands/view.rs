@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::master::MasterStatus;
-use jobd_proto::table::{Connection, JobRow};
+use jobd_proto::table::{Connection, JobRow, Patience};
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
 use serde_json::Value;
@@ -115,11 +115,15 @@ pub(super) async fn look(
     let asked = ask(context).await;
     let reading = match &context.settings.database {
         None => None,
-        Some(settings) => Some(
-            read(settings, table)
-                .await
-                .map_err(|error| database::failure(settings, &error)),
-        ),
+        Some(settings) => {
+            let patience = if context.quiet {
+                Patience::default()
+            } else {
+                database::patience(settings)
+            };
+            let reading = read(settings, table, patience).await;
+            Some(reading.map_err(|error| database::failure(settings, &error)))
+        }
     };
     let (asked, reading) = match (asked, reading) {
         (Err(failure), None | Some(Err(_))) => return Err(failure),

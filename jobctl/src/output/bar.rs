@@ -1,6 +1,7 @@
 //! Bars and lines on standard error that say what a command waits for. They leave nothing behind.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -20,10 +21,14 @@ const FREE: u16 = 4;
 /// A bar that is gone when its command ends, however that is.
 pub(crate) struct Bar(ProgressBar);
 
+/// Bars that are there. There is one line for them.
+static BARS: AtomicUsize = AtomicUsize::new(0);
+
 impl Drop for Bar {
     /// The thread that moves its clock holds the bar too, so that dropping is not enough.
     fn drop(&mut self) {
         self.0.finish_and_clear();
+        BARS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -37,6 +42,7 @@ impl std::ops::Deref for Bar {
 
 /// A bar on standard error; one that shows nothing where that is no terminal.
 pub(crate) fn bar(length: usize, template: &str) -> Bar {
+    BARS.fetch_add(1, Ordering::Relaxed);
     if !io::stderr().is_terminal() {
         return Bar(ProgressBar::hidden());
     }
@@ -48,6 +54,16 @@ pub(crate) fn bar(length: usize, template: &str) -> Bar {
     }
     bar.enable_steady_tick(TICK);
     Bar(bar)
+}
+
+/// A line that says what is waited for; none where a bar is shown already.
+pub(crate) fn waiting_for(what: &str) -> Option<Bar> {
+    if BARS.load(Ordering::Relaxed) > 0 {
+        return None;
+    }
+    let bar = bar(1, "waiting for {msg} [{elapsed}]");
+    bar.set_message(plain(what));
+    Some(bar)
 }
 
 /// A name that leaves room on the line of a bar.

@@ -11,9 +11,9 @@ use jobd_proto::settings::LogLevel;
 use serde::Serialize;
 
 use crate::failure::Failure;
-pub(crate) use bar::{Bar, bar, brief};
+pub(crate) use bar::{Bar, bar, brief, waiting_for};
 pub(crate) use table::{Table, Tone};
-pub(crate) use text::{ago, by_target, bytes, counted, local_time, now, plain, seconds};
+pub(crate) use text::{ago, by_target, bytes, counted, excerpt, local_time, now, plain, seconds};
 
 /// What standard output can show.
 #[derive(Clone, Copy, Debug)]
@@ -104,9 +104,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to standard error; where that is closed there is nobody left to tell.
-pub(crate) fn complain(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+/// Writes to standard error; where that is closed there is nobody left to tell. What daemons and
+/// databases said may be part of it, so that control characters are made visible.
+pub(crate) fn complain(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(plain).collect();
+    let _ = writeln!(io::stderr().lock(), "{}", lines.join("\n"));
 }
 
 /// What the libraries have to say goes to standard error, from `level` up.

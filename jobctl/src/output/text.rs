@@ -9,18 +9,34 @@ use jiff::tz::TimeZone;
 /// One line of text without control characters: they become `\n`, `\u{1b}` and so on, so that the
 /// output of a job cannot steer the terminal.
 pub(crate) fn plain(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if !text.contains(steers) {
         return text.to_owned();
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for char in text.chars() {
-        if char.is_control() {
+        if steers(char) {
             shown.extend(char.escape_default());
         } else {
             shown.push(char);
         }
     }
     shown
+}
+
+/// Whether a terminal obeys it: control characters, and those that turn the direction of writing, so
+/// that what is read is not what stands there.
+fn steers(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What somebody else said, in a length that a person reads.
+pub(crate) fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 500;
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 /// A size: `512 B`, `14.3 MiB`.
@@ -118,8 +134,8 @@ mod tests {
     #[test]
     fn control_characters_are_visible() {
         assert_eq!(
-            plain("a\x1b[31mb\n\u{9b}é\0"),
-            "a\\u{1b}[31mb\\n\\u{9b}é\\u{0}"
+            plain("a\x1b[31mb\n\u{9b}é\0\u{202e}"),
+            "a\\u{1b}[31mb\\n\\u{9b}é\\u{0}\\u{202e}"
         );
     }
 

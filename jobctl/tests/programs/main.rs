@@ -13,6 +13,7 @@ mod rows;
 mod runs;
 mod shells;
 mod statuses;
+mod strangers;
 mod table;
 mod terminal;
 mod terminals;

@@ -36,6 +36,9 @@ pub enum CloseReason {
     /// A frame without an end.
     #[error("message is longer than {0} bytes")]
     FrameTooLong(usize),
+    /// A message that cannot be read; see [`ConnectionOptions::strict`](super::ConnectionOptions::strict).
+    #[error("message cannot be read: {0}")]
+    Unreadable(String),
     /// A frame that was begun and not finished.
     #[error("message was not finished in time")]
     FrameDeadline,

@@ -209,7 +209,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
                     taken = true;
                     self.take_frame(&frame);
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    self.check_begun();
+                    break;
+                }
                 Err(FrameError::TooLong { limit }) => {
                     self.respond_to_nobody(&format!("message is longer than {limit} bytes"));
                     self.close_after_flush(CloseReason::FrameTooLong(limit));
@@ -251,7 +254,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Link<S> {
             Err(error) => {
                 tracing::debug!(peer = %self.shared.peer, %error, "message refused");
                 self.respond_to_nobody(&error.to_string());
+                if self.options.strict {
+                    self.close_after_flush(CloseReason::Unreadable(error.to_string()));
+                }
             }
+        }
+    }
+
+    /// A peer of another kind may send text that no EOT ever ends.
+    fn check_begun(&mut self) {
+        if self.options.strict && self.inbox.first().is_some_and(|byte| *byte != b'[') {
+            let problem = "it does not begin with a bracket".to_owned();
+            self.close_after_flush(CloseReason::Unreadable(problem));
         }
     }
 

@@ -49,7 +49,7 @@ impl Connection {
             set.join(", "),
             list(ids)
         );
-        Ok(self.driver.execute(&sql).await?)
+        self.execute(&sql).await
     }
 
     /// Deletes those of `ids` (at most [`BATCH`]) that ended before `time`, in seconds since 1970. Returns how many.
@@ -60,7 +60,7 @@ impl Connection {
             list(ids),
             ended_before(time)
         );
-        Ok(self.driver.execute(&sql).await?)
+        self.execute(&sql).await
     }
 
     /// The statement that deletes a batch of what ended more than `age_s` seconds ago, for a
@@ -97,14 +97,20 @@ impl Connection {
             Driver::MySql(_) => "SELECT CAST(UNIX_TIMESTAMP() AS CHAR)",
             Driver::Sqlite(_) => "SELECT CAST(unixepoch() AS TEXT)",
         };
-        let row = self.driver.fetch(sql, &[]).await?.into_iter().next();
+        let row = self.fetch(sql, &[]).await?.into_iter().next();
         let text = row.into_iter().flatten().flatten().next();
         Ok(text.and_then(|text| text.parse().ok()).unwrap_or_default())
     }
 }
 
-impl Driver {
+impl Connection {
     /// Runs a statement in a transaction of its own; returns how many rows it found.
+    async fn execute(&mut self, sql: &str) -> Result<u64, RowError> {
+        self.patience.statement(self.driver.execute(sql)).await
+    }
+}
+
+impl Driver {
     async fn execute(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
         let sql = AssertSqlSafe(sql.to_owned());
         Ok(match self {

@@ -5,7 +5,7 @@ use std::fs::File;
 use sqlx::AssertSqlSafe;
 
 use super::settings::DatabaseSettings;
-use super::{RowError, connect_mysql, connect_sqlite};
+use super::{Patience, RowError, connect_mysql, connect_sqlite};
 
 const MYSQL: &str = include_str!("../../../sql/mysql/jobs-minimal.sql");
 const SQLITE: &str = include_str!("../../../sql/sqlite/jobs-minimal.sql");
@@ -15,7 +15,11 @@ const SQLITE: &str = include_str!("../../../sql/sqlite/jobs-minimal.sql");
 ///
 /// # Errors
 /// The database cannot be reached or refuses, because the table exists most of all.
-pub async fn create(settings: &DatabaseSettings) -> Result<(), RowError> {
+pub async fn create(settings: &DatabaseSettings, patience: &Patience) -> Result<(), RowError> {
+    patience.connecting(Box::pin(create_it(settings))).await
+}
+
+async fn create_it(settings: &DatabaseSettings) -> Result<(), RowError> {
     match settings {
         DatabaseSettings::MySql(mysql) => {
             let sql = MYSQL.replace("`jobs`", &mysql.table.quoted());

@@ -31,13 +31,13 @@ impl Connection {
                     .chain([self.table.table()])
                     .map(str::to_owned)
                     .collect();
-                self.driver.fetch(&sql, &names).await?
+                self.fetch(&sql, &names).await?
             }
             Driver::Sqlite(_) => {
                 let sql = "SELECT list.name, LOWER(info.name) FROM pragma_index_list(?) AS list, \
                            pragma_index_info(list.name) AS info ORDER BY list.name, info.seqno";
                 let table = [self.table.table().to_owned()];
-                self.driver.fetch(sql, &table).await?
+                self.fetch(sql, &table).await?
             }
         };
         let mut indexes: Vec<TableIndex> = Vec::new();

@@ -2,6 +2,7 @@
 //! this; the daemons must not (they never INSERT).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use sqlx::mysql::MySqlConnection;
@@ -10,6 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::columns::{Column, Columns, Kind};
 use super::name::{TableName, quote};
+use super::patience::Patience;
 use super::settings::DatabaseSettings;
 use super::{connect_mysql, connect_sqlite};
 use crate::JobId;
@@ -72,6 +74,7 @@ pub struct Connection {
     pub(super) columns: Columns,
     pub(super) table: TableName,
     pub(super) quoted: String,
+    pub(super) patience: Patience,
 }
 
 pub(super) enum Driver {
@@ -101,6 +104,9 @@ pub enum RowError {
     /// Two values for one column.
     #[error("column `{0}` is given twice")]
     Repeated(String),
+    /// The database took longer than anybody waits.
+    #[error("no answer within {} s", .0.as_secs())]
+    NoAnswer(Duration),
     /// A column holds what cannot be read as expected.
     #[error("row of table {0} cannot be read: {1}")]
     Unreadable(String, String),
@@ -128,7 +134,14 @@ pub(super) type TextRow = Vec<Option<String>>;
 
 impl Connection {
     /// Connects and reads the table's columns.
-    pub async fn open(settings: &DatabaseSettings) -> Result<Self, RowError> {
+    pub async fn open(settings: &DatabaseSettings, patience: Patience) -> Result<Self, RowError> {
+        let opened = patience
+            .connecting(Box::pin(Self::connect(settings)))
+            .await?;
+        Ok(Self { patience, ..opened })
+    }
+
+    async fn connect(settings: &DatabaseSettings) -> Result<Self, RowError> {
         let (driver, columns, table) = match settings {
             DatabaseSettings::MySql(mysql) => {
                 let mut connection = connect_mysql(mysql).await?;
@@ -150,6 +163,7 @@ impl Connection {
             columns,
             quoted: table.quoted(),
             table,
+            patience: Patience::default(),
         })
     }
 
@@ -174,7 +188,8 @@ impl Connection {
             "INSERT INTO {} ({columns}) VALUES ({now}{marks})",
             self.quoted
         );
-        Ok(self.driver.insert(&sql, &values, count).await?)
+        let patience = self.patience.clone();
+        self.driver.insert(&sql, &values, count, &patience).await
     }
 
     fn insert_values(&self, job: &NewJob) -> Result<(Vec<String>, Vec<String>), RowError> {
@@ -216,7 +231,7 @@ impl Connection {
         let others = self.other_columns();
         let select = self.select(true, &others);
         let sql = format!("SELECT {select} FROM {} WHERE `id` = {id}", self.quoted);
-        let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
+        let row = self.fetch(&sql, &[]).await?.into_iter().next();
         row.map(|row| self.job_row(row, true, &others)).transpose()
     }
 
@@ -299,39 +314,51 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Rows of text columns.
+    pub(super) async fn fetch(
+        &mut self,
+        sql: &str,
+        binds: &[String],
+    ) -> Result<Vec<TextRow>, RowError> {
+        self.patience.statement(self.driver.fetch(sql, binds)).await
+    }
+}
+
 impl Driver {
     async fn insert(
         &mut self,
         sql: &str,
         values: &[String],
         count: u32,
-    ) -> Result<Vec<JobId>, sqlx::Error> {
+        patience: &Patience,
+    ) -> Result<Vec<JobId>, RowError> {
         let mut ids = Vec::new();
         match self {
             Self::MySql(connection) => {
-                let mut transaction = connection.begin().await?;
+                let mut transaction = patience.statement(connection.begin()).await?;
                 for _ in 0..count {
                     let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
                     for value in values {
                         query = query.bind(value);
                     }
-                    ids.push(JobId(
-                        query.execute(&mut *transaction).await?.last_insert_id(),
-                    ));
+                    let done = patience.statement(query.execute(&mut *transaction)).await?;
+                    ids.push(JobId(done.last_insert_id()));
                 }
-                transaction.commit().await?;
+                patience.statement(transaction.commit()).await?;
             }
             Self::Sqlite(connection) => {
-                let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+                let begin = connection.begin_with("BEGIN IMMEDIATE");
+                let mut transaction = patience.statement(begin).await?;
                 for _ in 0..count {
                     let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
                     for value in values {
                         query = query.bind(value);
                     }
-                    let id = query.execute(&mut *transaction).await?.last_insert_rowid();
-                    ids.push(JobId(id.unsigned_abs()));
+                    let done = patience.statement(query.execute(&mut *transaction)).await?;
+                    ids.push(JobId(done.last_insert_rowid().unsigned_abs()));
                 }
-                transaction.commit().await?;
+                patience.statement(transaction.commit()).await?;
             }
         }
         Ok(ids)

@@ -132,7 +132,7 @@ impl Connection {
             self.quoted,
             filter.limit
         );
-        let rows = self.driver.fetch(&sql, &[]).await?;
+        let rows = self.fetch(&sql, &[]).await?;
         let jobs = rows
             .into_iter()
             .map(|row| self.job_row(row, false, &filter.columns));
@@ -264,7 +264,7 @@ impl Connection {
             self.number("COUNT(*)"),
             self.quoted
         );
-        let row = self.driver.fetch(&sql, &binds).await?.into_iter().next();
+        let row = self.fetch(&sql, &binds).await?.into_iter().next();
         let numbers: Vec<u64> = row
             .into_iter()
             .flatten()
@@ -318,7 +318,7 @@ impl Connection {
             conditions.join(" AND "),
             self.quoted
         );
-        let rows = self.driver.fetch(&sql, &binds).await?;
+        let rows = self.fetch(&sql, &binds).await?;
         rows.into_iter()
             .map(|row| self.job_row(row, scan.outputs, &scan.columns))
             .collect()
@@ -340,7 +340,7 @@ impl Connection {
                 self.quoted,
                 self.quoted
             );
-            let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
+            let row = self.fetch(&sql, &[]).await?.into_iter().next();
             let numbers: Vec<i64> = row
                 .into_iter()
                 .flatten()
@@ -379,7 +379,7 @@ impl Connection {
                 self.quoted
             ),
         };
-        let row = self.driver.fetch(&sql, &[]).await?.into_iter().next();
+        let row = self.fetch(&sql, &[]).await?.into_iter().next();
         let numbers: Vec<u64> = row
             .into_iter()
             .flatten()
@@ -407,7 +407,7 @@ impl Connection {
             let mut binds = vec![status.to_owned()];
             binds.extend(targets.last().cloned());
             let sql = if targets.is_empty() { &first } else { &next };
-            let row = self.driver.fetch(sql, &binds).await?.into_iter().next();
+            let row = self.fetch(sql, &binds).await?.into_iter().next();
             match row.into_iter().flatten().flatten().next() {
                 // The second can only be a collation that says otherwise than the index.
                 Some(target) if targets.last() != Some(&target) => targets.push(target),

@@ -34,10 +34,7 @@ impl Connection {
         let mut found: Vec<(String, u64, JobId)> = Vec::with_capacity(targets.len());
         for targets in targets.chunks(TARGETS) {
             let counts: Vec<String> = (0..targets.len()).map(|at| self.count_of(at)).collect();
-            let rows = self
-                .driver
-                .fetch(&counts.join(" UNION ALL "), targets)
-                .await?;
+            let rows = self.fetch(&counts.join(" UNION ALL "), targets).await?;
             for row in rows {
                 let mut numbers = row.into_iter().map(|text| text?.parse::<u64>().ok());
                 let mut next = || numbers.next().flatten();

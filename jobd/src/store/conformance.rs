@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jobd_proto::table::{
-    Connection, DatabaseSettings, JobRow, MySqlAddress, MySqlSettings, NewJob, SqliteSettings,
-    TableName, Tls,
+    Connection, DatabaseSettings, JobRow, MySqlAddress, MySqlSettings, NewJob, Patience,
+    SqliteSettings, TableName, Tls,
 };
 use jobd_proto::{JobId, JobResult, Secret, TargetName};
 use jobd_tests::{Scratch, Server, server};
@@ -65,7 +65,9 @@ impl Ground {
             inspection.abilities.has(Ability::Ownership),
             shape == Table::Full
         );
-        let table = Connection::open(&settings).await.unwrap();
+        let table = Connection::open(&settings, Patience::default())
+            .await
+            .unwrap();
         Self {
             store,
             table,

@@ -97,6 +97,16 @@ pub enum Stream {
     Stderr,
 }
 
+impl Stream {
+    /// As the wire calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// A piece of what a job has written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {

@@ -105,7 +105,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct LogsArgs {
     /// Its id, or last
     pub(crate) id: Id,
-    /// Wait for the end of the job; with a daemon that can, show its output as it comes
+    /// Show what it has written so far, and what it writes until its end
     #[arg(short, long)]
     pub(crate) follow: bool,
 }

@@ -222,8 +222,10 @@ Examples:
 
     /// Show the output of one job and nothing else
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Standard output and standard error of the job go to
-the same ones here; in a pipe byte for byte, on a terminal without what could steer it.
+        after_help = "Needs mysql_* or sqlite_path in the config, but for -f. Standard output and standard error of the job
+go to the same ones here; in a pipe byte for byte, on a terminal without what could steer it.
+With -f the worker, or with --master whichever has the job, tells what it writes; where neither
+can be asked, the row does when the job is done.
 
 Examples:
   jobctl logs last

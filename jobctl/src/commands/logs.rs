@@ -1,17 +1,25 @@
 //! `logs`: the output of one job as it is, on the streams that it came from.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use jobd_proto::JobId;
-use jobd_proto::table::JobRow;
+use jobd_proto::follow::{Follow, MAX_TAIL};
+use jobd_proto::table::{Connection, DatabaseSettings, JobRow};
 use serde::Serialize;
 
+use super::follow::{Watched, elsewhere, outcome, state, watch};
+use super::live::View;
+use super::outcome::Ending;
 use super::waiting::Wait;
 use super::{Context, ids};
-use crate::cli::LogsArgs;
+use crate::cli::{FollowArgs, LogsArgs};
 use crate::database;
 use crate::failure::Failure;
 use crate::output::{complain, plain, print};
+
+/// Before a job that was cut short is followed again: its row is on its way.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// `{"id", "status", "stdout": text|null, "stderr": text|null}`
 #[derive(Serialize)]
@@ -22,12 +30,30 @@ struct Logs<'a> {
     stderr: Option<&'a str>,
 }
 
-/// Shows it; with `-f` when the job is done.
+/// Shows it; with `-f` until the job is done.
 pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
+    if args.follow && context.settings.database.is_none() {
+        let follow = FollowArgs {
+            id: args.id,
+            wait: true,
+            tail: u32::try_from(MAX_TAIL).ok(),
+        };
+        // A job that failed has its output, too.
+        return super::follow::run(context, follow).await.map(|_| 0);
+    }
     let settings = database::settings(&context.settings)?;
     let mut table = database::open(settings).await?;
     let id = ids::number(context, &mut table, args.id).await?;
-    if args.follow {
+    let mut row = find(settings, &mut table, id).await?;
+    let mut view = View::keeping(id, true);
+    let mut ended = false;
+    if args.follow && !is_over(&row) {
+        if !context.screen.is_json() {
+            match live(context, id, &mut view).await {
+                Some(seen) => ended = seen,
+                None => return Ok(0),
+            }
+        }
         let wait = Wait {
             table: &mut table,
             settings,
@@ -35,12 +61,8 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
             any: false,
         };
         wait.for_end(&[id]).await?;
+        row = find(settings, &mut table, id).await?;
     }
-    let row = table.show(id).await;
-    let row = row.map_err(|error| database::failure(settings, &error))?;
-    let Some(row) = row else {
-        return Err(super::rows::not_found(id));
-    };
     if context.screen.is_json() {
         let logs = Logs {
             id: row.id,
@@ -51,20 +73,96 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
         context.screen.show(&logs, |_| String::new())?;
         return Ok(0);
     }
-    print(&shown(
+    let whole = [
         row.stdout.as_deref().unwrap_or_default(),
-        io::stdout().is_terminal(),
-    ))?;
-    let errors = shown(output(&row).unwrap_or_default(), io::stderr().is_terminal());
-    // Where standard error is closed there is nobody left to tell.
-    let _ = io::stderr().write_all(errors.as_bytes());
-    if !matches!(row.status.as_str(), "done" | "ignored") {
+        output(&row).unwrap_or_default(),
+    ];
+    show_rest(&view, whole, ended)?;
+    if !is_over(&row) {
         let status = plain(&row.status);
         complain(&format!(
-            "jobctl: job {id} is {status}; jobctl logs {id} -f waits for its output"
+            "jobctl: job {id} is {status}; jobctl logs {id} -f shows its output as it comes"
         ));
     }
     Ok(0)
+}
+
+fn is_over(row: &JobRow) -> bool {
+    matches!(row.status.as_str(), "done" | "ignored")
+}
+
+async fn find(
+    settings: &DatabaseSettings,
+    table: &mut Connection,
+    id: JobId,
+) -> Result<JobRow, Failure> {
+    let row = table.show(id).await;
+    let row = row.map_err(|error| database::failure(settings, &error))?;
+    row.ok_or_else(|| super::rows::not_found(id))
+}
+
+/// Shows what a job writes until it is done; whether all of that was seen. Says why not, where there is a reason. `None`:
+/// nobody wants to see any more.
+async fn live(context: &Context, id: JobId, view: &mut View) -> Option<bool> {
+    let why = match followed(context, id, view).await {
+        Ok(ended) => return ended,
+        Err(why) => why,
+    };
+    view.is_over();
+    complain(&format!(
+        "jobctl: cannot follow job {id}: {why}; its row is looked at until it is done"
+    ));
+    Some(false)
+}
+
+async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Option<bool>, Failure> {
+    let client = context.client().await?;
+    let follow = Follow {
+        tail: MAX_TAIL,
+        wait: true,
+        ..Follow::new(id)
+    };
+    loop {
+        let message = match watch(&client, follow, view).await? {
+            Watched::Last(message) => message,
+            Watched::Closed => return Ok(None),
+        };
+        view.is_over();
+        let state = state(id, message)?;
+        if let Some(outcome) = outcome(&state) {
+            let ending = Ending::of_outcome(&outcome);
+            if view.ran() && !ending.is_ok() {
+                complain(&format!("jobctl: job {id}: {}", ending.words()));
+            }
+            return Ok(Some(view.ran()));
+        }
+        if !view.ran() {
+            let worker = state.worker.unwrap_or_default();
+            return Err(Failure::Refused(elsewhere(id, &state.state, &worker)));
+        }
+        let now = plain(&state.state);
+        complain(&format!(
+            "jobctl: the attempt of job {id} was cut short; the job is {now} now"
+        ));
+        view.again();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Shows what was not shown of an output yet. `ended`: the job was followed to its end.
+pub(super) fn show_rest(view: &View, whole: [&str; 2], ended: bool) -> Result<(), Failure> {
+    let [out, err] = view.rest(whole, ended);
+    print(&shown(out.unwrap_or_default(), io::stdout().is_terminal()))?;
+    let errors = shown(err.unwrap_or_default(), io::stderr().is_terminal());
+    // Where standard error is closed there is nobody left to tell.
+    let _ = io::stderr().write_all(errors.as_bytes());
+    if out.is_none() || err.is_none() {
+        let id = view.id();
+        complain(&format!(
+            "jobctl: not all of that output was shown; jobctl logs {id} shows what is kept of it"
+        ));
+    }
+    Ok(())
 }
 
 /// What the job wrote to standard error. On the minimal table the claim's token stands there while

@@ -9,6 +9,7 @@ mod doctor;
 mod export;
 mod follow;
 mod ids;
+mod live;
 mod logs;
 pub(crate) mod man;
 mod memory;

@@ -1,8 +1,9 @@
 //! `run`: one job now, as if it were a command here.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use jobd_proto::JobId;
+use jobd_proto::follow::{Follow, MAX_TAIL};
 use jobd_proto::master::{ManualJob, MasterRequest};
 use jobd_proto::table::NewJob;
 use jobd_proto::worker::{JobOutcome, RunManualReply, WorkerRequest};
@@ -10,14 +11,19 @@ use serde::Serialize;
 
 use super::Context;
 use super::add::payload;
-use super::logs::shown;
+use super::follow::{Watched, outcome, state, watch};
+use super::live::View;
+use super::logs::show_rest;
 use super::outcome::Ending;
 use crate::cli::RunArgs;
 use crate::client::Client;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Bar, bar, brief, complain, plain};
+use crate::output::{complain, plain};
 use crate::settings::Kind;
+
+/// How long the last of the output may be on its way when the job's end is known.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
 /// `{"id", "result", "code", "signal", "stdout", "stderr"}`
 #[derive(Serialize)]
@@ -44,20 +50,68 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
     let Some(id) = ids.first().copied() else {
         return Err(Failure::Refused("the database gave no id".to_owned()));
     };
-    let told = running(id, &job.target);
-    let reply = tokio::select! {
+    let mut view = View::keeping(id, false);
+    let (reply, ended) = tokio::select! {
         biased;
-        reply = request(context, &client, id, &job.target) => reply?,
+        reply = shown(context, &client, &job.target, &mut view) => reply?,
         _ = tokio::signal::ctrl_c() => {
-            drop(told);
+            drop(view);
             return Err(Failure::Interrupted(format!(
                 "job {id} goes on; jobctl logs {id} -f shows its output, jobctl send-signal TERM {id}:{} ends it",
                 job.target
             )));
         }
     };
-    drop(told);
-    show(context, id, reply)
+    show(context, &view, reply, ended)
+}
+
+/// Has it run, and shows what it writes meanwhile, where the daemon can tell. With the answer: whether all that the job
+/// wrote was seen.
+async fn shown(
+    context: &Context,
+    client: &Client<'_>,
+    target: &str,
+    view: &mut View,
+) -> Result<(RunManualReply, bool), Failure> {
+    let id = view.id();
+    let reply = request(context, client, id, target);
+    if context.screen.is_json() {
+        return Ok((reply.await?, false));
+    }
+    view.waits(target);
+    let follow = Follow {
+        tail: MAX_TAIL,
+        wait: true,
+        ..Follow::new(id)
+    };
+    let mut reply = std::pin::pin!(reply);
+    let watched = {
+        let mut watching = std::pin::pin!(watch(client, follow, view));
+        let mut watched = None;
+        // Watched first: what a short job writes is to be seen as well.
+        let reply = loop {
+            tokio::select! {
+                biased;
+                seen = &mut watching, if watched.is_none() => watched = Some(seen),
+                reply = &mut reply => break reply?,
+            }
+        };
+        if watched.is_none() {
+            watched = tokio::time::timeout(LAST_OUTPUT, watching).await.ok();
+        }
+        (reply, watched)
+    };
+    let (reply, watched) = watched;
+    view.is_over();
+    // Whatever else came of it: the answer has all of the output.
+    let ended = match watched {
+        Some(Ok(Watched::Last(message))) => {
+            view.ran() && state(id, message).is_ok_and(|state| outcome(&state).is_some())
+        }
+        Some(Ok(Watched::Closed)) => true,
+        Some(Err(_)) | None => false,
+    };
+    Ok((reply, ended))
 }
 
 async fn request(
@@ -81,7 +135,13 @@ async fn request(
     }
 }
 
-fn show(context: &Context, id: JobId, mut reply: RunManualReply) -> Result<u8, Failure> {
+fn show(
+    context: &Context,
+    view: &View,
+    mut reply: RunManualReply,
+    ended: bool,
+) -> Result<u8, Failure> {
+    let id = view.id();
     let Some(outcome) = reply.jobs.remove(&id) else {
         let why = reply.errors.remove(&id);
         let why = why.unwrap_or_else(|| "the daemon said nothing of it".to_owned());
@@ -96,19 +156,9 @@ fn show(context: &Context, id: JobId, mut reply: RunManualReply) -> Result<u8, F
         context.screen.show(&ran, |_| String::new())?;
         return Ok(ending.exit_code());
     }
-    crate::output::print(&shown(&ran.outcome.stdout, io::stdout().is_terminal()))?;
-    // Where standard error is closed there is nobody left to tell.
-    let errors = shown(&ran.outcome.stderr, io::stderr().is_terminal());
-    let _ = io::stderr().write_all(errors.as_bytes());
+    show_rest(view, [&ran.outcome.stdout, &ran.outcome.stderr], ended)?;
     if !ending.is_ok() {
         complain(&format!("jobctl: job {id}: {}", ending.words()));
     }
     Ok(ending.exit_code())
-}
-
-/// What is told while it runs, on a terminal.
-fn running(id: JobId, target: &str) -> Bar {
-    let bar = bar(1, "waiting: {msg} [{elapsed}]");
-    bar.set_message(format!("job {id} ({}) runs", brief(target)));
-    bar
 }

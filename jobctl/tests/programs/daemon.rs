@@ -33,6 +33,15 @@ impl Daemon {
         Self::start(check, answer, None).await
     }
 
+    /// A master of a version that knows no streams.
+    pub(crate) async fn old_master(answer: Result<Value, &str>) -> Self {
+        let check: Check = |kind, data| match kind {
+            "follow" => Err(RequestError::new("unknown request type: 'follow'")),
+            _ => MasterRequest::parse(kind, data).map(drop),
+        };
+        Self::start(check, answer, None).await
+    }
+
     /// A worker behind a password.
     pub(crate) async fn locked(password: &str) -> Self {
         let check: Check = |kind, data| WorkerRequest::parse(kind, data).map(drop);

@@ -281,10 +281,12 @@ async fn a_job_runs_like_a_command() {
         ran.stderr,
         "sorry\njobctl: job 1: failed with exit code 7\n"
     );
-    assert_eq!(
-        worker.asked(),
-        [("run-manual".to_owned(), json!({"ids": [1]}))]
-    );
+    let follow = json!({"id": 1, "tail": 131_072, "wait": true, "window": 8});
+    let asked = [
+        ("follow".to_owned(), follow),
+        ("run-manual".to_owned(), json!({"ids": [1]})),
+    ];
+    assert_eq!(worker.asked(), asked);
     let row = table.jobctl(&["show", "last", "--json"]).await.json();
     assert_eq!(
         (&row["status"], &row["others"]["name"]),
@@ -303,6 +305,37 @@ async fn a_job_runs_like_a_command() {
         Some(3),
         "nothing was added"
     );
+}
+
+#[tokio::test]
+async fn what_runs_through_an_old_master_is_shown_at_its_end() {
+    let outcome =
+        json!({"result": "ok", "code": 0, "signal": null, "stdout": "out\n", "stderr": ""});
+    let master = Daemon::old_master(Ok(json!({"jobs": {"1": outcome}}))).await;
+    let table = Table::new(Some(master.address)).await;
+    let ran = table.jobctl(&["--master", "run", "mail"]).await;
+    assert_eq!(
+        (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
+        (0, "out\n", "")
+    );
+    table.jobctl(&["add", "--target", "mail"]).await;
+    let ends = "result = 'ok', stdout = 'late'";
+    let follow = ["--master", "logs", "2", "-f"];
+    let work = async {
+        while master
+            .asked()
+            .iter()
+            .filter(|asked| asked.0 == "follow")
+            .count()
+            < 2
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        table.work(1, ends).await;
+    };
+    let (followed, ()) = tokio::join!(table.jobctl(&follow), work);
+    followed.failed(0, &["unknown request type", "looked at until it is done"]);
+    assert_eq!(followed.stdout, "late");
 }
 
 #[tokio::test]

@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory as _;
 use jobd_proto::master::{MasterRequest, SignalJob};
 use jobd_proto::table::Connection;
 use jobd_proto::worker::WorkerRequest;
@@ -22,7 +21,6 @@ use tokio::signal::unix::{SignalKind, signal as on_signal};
 
 use super::Context;
 use super::view::{View, look};
-use crate::cli::Cli;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::print;
@@ -218,29 +216,22 @@ async fn cancel(
 fn follow(id: JobId) -> Result<String, Failure> {
     let cannot = |error: io::Error| Failure::Refused(format!("cannot follow job {id}: {error}"));
     let program = std::env::current_exe().map_err(cannot)?;
-    let cli = Cli::command();
-    let (command, more) = match cli.find_subcommand("follow") {
-        Some(_) => ("follow", None),
-        None => ("logs", Some("-f")),
-    };
     print(&format!(
         "output of job {id}; Ctrl-C leaves, the job goes on\n"
     ))?;
-    let id_text = id.to_string();
     let status = Command::new(program)
         .args(own_options())
-        .arg(command)
-        .args(more)
-        .arg(&id_text)
+        .args(["logs", "-f"])
+        .arg(id.to_string())
         .status();
     let code = status.map_err(cannot)?.code();
     print("press Enter to go back\n")?;
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(cannot)?;
     Ok(match code {
-        Some(0) => format!("job {id} ended well"),
+        Some(0) => format!("job {id} has ended"),
         Some(130) => format!("job {id} goes on"),
-        _ => format!("job {id} failed, or its output cannot be had"),
+        _ => format!("the output of job {id} cannot be had"),
     })
 }
 

@@ -52,6 +52,8 @@ pub struct Terms {
     pub has_data: bool,
     /// Whether somebody has asked to cancel it (`cancel_requested`).
     pub cancel: bool,
+    /// `priority`.
+    pub priority: i64,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.

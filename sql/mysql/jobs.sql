@@ -39,7 +39,7 @@ CREATE TABLE `jobs` (
   `cpu_ms` int(10) unsigned DEFAULT NULL,
   `peak_kib` int(10) unsigned DEFAULT NULL,
   PRIMARY KEY (`id`),
-  KEY `status_target_idx` (`status`, `target`, `id`),
+  KEY `status_target_idx` (`status`, `target`, `priority` DESC, `id`),
   KEY `run_at_idx` (`run_at`),
   KEY `cancel_idx` (`cancel_requested`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

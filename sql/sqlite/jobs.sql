@@ -40,6 +40,6 @@ CREATE TABLE "jobs" (
   "cpu_ms" INTEGER DEFAULT NULL,
   "peak_kib" INTEGER DEFAULT NULL
 );
-CREATE INDEX "status_target_idx" ON "jobs" ("status", "target", "id");
+CREATE INDEX "status_target_idx" ON "jobs" ("status", "target", "priority" DESC, "id");
 CREATE INDEX "run_at_idx" ON "jobs" ("run_at");
 CREATE INDEX "cancel_idx" ON "jobs" ("cancel_requested");

@@ -67,6 +67,7 @@ pub(super) enum Deed {
         manual: bool,
         /// 0 for as many as the workers' configs say.
         attempts: i64,
+        priority: i64,
         poke: bool,
         /// Not before so many seconds have passed.
         later: Option<i64>,
@@ -239,6 +240,7 @@ impl Plan {
                 target: pick(&mut random, TARGETS),
                 manual: random.percent(20),
                 attempts: [1, 2, 2, 3, 0][pick(&mut random, 5)],
+                priority: [0, 0, 0, 5, -3][pick(&mut random, 5)],
                 poke: random.percent(70),
                 later: random
                     .percent(20)

@@ -15,6 +15,9 @@ use crate::leases::Lease;
 /// What stands in the `stderr` of a job that was cancelled while it did not run.
 pub const NOTE: &str = "jobd: cancelled while it did not run\n";
 
+/// What stands in the `stderr` of a job that was to go back, when another one with its unique key had come meanwhile.
+const UNWANTED: &str = "jobd: not given back, as another job with the same unique key waits\n";
+
 /// What has become of a row that is to be cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {
@@ -45,6 +48,8 @@ pub(super) struct CancelStatements {
     pub(super) end: ListStatement,
     /// A row that we have accepted → `done`.
     pub(super) end_accepted: ListStatement,
+    /// A row of ours that may not wait again → `done`.
+    pub(super) end_unwanted: ListStatement,
     /// Where the table has the column for it.
     pub(super) requests: Option<Requests>,
 }
@@ -184,18 +189,21 @@ impl CancelStatements {
         };
         let select = format!("SELECT {row}, CAST({cancelled} AS SIGNED) FROM {t} {id_index} WHERE");
         let own_token = token != "stderr";
-        let parts = [
+        let parts = |note: &str, reason: &str| {
+            [
             Some("`result` = 'fail', `return_code` = NULL, `sig` = NULL".to_owned()),
-            Some(format!("`time_finished` = {now}, `stderr` = '{NOTE}'")),
+            Some(format!("`time_finished` = {now}, `stderr` = '{note}'")),
             own_token.then(|| format!("`{token}` = {no_token}{unleased}")),
             later.then(|| "`run_at` = NULL".to_owned()),
-            reasons.then(|| "`reason` = 'cancelled'".to_owned()),
+            reasons.then(|| format!("`reason` = '{reason}'")),
             cancel_index.map(|_| {
                 "`cancel_requested` = CASE WHEN `cancel_requested` = 1 THEN 0 ELSE `cancel_requested` END".to_owned()
             }),
-        ];
-        let set = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-        let end = |condition: &str| {
+        ]
+        };
+        let end = |note, reason, condition: &str| {
+            let set = parts(note, reason).into_iter().flatten();
+            let set = set.collect::<Vec<_>>().join(", ");
             let text =
                 format!("UPDATE {t} {id_index} SET {set}, `status` = 'done' WHERE {condition} AND");
             ListStatement::new(&text, "")
@@ -205,8 +213,13 @@ impl CancelStatements {
             // Without SKIP LOCKED nobody is passed over.
             select: [lock, if skip_locked.is_empty() { lock } else { skip_locked }]
                 .map(|lock| ListStatement::new(&select, lock)),
-            end: end(&format!("`status` IN ('waiting', 'manual'{scheduled})")),
-            end_accepted: end(&format!("`{token}` = ? AND `status` = 'accepted'")),
+            end: end(NOTE, "cancelled", &format!("`status` IN ('waiting', 'manual'{scheduled})")),
+            end_accepted: end(NOTE, "cancelled", &format!("`{token}` = ? AND `status` = 'accepted'")),
+            end_unwanted: end(
+                UNWANTED,
+                "drained",
+                &format!("`{token}` = ? AND `status` IN ('accepted', 'running')"),
+            ),
             requests: cancel_index.map(|index| {
                 let set = |value: &str, condition: &str| {
                     let text = format!(
@@ -236,7 +249,7 @@ impl CancelStatements {
         let lists = self
             .select
             .iter()
-            .chain([&self.end, &self.end_accepted])
+            .chain([&self.end, &self.end_accepted, &self.end_unwanted])
             .chain(lists);
         let lists = lists.flat_map(ListStatement::texts);
         lists

@@ -5,6 +5,8 @@ mod cancel;
 mod galera;
 mod later;
 mod ownership;
+mod priority;
+mod unique;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -621,6 +623,9 @@ conformance! {
     the_row_says_why_its_job_ended,
     leases_are_renewed_and_lost_rows_named,
     rows_ask_for_a_cancellation,
+    higher_priorities_are_claimed_first,
+    what_may_not_wait_again_ends,
+    a_row_that_may_not_wait_yet_is_put_off_and_no_other,
     an_orphan_goes_back_runs_again_or_gets_a_verdict;
     rows_whose_time_has_come_are_waiting_and_no_others,
     many_rows_whose_time_has_come_are_promoted_part_by_part,

@@ -6,6 +6,7 @@
 //! begins at the first one again when it finds too little there, and every now and then for rows that
 //! have come back.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -21,23 +22,38 @@ const LOOK_BACK: Duration = Duration::from_secs(1);
 /// Looking from the first entry may take one part in so many of a worker's time, however long it takes.
 const SHARE: u32 = 20;
 
+/// Where a row stands in the order of claims: higher priorities first, then by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) priority: i64,
+    pub(super) id: i64,
+}
+
+impl Place {
+    /// Before every row.
+    pub(super) const FIRST: Self = Self {
+        priority: i64::MAX,
+        id: 0,
+    };
+}
+
 /// See the module. One per store.
 #[derive(Debug, Default)]
 pub(super) struct Floors(HashMap<TargetName, Floor>);
 
 #[derive(Debug)]
 struct Floor {
-    /// The last id that was taken.
-    id: i64,
+    /// Of the last row that was taken.
+    place: Place,
     /// When to begin at the first entry again.
     until: Instant,
 }
 
 impl Floors {
-    /// The id behind which a claim begins; 0 for the first entry.
-    pub(super) fn of(&self, target: &TargetName, now: Instant) -> i64 {
+    /// The place behind which a claim begins. Rows of a higher priority are before it, and looked for all the same.
+    pub(super) fn of(&self, target: &TargetName, now: Instant) -> Place {
         let floor = self.0.get(target).filter(|floor| now < floor.until);
-        floor.map_or(0, |floor| floor.id)
+        floor.map_or(Place::FIRST, |floor| floor.place)
     }
 
     /// A claim behind `floor` has failed, between these two moments: where looking from the first entry took so long
@@ -45,10 +61,10 @@ impl Floors {
     pub(super) fn failed(
         &mut self,
         target: &TargetName,
-        floor: i64,
+        floor: Place,
         (began, ended): (Instant, Instant),
     ) {
-        if floor == 0
+        if floor == Place::FIRST
             && let Some(known) = self.0.get_mut(target)
         {
             known.until = next_look(began, ended);
@@ -59,17 +75,21 @@ impl Floors {
     pub(super) fn claimed(
         &mut self,
         target: &TargetName,
-        floor: i64,
+        floor: Place,
         limit: u32,
         claimed: &Claimed,
         (began, ended): (Instant, Instant),
     ) {
-        let last = claimed.jobs.iter().map(|job| key(job.id)).max();
+        let places = claimed.jobs.iter().map(|job| Place {
+            priority: job.terms.priority,
+            id: key(job.id),
+        });
+        let last = places.max_by_key(|place| (Reverse(place.priority), place.id));
         match last {
-            Some(id) if claimed.jobs.len() >= limit as usize => {
-                let known = self.0.get(target).filter(|_| floor > 0);
+            Some(place) if claimed.jobs.len() >= limit as usize => {
+                let known = self.0.get(target).filter(|_| floor != Place::FIRST);
                 let until = known.map_or_else(|| next_look(began, ended), |floor| floor.until);
-                self.0.insert(target.clone(), Floor { id, until });
+                self.0.insert(target.clone(), Floor { place, until });
             }
             _ => drop(self.0.remove(target)),
         }
@@ -87,6 +107,14 @@ mod tests {
 
     use super::*;
     use crate::job::{Job, Origin, Terms, Tokens};
+
+    /// A place among rows without a priority.
+    fn behind(id: i64) -> Place {
+        if id == 0 {
+            return Place::FIRST;
+        }
+        Place { priority: 0, id }
+    }
 
     fn claimed(ids: std::ops::Range<u64>) -> Claimed {
         let job = |id| Job {
@@ -110,30 +138,42 @@ mod tests {
         let mut floors = Floors::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(floors.of(&target, at(0)), 0);
-        floors.claimed(&target, 0, 5, &claimed(1..6), (at(0), at(10)));
-        assert_eq!(floors.of(&target, at(20)), 5);
-        floors.claimed(&target, 5, 5, &claimed(6..11), (at(20), at(500)));
+        assert_eq!(floors.of(&target, at(0)).id, 0);
+        floors.claimed(&target, behind(0), 5, &claimed(1..6), (at(0), at(10)));
+        assert_eq!(floors.of(&target, at(20)).id, 5);
+        floors.claimed(&target, behind(5), 5, &claimed(6..11), (at(20), at(500)));
         assert_eq!(
-            floors.of(&target, at(1009)),
+            floors.of(&target, at(1009)).id,
             10,
             "a slow claim behind the floor is no look"
         );
         assert_eq!(
-            floors.of(&target, at(1010)),
+            floors.of(&target, at(1010)).id,
             0,
             "after a second it looks at all"
         );
-        floors.claimed(&target, 0, 5, &claimed(11..16), (at(1010), at(1210)));
+        floors.claimed(
+            &target,
+            behind(0),
+            5,
+            &claimed(11..16),
+            (at(1010), at(1210)),
+        );
         assert_eq!(
-            floors.of(&target, at(5209)),
+            floors.of(&target, at(5209)).id,
             15,
             "a look of 200 ms is not made again within 4 s"
         );
-        assert_eq!(floors.of(&target, at(5210)), 0);
-        floors.claimed(&target, 15, 5, &claimed(16..18), (at(3000), at(3001)));
+        assert_eq!(floors.of(&target, at(5210)).id, 0);
+        floors.claimed(
+            &target,
+            behind(15),
+            5,
+            &claimed(16..18),
+            (at(3000), at(3001)),
+        );
         assert_eq!(
-            floors.of(&target, at(3002)),
+            floors.of(&target, at(3002)).id,
             0,
             "there was no more behind it"
         );
@@ -145,14 +185,31 @@ mod tests {
         let mut floors = Floors::default();
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        floors.failed(&target, 0, (at(0), at(30)));
-        assert_eq!(floors.of(&target, at(30)), 0, "nothing is known");
-        floors.claimed(&target, 0, 5, &claimed(1..6), (at(30), at(30)));
-        assert_eq!(floors.of(&target, at(31)), 0);
-        floors.failed(&target, 0, (at(31), at(61)));
-        assert_eq!(floors.of(&target, at(62)), 5);
-        assert_eq!(floors.of(&target, at(661)), 0);
-        floors.failed(&target, 5, (at(62), at(63)));
-        assert_eq!(floors.of(&target, at(661)), 0, "that was no look");
+        floors.failed(&target, behind(0), (at(0), at(30)));
+        assert_eq!(floors.of(&target, at(30)).id, 0, "nothing is known");
+        floors.claimed(&target, behind(0), 5, &claimed(1..6), (at(30), at(30)));
+        assert_eq!(floors.of(&target, at(31)).id, 0);
+        floors.failed(&target, behind(0), (at(31), at(61)));
+        assert_eq!(floors.of(&target, at(62)).id, 5);
+        assert_eq!(floors.of(&target, at(661)).id, 0);
+        floors.failed(&target, behind(5), (at(62), at(63)));
+        assert_eq!(floors.of(&target, at(661)).id, 0, "that was no look");
+    }
+
+    #[test]
+    fn a_floor_is_the_last_row_in_the_order_of_priorities() {
+        let target = TargetName::new("t").unwrap();
+        let mut floors = Floors::default();
+        let now = Instant::now();
+        let mut taken = claimed(1..4);
+        for (job, priority) in taken.jobs.iter_mut().zip([-1, 9, -1]) {
+            job.terms.priority = priority;
+        }
+        floors.claimed(&target, Place::FIRST, 3, &taken, (now, now));
+        let last = Place {
+            priority: -1,
+            id: 3,
+        };
+        assert_eq!(floors.of(&target, now), last);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
 
-use super::abilities::{self, Abilities, WORKER};
+use super::abilities::{self, Abilities, Ability, WORKER};
 use crate::job::MAX_TOKEN;
 
 /// What was found out about the table and its server.
@@ -143,16 +143,28 @@ pub(super) fn token_column(columns: &Columns) -> &'static str {
     }
 }
 
-/// The index that serves a claim: `status` and `target` first, then `id` (which InnoDB appends
-/// to every secondary index by itself).
-pub(super) fn claim_index(indexes: &[Index]) -> Option<&Index> {
+/// Behind a column of an index that goes from the highest down.
+const DESCENDING: &str = " desc";
+
+/// A column of an index that goes from the highest down.
+pub(super) fn descending(column: &str) -> String {
+    format!("{column}{DESCENDING}")
+}
+
+/// The index that serves a claim: `status` and `target` first, where there are priorities these from the highest down,
+/// then `id` (which InnoDB appends to every secondary index by itself).
+pub(super) fn claim_index(indexes: &[Index], prioritised: bool) -> Option<&Index> {
     indexes.iter().find(|index| {
         let mut columns = index.columns.iter().map(String::as_str);
         let first = (columns.next(), columns.next());
         matches!(
             first,
             (Some("status"), Some("target")) | (Some("target"), Some("status"))
-        ) && matches!(columns.next(), None | Some("id"))
+        ) && (!prioritised
+            || columns
+                .next()
+                .is_some_and(|column| column == descending("priority")))
+            && matches!(columns.next(), None | Some("id"))
     })
 }
 
@@ -189,14 +201,11 @@ pub(super) fn table(
         problems.extend(seed_problem(name, columns, column, wanted, definition, ddl));
     }
     problems.extend(token_problem(name, columns, ddl));
-    if claim_index(indexes).is_none() {
-        let text = format!(
-            "no index of {name} begins with status, target, id: every claim reads the whole table"
-        );
-        let ddl = index_ddl(name, "status_target_idx", &["status", "target", "id"], ddl);
-        problems.push(Problem::warning(text).mended_by(ddl));
-    }
     let abilities = Abilities::of(columns, indexes);
+    let prioritised = abilities.has(Ability::Priority);
+    if claim_index(indexes, prioritised).is_none() {
+        problems.push(claim_problem(name, indexes, prioritised, ddl));
+    }
     problems.extend(abilities::problems(name, columns, indexes, abilities, ddl));
     Inspection {
         server: String::new(),
@@ -210,6 +219,33 @@ pub(super) fn table(
         ),
         problems,
     }
+}
+
+/// What it costs that no index serves claims.
+fn claim_problem(name: &TableName, indexes: &[Index], prioritised: bool, ddl: Ddl) -> Problem {
+    let plain = claim_index(indexes, false);
+    let text = match (prioritised, plain) {
+        (true, Some(_)) => format!(
+            "no index of {name} goes by status, target, priority DESC, id: every claim sorts all that waits for its target"
+        ),
+        (true, None) => format!(
+            "no index of {name} begins with status, target, priority DESC, id: every claim reads the whole table"
+        ),
+        (false, _) => format!(
+            "no index of {name} begins with status, target, id: every claim reads the whole table"
+        ),
+    };
+    let columns: &[&str] = if prioritised {
+        &["status", "target", "priority desc", "id"]
+    } else {
+        &["status", "target", "id"]
+    };
+    let index = if plain.is_some() {
+        "status_target_priority_idx"
+    } else {
+        "status_target_idx"
+    };
+    Problem::warning(text).mended_by(index_ddl(name, index, columns, ddl))
 }
 
 fn seed_problem(
@@ -312,7 +348,13 @@ pub(super) fn add(name: &TableName, column: &str, definition: &str, ddl: Ddl) ->
 
 /// What adds an index.
 pub(super) fn index_ddl(name: &TableName, index: &str, columns: &[&str], ddl: Ddl) -> String {
-    let columns: Vec<String> = columns.iter().map(|column| quote(column)).collect();
+    let columns = columns
+        .iter()
+        .map(|column| match column.strip_suffix(DESCENDING) {
+            Some(column) => format!("{} DESC", quote(column)),
+            None => quote(column),
+        });
+    let columns: Vec<String> = columns.collect();
     let (table, index, columns) = (name.quoted(), quote(index), columns.join(", "));
     match ddl {
         Ddl::MySql => format!("ALTER TABLE {table} ADD KEY {index} ({columns});"),
@@ -358,7 +400,7 @@ mod tests {
             &["target", "status", "id", "x"],
         ] {
             assert!(
-                claim_index(&[index(&["id"]), index(good)]).is_some(),
+                claim_index(&[index(&["id"]), index(good)], false).is_some(),
                 "{good:?}"
             );
         }
@@ -367,7 +409,16 @@ mod tests {
             &["status", "target", "time_created"],
             &["id", "status", "target"],
         ] {
-            assert!(claim_index(&[index(bad)]).is_none(), "{bad:?}");
+            assert!(claim_index(&[index(bad)], false).is_none(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn priorities_want_an_index_that_goes_from_the_highest_down() {
+        let good = ["status", "target", "priority desc", "id"];
+        assert!(claim_index(&[index(&good)], true).is_some());
+        assert!(claim_index(&[index(&good[..3])], true).is_some());
+        let ascending = index(&["status", "target", "priority", "id"]);
+        assert!(claim_index(&[ascending, index(&["status", "target"])], true).is_none());
     }
 }

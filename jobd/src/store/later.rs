@@ -5,15 +5,21 @@
 
 use std::sync::Arc;
 
+use jobd_proto::JobId;
+
 use super::connection::{Connection, Value, id, key};
 use super::lists::ListStatement;
 use super::statements::{Counts, Dialect, Statements};
+use super::units::is_duplicate;
 use super::{Abilities, Ability, Finish, Promoted, errors};
 use crate::fate::Again;
 use crate::faults::crash_point;
 
 /// Rows of one look: a transaction of as many locks.
 const MAX_ROWS: usize = 256;
+
+/// Seconds until the next try where a unique index lets a row not be `waiting`: it must not stand in the way of others.
+const PUT_OFF: u32 = 60;
 
 /// A table's statements about them.
 #[derive(Clone, Debug)]
@@ -24,6 +30,8 @@ pub(super) struct LaterStatements {
     due_locked: Arc<str>,
     /// `scheduled` → `waiting`, where their time has come.
     promote: ListStatement,
+    /// A row that may not be `waiting` yet gets another [`PUT_OFF`] seconds.
+    put_off: ListStatement,
     /// The database's time, and how the job has failed so far; locks the row. `None` on a table without retries.
     errors: Option<Arc<str>>,
     /// `running` → `scheduled`.
@@ -63,6 +71,12 @@ impl LaterStatements {
                  WHERE {is_due} ORDER BY {t}.`run_at` LIMIT {MAX_ROWS} {lock}"
             )
         };
+        let changed = |set: &str| {
+            ListStatement::new(
+                &format!("UPDATE {t} {id_index} SET {set} WHERE {is_due} AND"),
+                "",
+            )
+        };
         let ours = format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished);
         // Where the token stands in `stderr`, the output takes its place.
         let mut set = vec![format!("`run_at` = {now} + ?")];
@@ -83,12 +97,8 @@ impl LaterStatements {
         Self {
             due: due("").into(),
             due_locked: due(skip_locked).into(),
-            promote: ListStatement::new(
-                &format!(
-                    "UPDATE {t} {id_index} SET `status` = 'waiting', `run_at` = NULL WHERE {is_due} AND"
-                ),
-                "",
-            ),
+            promote: changed("`status` = 'waiting', `run_at` = NULL"),
+            put_off: changed(&format!("`run_at` = {now} + {PUT_OFF}")),
             errors: retries.then(|| {
                 format!("SELECT CAST({now} AS SIGNED), CAST(`errors` AS CHAR) FROM {t} {id_index} WHERE {ours} {lock}")
                     .into()
@@ -113,6 +123,7 @@ impl LaterStatements {
             .into_iter()
             .chain(&self.errors)
             .chain(self.promote.texts())
+            .chain(self.put_off.texts())
     }
 }
 
@@ -130,8 +141,7 @@ pub(super) async fn promote<C: Connection>(
     let rows = connection.notes(&later.due_locked, &[]).await?;
     let ids: Vec<_> = rows.iter().map(|(key, _)| id(*key)).collect();
     if !ids.is_empty() {
-        let (sql, values) = later.promote.for_ids(&ids);
-        connection.change(&sql, &values).await?;
+        make_waiting(connection, later, &ids).await?;
     }
     crash_point!("promote-before-commit", ids.len());
     connection.control("COMMIT").await?;
@@ -140,6 +150,32 @@ pub(super) async fn promote<C: Connection>(
         more: rows.len() >= MAX_ROWS,
         targets: rows.into_iter().filter_map(|(_, target)| target).collect(),
     })
+}
+
+/// Promotes rows; puts those off that a unique index does not let wait, as another row with their key does.
+async fn make_waiting<C: Connection>(
+    connection: &mut C,
+    later: &LaterStatements,
+    ids: &[JobId],
+) -> Result<(), sqlx::Error> {
+    let (sql, values) = later.promote.for_ids(ids);
+    match connection.change(&sql, &values).await {
+        Err(error) if is_duplicate(&error) => {}
+        outcome => return outcome.map(drop),
+    }
+    for id in ids {
+        let one = std::slice::from_ref(id);
+        let (sql, values) = later.promote.for_ids(one);
+        match connection.change(&sql, &values).await {
+            Err(error) if is_duplicate(&error) => {
+                tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
+                let (sql, values) = later.put_off.for_ids(one);
+                connection.change(&sql, &values).await?;
+            }
+            outcome => drop(outcome?),
+        }
+    }
+    Ok(())
 }
 
 /// Schedules a job that has ended and is to run again; whether its row says so.

@@ -20,6 +20,7 @@ mod manual;
 #[cfg(test)]
 pub(crate) mod model;
 mod mysql;
+mod record;
 mod sql;
 mod sqlite;
 mod statements;

@@ -18,7 +18,7 @@ use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
     Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, RowState, Store,
-    StoreError, Unrenewed, Wish, cancel, later, units,
+    StoreError, Unrenewed, Wish, cancel, later, record, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -437,7 +437,7 @@ impl<B: Backend> Store for SqlStore<B> {
             || false,
             move |connection, statements| {
                 let batch = batch.clone();
-                async move { units::record(connection, &statements, &batch).await }.boxed()
+                async move { record::record(connection, &statements, &batch).await }.boxed()
             },
         )
         .boxed()

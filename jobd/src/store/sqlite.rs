@@ -116,18 +116,21 @@ async fn look(
         .await?
     {
         let name: String = row.try_get("name")?;
-        let info = format!("PRAGMA index_info({})", quote(&name));
+        let info = format!("PRAGMA index_xinfo({})", quote(&name));
         let rows = sqlx::query(AssertSqlSafe(info))
             .fetch_all(&mut *connection)
             .await?;
-        let columns = rows.iter().map(|row| {
-            row.try_get::<Option<String>, _>("name")
-                .map(Option::unwrap_or_default)
-        });
-        indexes.push(Index {
-            columns: columns.collect::<Result<_, _>>()?,
-            name,
-        });
+        let mut columns = Vec::new();
+        for row in rows {
+            let column: Option<String> = row.try_get("name")?;
+            let column = column.unwrap_or_default();
+            match (row.try_get("key")?, row.try_get("desc")?) {
+                (false, _) => {}
+                (true, true) => columns.push(inspect::descending(&column)),
+                (true, false) => columns.push(column),
+            }
+        }
+        indexes.push(Index { name, columns });
     }
     let version: String = sqlx::query("SELECT sqlite_version()")
         .fetch_one(connection)
@@ -143,6 +146,7 @@ async fn look(
         run_at_index: abilities::index_on("run_at", &indexes).map_or_else(String::new, |index| {
             format!("INDEXED BY {}", quote(&index.name))
         }),
+        unranged: "+",
         max_packet: MAX_PACKET,
         ..Dialect::default()
     };

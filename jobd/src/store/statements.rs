@@ -42,6 +42,8 @@ pub(super) struct Dialect {
     pub(super) cancel_index: String,
     /// Behind the table: which index leads to rows whose time has come.
     pub(super) run_at_index: String,
+    /// Before a column: keeps an index from being used for ranges of it, where the server would sort what it finds in several.
+    pub(super) unranged: &'static str,
     /// The largest statement with its values, in bytes.
     pub(super) max_packet: u64,
 }
@@ -106,8 +108,10 @@ pub(super) struct Ownership {
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` rows of a target behind an id, as [`Taken`](super::connection::Taken) has them.
+    /// `waiting` rows of a target behind a place, as [`Taken`](super::connection::Taken) has them.
     pub(super) claim_select: Arc<str>,
+    /// Whether that goes by priority, and begins behind a place in that order.
+    pub(super) prioritised: bool,
     /// Whether that locks its rows.
     pub(super) claim_locks: bool,
     /// `waiting` → `accepted`.
@@ -178,6 +182,7 @@ impl Statements {
             claim_index,
             id_index,
             cancel_index,
+            unranged,
             max_packet,
             ..
         } = dialect;
@@ -198,6 +203,16 @@ impl Statements {
         let id = "CAST(`id` AS SIGNED)";
         let claim = format!("{id}, {}", terms(columns, abilities));
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
+        let prioritised = abilities.has(Ability::Priority);
+        // Three ranges of the index, in its order: higher priorities, which came later, the rest of one, and lower ones.
+        let behind = if prioritised {
+            let p = format!("{unranged}`priority`");
+            format!(
+                "({p} > ? OR ({p} = ? AND {t}.`id` > ?) OR {p} < ?) ORDER BY `priority` DESC, {t}.`id`"
+            )
+        } else {
+            format!("{t}.`id` > ? ORDER BY {t}.`id`")
+        };
         let probe =
             |n| format!("SELECT {n} FROM (SELECT 1) AS one WHERE EXISTS (SELECT 1 {waiting})");
         let update = |set: &str, condition: &str| {
@@ -230,7 +245,8 @@ impl Statements {
         Self {
             begin,
             claim_locks: !skip_locked.is_empty(),
-            claim_select: format!("SELECT {claim} {waiting} AND {t}.`id` > ? ORDER BY {t}.`id` LIMIT ? {skip_locked}").into(),
+            claim_select: format!("SELECT {claim} {waiting} AND {behind} LIMIT ? {skip_locked}").into(),
+            prioritised,
             accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),
             accept_retried: abilities.has(Ability::Retries).then(|| {
                 let most = "`max_attempts` = COALESCE(`max_attempts`, ?)";
@@ -418,6 +434,7 @@ fn terms(columns: &Columns, abilities: Abilities) -> String {
             "COALESCE(`cancel_requested`, 0) = 1",
             "0",
         ),
+        either(abilities.has(Ability::Priority), "`priority`", "0"),
     ]
     .join(", ")
 }

@@ -6,16 +6,16 @@ use std::sync::OnceLock;
 
 use jobd_proto::{JobId, JobResult, TargetName};
 
-use super::advance::Advance;
 use super::connection::{Connection, Taken, Value, id, key};
+use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 use super::statements::{Ownership, PROBES, Statements};
-use super::{Batch, Claimed, Finish, Names, Recorded, RowState, Unrenewed, back_to, later, manual};
-use crate::faults::{batch_point, crash_point, planted};
+use super::{Claimed, Names, RowState, Unrenewed, manual};
+use crate::faults::crash_point;
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
 
-type Outcome<T> = Result<T, sqlx::Error>;
+pub(super) type Outcome<T> = Result<T, sqlx::Error>;
 
 /// Which of `targets` have a `waiting` row.
 pub(super) async fn pending<C: Connection>(
@@ -80,20 +80,23 @@ pub(super) async fn claim<C: Connection>(
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    (floor, limit): (i64, u32),
+    (floor, limit): (Place, u32),
     most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
     let mut rows = Vec::new();
-    for floor in [floor, 0] {
-        let values = [
-            Value::Text(target.as_str()),
-            Value::Number(floor),
-            Value::Number(limit.into()),
-        ];
+    for floor in [floor, Place::FIRST] {
+        let Place { priority, id } = floor;
+        let mut values = vec![Value::Text(target.as_str())];
+        if statements.prioritised {
+            values.extend([priority, priority, id, priority].map(Value::Number));
+        } else {
+            values.push(Value::Number(id));
+        }
+        values.push(Value::Number(limit.into()));
         rows = connection.taken(&statements.claim_select, &values).await?;
-        if floor == 0 || rows.len() >= limit as usize {
+        if floor == Place::FIRST || rows.len() >= limit as usize {
             break;
         }
     }
@@ -159,85 +162,10 @@ pub(super) async fn claim_manual<C: Connection>(
     Ok(claimed)
 }
 
-/// Writes a batch. On a table that has lost its columns for that, or the index, a retry is the end: nobody would look for
-/// its row.
-pub(super) async fn record<C: Connection>(
-    connection: &mut C,
-    statements: &Statements,
-    batch: &Batch,
-) -> Outcome<Recorded> {
-    if batch.retries.is_empty() || statements.later.is_some() {
-        return write(connection, statements, batch).await;
-    }
-    let ends = Batch {
-        finishes: [&batch.finishes[..], &batch.retries].concat(),
-        retries: Vec::new(),
-        ..batch.clone()
-    };
-    let mut recorded = write(connection, statements, &ends).await?;
-    recorded.retried = recorded.finished.split_off(batch.finishes.len());
-    Ok(recorded)
-}
-
-/// Writes ends, starts, retries and releases in one transaction; where one statement does it, that is the transaction.
-async fn write<C: Connection>(
-    connection: &mut C,
-    statements: &Statements,
-    batch: &Batch,
-) -> Outcome<Recorded> {
-    let parts = Advance::all(batch);
-    let many = parts.len() > 1 || !batch.releases.is_empty() || !batch.retries.is_empty();
-    if many {
-        connection.control(statements.begin).await?;
-    } else {
-        // The statement commits by itself.
-        batch_point!("before-commit", batch);
-    }
-    let mut recorded = Recorded::default();
-    for part in parts {
-        advance(connection, statements, part, &mut recorded).await?;
-    }
-    for end in &batch.retries {
-        let later = statements.later.as_ref();
-        let later = later.expect("without it, retries are written as ends");
-        let again = end.again.expect("a retry says when");
-        let code = statements.advance.code(end);
-        let retried = later::retry(connection, later, end, again, code).await?;
-        recorded.retried.push(retried);
-    }
-    for jobs in by_claim(&batch.releases) {
-        let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
-        let values = [
-            &[
-                Value::Text(back_to(&jobs[0])),
-                Value::Text(jobs[0].token.as_str()),
-            ],
-            &*ids,
-        ]
-        .concat();
-        connection.change(&sql, &values).await?;
-    }
-    if many {
-        batch_point!("before-commit", batch);
-        connection.control("COMMIT").await?;
-    }
-    batch_point!("after-commit", batch);
-    Ok(recorded)
-}
-
-/// The ids for which `statement` finds a row with the token.
-async fn holding<C: Connection>(
-    connection: &mut C,
-    statement: &ListStatement,
-    token: &ClaimToken,
-    ids: &[JobId],
-) -> Outcome<Vec<JobId>> {
-    let mut held = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(MAX_LIST) {
-        let (sql, values) = with_token(statement, token, ids);
-        held.extend(job_ids(connection.numbers(&sql, &values).await?));
-    }
-    Ok(held)
+/// Whether a unique index has refused a change.
+pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// Which of `ids` carry `token`, so that it stays so whatever becomes of the transaction that was to give it to
@@ -286,7 +214,7 @@ async fn accepted<C: Connection>(
 }
 
 /// Runs an update of rows by token and ids, with these values before; returns how many it changed.
-async fn mark<C: Connection>(
+pub(super) async fn mark<C: Connection>(
     connection: &mut C,
     statement: &ListStatement,
     before: &[Value<'_>],
@@ -302,56 +230,7 @@ async fn mark<C: Connection>(
     Ok(changed)
 }
 
-/// Starts and ends jobs; adds for each whether its row says so now.
-async fn advance<C: Connection>(
-    connection: &mut C,
-    statements: &Statements,
-    part: Advance<'_>,
-    recorded: &mut Recorded,
-) -> Outcome<()> {
-    let (sql, values) = statements.advance.bind(part);
-    let mut changed = connection.change(&sql, &values).await;
-    if planted!("lost-commit-taken-for-success") {
-        changed = changed.or(Ok(part.len() as u64));
-    }
-    let all = changed? == part.len() as u64;
-    // Otherwise the first try of this batch, whose answer was lost, was it, or somebody changed the row.
-    for end in part.finishes {
-        recorded
-            .finished
-            .push(all || is_finished(connection, statements, end).await?);
-    }
-    for jobs in by_claim(part.starts) {
-        let ids = ids_of(jobs);
-        let running = if all {
-            ids.clone()
-        } else {
-            holding(connection, &statements.started, &jobs[0].token, &ids).await?
-        };
-        recorded
-            .started
-            .extend(ids.iter().map(|id| running.contains(id)));
-    }
-    Ok(())
-}
-
-/// Whether a row is `done` with this end.
-async fn is_finished<C: Connection>(
-    connection: &mut C,
-    statements: &Statements,
-    end: &Finish,
-) -> Outcome<bool> {
-    let values = statements.advance.outcome(end);
-    Ok(connection.numbers(&statements.finished, &values).await? == [1])
-}
-
-/// Runs of jobs that one statement can change: of one claim, no longer than a list.
-fn by_claim(jobs: &[Job]) -> impl Iterator<Item = &[Job]> {
-    jobs.chunk_by(|a, b| a.token == b.token)
-        .flat_map(|claim| claim.chunks(MAX_LIST))
-}
-
-fn with_token<'a>(
+pub(super) fn with_token<'a>(
     statement: &ListStatement,
     token: &'a ClaimToken,
     ids: &[JobId],
@@ -365,7 +244,7 @@ fn with_token<'a>(
     )
 }
 
-fn ids_of(jobs: &[Job]) -> Vec<JobId> {
+pub(super) fn ids_of(jobs: &[Job]) -> Vec<JobId> {
     jobs.iter().map(|job| job.id).collect()
 }
 
@@ -489,10 +368,23 @@ pub(super) async fn rescue<C: Connection>(
         Value::Text(&orphan.worker),
         Value::Number(orphan.until),
     ];
-    let changed = connection.change(sql, &values).await?;
+    let (changed, fate) = match connection.change(sql, &values).await {
+        Err(error) if is_duplicate(&error) => {
+            let text = format!(
+                "{text}jobd: not given back, as another job with the same unique key waits\n"
+            );
+            let values = [&[Value::Text(&text)], &values[1..]].concat();
+            let changed = connection.change(&statements.verdict, &values).await?;
+            (
+                changed,
+                "done, fail, as another job with its unique key waits",
+            )
+        }
+        changed => (changed?, fate),
+    };
     Ok((changed == 1).then_some(fate))
 }
 
-fn job_ids(numbers: Vec<i64>) -> Vec<JobId> {
+pub(super) fn job_ids(numbers: Vec<i64>) -> Vec<JobId> {
     numbers.into_iter().map(id).collect()
 }

@@ -10,12 +10,13 @@ impl World<'_> {
                 target: number,
                 manual,
                 attempts,
+                priority,
                 poke,
                 later,
             } => {
                 let run_at = later.filter(|_| !manual && !self.plan.minimal);
                 let run_at = run_at.map(|after| after + self.server.now(&self.agenda.lock()));
-                self.add_row(number, manual, attempts, run_at);
+                self.add_row(number, manual, (attempts, priority), run_at);
                 if poke {
                     self.poke(number);
                 }
@@ -163,7 +164,13 @@ impl World<'_> {
         }
     }
 
-    fn add_row(&mut self, number: usize, manual: bool, attempts: i64, run_at: Option<i64>) {
+    fn add_row(
+        &mut self,
+        number: usize,
+        manual: bool,
+        (attempts, priority): (i64, i64),
+        run_at: Option<i64>,
+    ) {
         self.rows += 1;
         let id = self.rows;
         let status = match run_at {
@@ -182,7 +189,8 @@ impl World<'_> {
                 "max_attempts" if attempts > 0 => Val::Int(attempts),
                 "run_at" => run_at.map_or(Val::Null, Val::Int),
                 "time_created" | "time_started" | "time_finished" | "attempts"
-                | "interruptions" | "priority" => Val::Int(0),
+                | "interruptions" => Val::Int(0),
+                "priority" => Val::Int(priority),
                 _ => Val::Null,
             });
         let row = row.collect();

@@ -8,6 +8,7 @@ use sqlx::mysql::MySqlConnection;
 
 use super::*;
 use crate::store::connection::{Connection as _, Value};
+use crate::store::floors::Place;
 use crate::store::mysql::{GALERA_WAITS, MySql};
 use crate::store::sql::Backend as _;
 use crate::store::statements::Statements;
@@ -39,12 +40,21 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
         database.insert_one("mail", "waiting").await;
         let (token, target) = (tokens.next(Origin::Background), name("mail"));
         let cell = OnceLock::new();
-        let claimed = units::claim(&mut here, &statements, &token, &target, (0, 1), 1, &cell).await;
+        let claimed = units::claim(
+            &mut here,
+            &statements,
+            &token,
+            &target,
+            (Place::FIRST, 1),
+            1,
+            &cell,
+        )
+        .await;
         let batch = Batch {
             starts: claimed.unwrap().jobs,
             ..Batch::default()
         };
-        let recorded = units::record(&mut there, &statements, &batch)
+        let recorded = record::record(&mut there, &statements, &batch)
             .await
             .unwrap();
         assert_eq!(recorded.started, [true]);
@@ -79,7 +89,7 @@ async fn check(cluster: &Cluster, create: &'static str) {
         &statements,
         &token,
         &target,
-        (0, 1),
+        (Place::FIRST, 1),
         1,
         &committing,
     )

@@ -34,7 +34,7 @@ impl Ground {
         jobs[0].clone()
     }
 
-    async fn statuses(&mut self, ids: &[JobId]) -> Vec<String> {
+    pub(super) async fn statuses(&mut self, ids: &[JobId]) -> Vec<String> {
         let mut statuses = Vec::new();
         for id in ids {
             statuses.push(self.row(*id).await.status);

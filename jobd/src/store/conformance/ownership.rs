@@ -1,6 +1,10 @@
 //! What leases promise, on tables that have the columns for them.
 
 pub(super) use super::cancel::rows_ask_for_a_cancellation;
+pub(super) use super::priority::higher_priorities_are_claimed_first;
+pub(super) use super::unique::{
+    a_row_that_may_not_wait_yet_is_put_off_and_no_other, what_may_not_wait_again_ends,
+};
 use super::*;
 
 pub(super) async fn an_end_counts_attempts_and_interruptions(mut ground: Ground) {
@@ -42,16 +46,17 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
     for (changes, terms, again) in [
         ("id = id", Terms::default(), false),
         (
-            "max_attempts = 3, timeout = 90, data = '', cancel_requested = 1",
+            "max_attempts = 3, timeout = 90, data = '', cancel_requested = 1, priority = 7",
             Terms {
                 timeout: Some(Duration::from_secs(90)),
                 has_data: true,
                 cancel: true,
+                priority: 7,
             },
             true,
         ),
         (
-            "max_attempts = 1, interruptions = 1, attempts = 1, cancel_requested = 0, data = NULL",
+            "max_attempts = 1, interruptions = 1, attempts = 1, cancel_requested = 0, data = NULL, priority = 0",
             Terms {
                 timeout: Some(Duration::from_secs(90)),
                 ..Terms::default()

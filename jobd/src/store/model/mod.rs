@@ -114,6 +114,7 @@ impl Schema {
         };
         let indexes = [
             &["status", "target", "id"][..],
+            &["status", "target", "priority desc", "id"],
             &["run_at"],
             &["cancel_requested"],
         ];
@@ -424,6 +425,7 @@ fn taken(row: &Row) -> Taken {
         timeout,
         data,
         cancel,
+        priority,
         ..,
     ] = &row[..]
     else {
@@ -431,7 +433,7 @@ fn taken(row: &Row) -> Taken {
     };
     Taken::new(
         number(key),
-        [attempts, interruptions, data, cancel].map(number),
+        [attempts, interruptions, data, cancel, priority].map(number),
         [most, timeout].map(|value| (*value != Val::Null).then(|| number(value))),
     )
 }

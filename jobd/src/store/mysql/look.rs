@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
-use crate::store::abilities;
+use crate::store::abilities::{self, Ability};
 use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
 use crate::store::statements::{Beginning, Dialect, Statements};
 
@@ -32,11 +32,12 @@ pub(super) async fn look(
     if inspection.is_fatal() {
         return Ok((inspection, None));
     }
+    let prioritised = inspection.abilities.has(Ability::Priority);
     let statements = Statements::new(
         &settings.table,
         &columns,
         inspection.abilities,
-        &dialect(&version, &indexes, variables.max_packet),
+        &dialect(&version, &indexes, prioritised, variables.max_packet),
         lease,
     );
     inspection
@@ -44,7 +45,7 @@ pub(super) async fn look(
         .extend(privileges(connection, settings).await?);
     inspection
         .problems
-        .extend(plan(connection, &settings.table).await?);
+        .extend(plan(connection, &settings.table, prioritised).await?);
     inspection
         .problems
         .extend(engine(connection, settings).await?);
@@ -53,13 +54,18 @@ pub(super) async fn look(
 
 /// Planners drift to a full scan on tables that were small when last analysed, and to the index on
 /// `status` where few rows are `accepted`, which would lock other workers' rows: both are named.
-fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
+fn dialect(version: &Version, indexes: &[Index], prioritised: bool, max_packet: u64) -> Dialect {
+    // Without the one for priorities, the other leads to the rows, which are then sorted.
+    let claim_index =
+        inspect::claim_index(indexes, prioritised).or_else(|| inspect::claim_index(indexes, false));
+
     let force = |index: Option<&Index>| {
         index.map_or_else(String::new, |index| {
             format!("FORCE INDEX ({})", quote(&index.name))
         })
     };
     Dialect {
+        unranged: "",
         begin: "START TRANSACTION",
         now: "UNIX_TIMESTAMP()",
         same: "<=>",
@@ -70,7 +76,7 @@ fn dialect(version: &Version, indexes: &[Index], max_packet: u64) -> Dialect {
             ""
         },
         beginning: Beginning::Like,
-        claim_index: force(inspect::claim_index(indexes)),
+        claim_index: force(claim_index),
         id_index: force(inspect::id_index(indexes)),
         cancel_index: force(abilities::index_on("cancel_requested", indexes)),
         run_at_index: force(abilities::index_on("run_at", indexes)),
@@ -85,7 +91,7 @@ async fn indexes(
     version: &Version,
 ) -> Result<Vec<Index>, sqlx::Error> {
     let rows = sqlx::query(AssertSqlSafe(format!(
-        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR) FROM information_schema.statistics \
+        "SELECT CAST(index_name AS CHAR), CAST(LOWER(column_name) AS CHAR), COALESCE(CAST(collation AS CHAR), 'A') FROM information_schema.statistics \
          WHERE table_schema = ? AND table_name = ?{} ORDER BY index_name, seq_in_index",
         version.visible()
     )))
@@ -96,7 +102,10 @@ async fn indexes(
     let mut indexes: Vec<Index> = Vec::new();
     for row in rows {
         let name: String = row.try_get(0)?;
-        let column = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
+        let mut column = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
+        if row.try_get::<String, _>(2)? == "D" {
+            column = inspect::descending(&column);
+        }
         match indexes.last_mut() {
             Some(last) if last.name == name => last.columns.push(column),
             _ => indexes.push(Index {
@@ -196,9 +205,11 @@ const FILLED: u64 = 10_000;
 async fn plan(
     connection: &mut MySqlConnection,
     table: &TableName,
+    prioritised: bool,
 ) -> Result<Vec<Problem>, sqlx::Error> {
+    let first = if prioritised { "`priority` DESC, " } else { "" };
     let sql = format!(
-        "EXPLAIN FORMAT=TRADITIONAL SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {0}.`id` LIMIT 10",
+        "EXPLAIN FORMAT=TRADITIONAL SELECT `id` FROM {0} WHERE `status` = 'waiting' AND `target` = 'x' ORDER BY {first}{0}.`id` LIMIT 10",
         table.quoted()
     );
     let rows = sqlx::query(AssertSqlSafe(sql))

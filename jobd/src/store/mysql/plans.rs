@@ -22,6 +22,9 @@ fn with_values(sql: &str) -> String {
         .replace("LIMIT ?", "LIMIT 10")
         .replace("`target` = ?", "`target` = 't'")
         .replace("`target` > ?", "`target` > 't'")
+        .replace("`priority` > ?", "`priority` > 1")
+        .replace("`priority` = ?", "`priority` = 1")
+        .replace("`priority` < ?", "`priority` < 1")
         .replace("`target` LIKE ?", "`target` LIKE 't%'")
         .replace("`worker` = ?", "`worker` = 'w'")
         .replace("`stderr` = ?", "`stderr` = 'w'")
@@ -65,6 +68,11 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
     database
         .run("UPDATE jobs SET status = 'running' WHERE id % 401 = 0")
         .await;
+    if create.contains("`priority`") {
+        database
+            .run("UPDATE jobs SET priority = CAST(id % 5 AS SIGNED) - 2")
+            .await;
+    }
     database.run("ANALYZE TABLE jobs").await;
 
     let settings = settings(database.port, &database.name);

@@ -54,7 +54,13 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
             ))
         }
         sqlx::Error::Database(answer) => {
-            Failure::Refused(format!("{place} refused: {}", answer.message()))
+            let said = answer.message();
+            let next = if said.ends_with("already exists") {
+                "; it is left as it is, jobctl doctor looks at it"
+            } else {
+                ""
+            };
+            Failure::Refused(format!("{place} refused: {said}{next}"))
         }
         other => Failure::Unreachable(format!("cannot reach {place}: {other}")),
     }

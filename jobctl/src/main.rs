@@ -16,14 +16,12 @@ mod shell;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use cli::Cli;
 use commands::Context;
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -39,13 +37,17 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Some(cli::Command::Man { into }) => return commands::man::run(into.as_deref()),
         _ => {}
     }
-    let (command, context) = Context::resolve(cli)?;
-    output::start_log(context.settings.log_level);
     // One connection and one question at a time need no worker threads.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
+    let (command, context) = {
+        // Signals are caught while a password is asked for.
+        let _inside = runtime.enter();
+        Context::resolve(cli)?
+    };
+    output::start_log(context.settings.log_level);
     let ended = runtime.block_on(carry_out(command, &context));
     // Somebody may still be asked something, and will not answer.
     runtime.shutdown_background();

@@ -1,11 +1,13 @@
 //! From raw arguments and the config file to what the commands need. Opens no connection.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jobd_proto::Secret;
 use jobd_proto::settings::{Findings, IniFile, Key, LogLevel, Reader};
 use jobd_proto::table::{DatabaseSettings, settings as table_settings};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -157,14 +159,19 @@ impl Settings {
     }
 
     /// Asks for the daemon's password on the terminal; it wins over the one of the config.
+    /// Needs the context of a runtime.
     pub(crate) fn ask_password(&mut self) -> Result<(), Failure> {
-        let prompt = format!("password of {}: ", self.server);
-        let password = rpassword::prompt_password(prompt).map_err(|error| {
-            Failure::Usage(format!(
+        let cannot = |error: io::Error| match error.kind() {
+            io::ErrorKind::Interrupted => Failure::Interrupted("interrupted".to_owned()),
+            _ => Failure::Usage(format!(
                 "cannot ask for the password: {error}; without a terminal put it into {} as password = …",
                 self.config.display()
-            ))
-        })?;
+            )),
+        };
+        // At Ctrl-C the library sends SIGINT, which would end us before it turns the echo on again.
+        let _caught = signal(SignalKind::interrupt()).map_err(cannot)?;
+        let prompt = format!("password of {}: ", self.server);
+        let password = rpassword::prompt_password(prompt).map_err(cannot)?;
         self.server.password = Some(Secret::new(password));
         Ok(())
     }

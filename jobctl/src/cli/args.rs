@@ -6,7 +6,7 @@ use clap::Args;
 use jobd_proto::TargetName;
 
 use super::MOST_ROWS;
-use super::values::{Id, When, parse_column, parse_duration};
+use super::values::{Id, Ids, JobRef, When, parse_column, parse_duration, parse_signal};
 
 /// Targets to act on.
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ pub(crate) struct ListArgs {
     /// Only done jobs with this result
     #[arg(long, value_name = "R", value_parser = ["ok", "fail"])]
     pub(crate) result: Option<String>,
-    /// Only jobs added since then: 2h, 30d, 2026-11-22
+    /// Only jobs added since then: 2h, 14:00, yesterday, 2026-11-22
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,
     /// At most so many
@@ -98,6 +98,31 @@ pub(crate) struct ListArgs {
     /// Show these columns of the table instead: id,target,worker
     #[arg(long, value_name = "C", value_delimiter = ',')]
     pub(crate) columns: Vec<String>,
+}
+
+/// Jobs to end.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// Ids, 10-20, or last
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) jobs: Vec<JobRef>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// A signal and whom to send it to.
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// Name or number: TERM, SIGTERM or 15
+    #[arg(value_parser = parse_signal)]
+    pub(crate) signal: i32,
+    /// Ids of running jobs, 10-20, or last
+    #[arg(required = true, value_name = "ID[:TARGET]")]
+    pub(crate) jobs: Vec<JobRef>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Whose output to show.
@@ -126,9 +151,9 @@ pub(crate) struct FollowArgs {
 /// What to wait for.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// Ids, or last
+    /// Ids, 10-20, or last
     #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<Id>,
+    pub(crate) ids: Vec<Ids>,
     /// End with the first of them
     #[arg(long)]
     pub(crate) any: bool,
@@ -140,13 +165,13 @@ pub(crate) struct WaitArgs {
 /// What to run once more.
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {
-    /// Ids, or last
+    /// Ids, 10-20, or last
     #[arg(value_name = "ID", conflicts_with_all = ["failed", "since", "target"])]
-    pub(crate) ids: Vec<Id>,
+    pub(crate) ids: Vec<Ids>,
     /// Every job that failed
     #[arg(long, requires = "since")]
     pub(crate) failed: bool,
-    /// Of those added since then: 2h, 30d, 2026-11-22
+    /// Of those added since then: 2h, 14:00, yesterday, 2026-11-22
     #[arg(long, value_name = "TIME", requires = "failed")]
     pub(crate) since: Option<When>,
     /// Of this target
@@ -163,7 +188,7 @@ pub(crate) struct StatsArgs {
     /// Only this target
     #[arg(long, value_name = "T")]
     pub(crate) target: Option<String>,
-    /// Jobs added since then: 2h, 30d, 2026-11-22
+    /// Jobs added since then: 2h, 14:00, yesterday, 2026-11-22
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(crate) since: When,
     /// Of these the newest so many
@@ -183,7 +208,7 @@ pub(crate) struct ExportArgs {
     /// Only this status
     #[arg(long, value_name = "S")]
     pub(crate) status: Option<String>,
-    /// Only jobs added since then: 2h, 30d, 2026-11-22
+    /// Only jobs added since then: 2h, 14:00, yesterday, 2026-11-22
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<When>,
 }

@@ -8,10 +8,10 @@ use clap_complete::Shell;
 use jobd_proto::TargetName;
 
 use super::args::{
-    AddArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs,
-    StatusArgs, TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, CancelArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs,
+    SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
-use super::values::{Id, JobRef, parse_duration, parse_signal};
+use super::values::{Id, JobRef, parse_duration};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -129,7 +129,7 @@ Examples:
   jobctl run-manual 17 --json | jq -r '.jobs[\"17\"].stdout'"
     )]
     RunManual {
-        /// Jobs to run
+        /// Ids of jobs, 10-20, or last
         #[arg(required = true, value_name = "ID[:TARGET]")]
         jobs: Vec<JobRef>,
     },
@@ -138,34 +138,25 @@ Examples:
     #[command(
         after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. Cancelled
 jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or was not found.
+Jobs that were not named one by one (10-20, last) are shown first, and it asks.
 
 Examples:
   jobctl cancel 17 18
+  jobctl cancel 100-120 --yes
   jobctl --master cancel last"
     )]
-    Cancel {
-        /// Jobs to end
-        #[arg(required = true, value_name = "ID")]
-        jobs: Vec<JobRef>,
-    },
+    Cancel(CancelArgs),
 
     /// Send a signal to the processes of running jobs
     #[command(
         after_help = "A master needs the target of each job; with a database in the config it is looked up.
-Ends with 1 if any of them was not running there.
+Ends with 1 if any of them was not running there. Asks where they were not named one by one.
 
 Examples:
   jobctl send-signal TERM 17
   jobctl --master send-signal 9 17:mail 18:mail"
     )]
-    SendSignal {
-        /// Name or number: TERM, SIGTERM or 15
-        #[arg(value_parser = parse_signal)]
-        signal: i32,
-        /// Running jobs
-        #[arg(required = true, value_name = "ID[:TARGET]")]
-        jobs: Vec<JobRef>,
-    },
+    SendSignal(SignalArgs),
 
     /// Insert jobs into the table, as an application would, and poke
     #[command(

@@ -13,11 +13,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jobd_proto::settings::LogLevel;
 
 pub(crate) use args::{
-    AddArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs, StatsArgs,
-    StatusArgs, TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, CancelArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs,
+    SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
 pub(crate) use command::Command;
-pub(crate) use values::{Id, JobRef};
+pub(crate) use values::{Id, Ids, JobRef};
 
 /// Rows that one command may add or list: an `add` is one transaction.
 const MOST_ROWS: i64 = 100_000;
@@ -68,6 +68,70 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
+
+impl Cli {
+    /// Reads a command line. A command that there is not is answered with the near one, or with the
+    /// one that does what other tools call so.
+    pub(crate) fn read<T>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
+    where
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        use clap::error::{ContextKind, ContextValue};
+        Self::try_parse_from(line).map_err(|mut error| {
+            let wrong = match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(wrong)) => wrong.to_lowercase(),
+                _ => return error,
+            };
+            let known = ELSEWHERE
+                .iter()
+                .find(|(words, _)| words.contains(&wrong.as_str()));
+            if let Some((_, ours)) = known {
+                let ours = ours.iter().map(|name| (*name).to_owned()).collect();
+                error.insert(
+                    ContextKind::SuggestedSubcommand,
+                    ContextValue::Strings(ours),
+                );
+            }
+            error
+        })
+    }
+}
+
+/// What other tools call what these commands do. Some of these words look more like a command that
+/// does quite another thing, as `resume` does like `prune`.
+const ELSEWHERE: [(&[&str], &[&str]); 13] = [
+    (
+        &["ps", "ls", "jobs", "queue", "queues"],
+        &["status", "list"],
+    ),
+    (
+        &["kill", "stop", "abort", "terminate"],
+        &["cancel", "send-signal", "pause"],
+    ),
+    (
+        &["rm", "remove", "delete"],
+        &["cancel", "prune", "remove-target"],
+    ),
+    (&["clean", "clear", "purge", "vacuum"], &["prune"]),
+    (&["resume", "unpause", "unfreeze", "start"], &["continue"]),
+    (&["freeze", "suspend", "hold"], &["pause"]),
+    (&["restart", "rerun", "again", "requeue"], &["retry"]),
+    (
+        &["enqueue", "insert", "push", "submit", "new"],
+        &["add", "run"],
+    ),
+    (&["exec", "execute", "call"], &["run", "run-manual"]),
+    (
+        &["tail", "output", "cat", "log", "journal"],
+        &["logs", "follow"],
+    ),
+    (&["info", "describe", "get", "view"], &["show"]),
+    (&["workers", "nodes", "hosts"], &["list-workers", "status"]),
+    (
+        &["check", "health", "ping", "verify"],
+        &["doctor", "status"],
+    ),
+];
 
 fn log_levels() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
     PossibleValuesParser::new(LogLevel::WORDS.map(|(word, _)| word)).map(|chosen| {
@@ -159,6 +223,26 @@ mod tests {
             }
         }
         words
+    }
+
+    #[test]
+    fn words_of_other_tools_lead_to_ours() {
+        let all = Cli::command();
+        let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
+        for (words, ours) in ELSEWHERE {
+            for name in ours {
+                assert!(names.contains(name), "{name} is no command");
+            }
+            for word in words {
+                assert!(!names.contains(word), "{word} is a command");
+                let error = Cli::read(["jobctl", word]).unwrap_err().to_string();
+                for name in ours {
+                    assert!(error.contains(&format!("'{name}'")), "{word}: {error}");
+                }
+            }
+        }
+        let error = Cli::read(["jobctl", "Resume"]).unwrap_err().to_string();
+        assert!(!error.contains("prune"), "{error}");
     }
 
     #[test]

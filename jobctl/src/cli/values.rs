@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::civil::DateTime;
+use jiff::Zoned;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jobd_proto::{JobId, TargetName, signal};
 
@@ -27,10 +28,37 @@ impl FromStr for Id {
     }
 }
 
+/// One job, or those whose ids lie between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    One(Id),
+    /// `10-20`: the first and the last, both among them.
+    Range(u64, u64),
+}
+
+impl FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("no id: {text:?}; write a number, last, or 10-20");
+        match text.split_once('-') {
+            None => text.parse().map(Self::One).map_err(|_| wrong()),
+            Some((first, last)) => {
+                let JobId(first) = first.parse().map_err(|_| wrong())?;
+                let JobId(last) = last.parse().map_err(|_| wrong())?;
+                if first > last {
+                    return Err(format!("{text} is empty; write {last}-{first}"));
+                }
+                Ok(Self::Range(first, last))
+            }
+        }
+    }
+}
+
 /// `ID` or `ID:TARGET`. The first colon separates, so that a target may hold more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JobRef {
-    pub(crate) id: Id,
+    pub(crate) id: Ids,
     pub(crate) target: Option<String>,
 }
 
@@ -71,8 +99,12 @@ impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(age) = duration(text) {
+        let text = text.trim();
+        if let Ok(age) = duration(text.strip_suffix(" ago").unwrap_or(text)) {
             return Ok(Self::Ago(age));
+        }
+        if let Some(time) = word(text, &Zoned::now()) {
+            return Ok(Self::At(time.timestamp().as_second()));
         }
         if let Ok(time) = text.parse::<jiff::Timestamp>() {
             return Ok(Self::At(time.as_second()));
@@ -83,9 +115,40 @@ impl FromStr for When {
         zoned
             .map(|time| Self::At(time.timestamp().as_second()))
             .ok_or_else(|| {
-                "not a time: write 90s, 2h, 30d (so long ago), 2026-11-22 or 2026-11-22T14:00"
+                "not a time: write 90s, 2h, 30d (so long ago), yesterday, 14:00, 2026-11-22 or 2026-11-22T14:00"
                     .to_owned()
             })
+    }
+}
+
+/// `today` and `yesterday` begin at midnight, wherever that is; `14:00` is the last time that a clock
+/// on the wall showed it. A time that a change of clocks leaves out is the one that came instead of
+/// it, of one that came twice the first counts.
+fn word(text: &str, now: &Zoned) -> Option<Zoned> {
+    let yesterday = || now.yesterday().ok();
+    match text.to_ascii_lowercase().as_str() {
+        "now" => Some(now.clone()),
+        "today" => now.start_of_day().ok(),
+        "yesterday" => yesterday()?.start_of_day().ok(),
+        text => {
+            // A time is found in whole dates too.
+            let is_time = text
+                .chars()
+                .all(|char| char.is_ascii_digit() || char == ':');
+            let is_time = is_time && text.contains(':');
+            let time: Time = is_time.then(|| text.parse().ok()).flatten()?;
+            let on = |day: &Zoned| {
+                day.date()
+                    .to_datetime(time)
+                    .to_zoned(now.time_zone().clone())
+            };
+            let today = on(now).ok()?;
+            if today <= *now {
+                Some(today)
+            } else {
+                on(&yesterday()?).ok()
+            }
+        }
     }
 }
 
@@ -131,13 +194,14 @@ pub(super) fn parse_column(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn a_job_is_an_id_with_or_without_a_target() {
         let job = |id, target: Option<&str>| JobRef {
-            id,
+            id: Ids::One(id),
             target: target.map(str::to_owned),
         };
         assert_eq!("17".parse(), Ok(job(Id::Is(JobId(17)), None)));
@@ -146,9 +210,69 @@ mod tests {
             Ok(job(Id::Is(JobId(17)), Some("a:b/c")))
         );
         assert_eq!("last".parse(), Ok(job(Id::Last, None)));
-        for wrong in ["", "x", "17:", "-1", ":mail"] {
+        for wrong in ["", "x", "17:", "-1", ":mail", "1-", "3-1", "1-last"] {
             assert!(wrong.parse::<JobRef>().is_err(), "{wrong:?}");
         }
+        assert_eq!("10-20".parse(), Ok(Ids::Range(10, 20)));
+        assert_eq!("7-7".parse(), Ok(Ids::Range(7, 7)));
+    }
+
+    #[test]
+    fn words_for_times_are_those_of_the_wall() {
+        #[track_caller]
+        fn check(text: &str, now: &str, expected: Option<&str>) {
+            let now: Zoned = now.parse().unwrap();
+            let found = word(text, &now).map(|time| time.to_string());
+            assert_eq!(found.as_deref(), expected, "{text} at {now}");
+        }
+        let berlin = "2026-11-22T03:00:00+01:00[Europe/Berlin]";
+        check(
+            "today",
+            berlin,
+            Some("2026-11-22T00:00:00+01:00[Europe/Berlin]"),
+        );
+        check(
+            "Yesterday",
+            berlin,
+            Some("2026-11-21T00:00:00+01:00[Europe/Berlin]"),
+        );
+        check(
+            "02:30",
+            berlin,
+            Some("2026-11-22T02:30:00+01:00[Europe/Berlin]"),
+        );
+        check(
+            "23:00",
+            berlin,
+            Some("2026-11-21T23:00:00+01:00[Europe/Berlin]"),
+        );
+        check("3", berlin, None);
+        check("tomorrow", berlin, None);
+        // 2026-03-29 02:00 to 03:00 was left out there, 2026-10-25 02:00 to 03:00 came twice.
+        let spring = "2026-03-29T12:00:00+02:00[Europe/Berlin]";
+        check(
+            "02:30",
+            spring,
+            Some("2026-03-29T03:30:00+02:00[Europe/Berlin]"),
+        );
+        check(
+            "today",
+            spring,
+            Some("2026-03-29T00:00:00+01:00[Europe/Berlin]"),
+        );
+        let autumn = "2026-10-25T12:00:00+01:00[Europe/Berlin]";
+        check(
+            "02:30",
+            autumn,
+            Some("2026-10-25T02:30:00+02:00[Europe/Berlin]"),
+        );
+        // Where midnight itself is left out, a day begins at one.
+        let cairo = "2026-04-24T12:00:00+03:00[Africa/Cairo]";
+        check(
+            "today",
+            cairo,
+            Some("2026-04-24T01:00:00+03:00[Africa/Cairo]"),
+        );
     }
 
     #[test]
@@ -180,7 +304,8 @@ mod tests {
         // In whatever time zone: within a day of UTC.
         assert!((at("1970-01-03").unwrap_or_default() - 172_800).abs() <= 86_400);
         assert!(at("1970-01-03 12:30").is_ok());
-        for wrong in ["", "yesterday", "2026-13-01", "-2h"] {
+        assert_eq!(at("2h ago"), at("2h"));
+        for wrong in ["", "yesteryear", "2026-13-01", "-2h", "25:00"] {
             assert!(at(wrong).is_err(), "{wrong:?}");
         }
     }

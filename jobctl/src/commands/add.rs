@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ask::standard_input;
+use super::targets::unserved;
 use super::waiting::{Wait, ended, exit_code, ranges};
 use crate::cli::AddArgs;
 use crate::database;
@@ -96,6 +97,14 @@ pub(super) async fn poke(context: &Context, targets: Vec<String>) -> Result<(), 
         Kind::Worker => "poll",
     };
     let client = context.client().await?;
+    if context.kind() == Kind::Master {
+        // The poke is what counts: one that cannot say has been heard all the same.
+        if let Ok(Some(said)) = unserved(&client, &targets).await {
+            complain(&format!(
+                "jobctl: warning: {said}; its jobs wait until one does"
+            ));
+        }
+    }
     client.order(kind, Targets::Named(targets).data()).await
 }
 

@@ -5,16 +5,18 @@ use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 
 use super::Context;
 use super::ids::named;
-use crate::cli::JobRef;
+use super::outcome::about;
+use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
 use crate::failure::Failure;
-use crate::output::{Tone, plain};
+use crate::output::Tone;
 use crate::settings::Kind;
 
 /// Asks for it; 1 if any job had ended, or nothing could be done.
-pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Failure> {
-    let jobs = named(context, jobs).await?;
-    let ids = jobs.into_iter().map(|job| job.id).collect();
+pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
+    let chosen = named(context, args.jobs).await?;
+    chosen.confirm("ends", args.yes).await?;
+    let ids = chosen.jobs.into_iter().map(|job| job.id).collect();
     let (kind, data) = match context.kind() {
         Kind::Worker => {
             let request = WorkerRequest::Cancel { ids, held: false };
@@ -39,7 +41,7 @@ pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Fail
             text += &(context.screen.tone(tone, &format!("job {id}: {said}")) + "\n");
         }
         for (id, error) in &reply.errors {
-            let said = format!("job {id}: {}", plain(error));
+            let said = about(*id, error);
             text += &(context.screen.tone(Tone::Bad, &said) + "\n");
         }
         text

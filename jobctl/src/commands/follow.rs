@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::live::View;
 use super::outcome::Ending;
 use super::{Context, ids};
-use crate::cli::{FollowArgs, JobRef};
+use crate::cli::{FollowArgs, Ids, JobRef};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{complain, plain};
@@ -20,10 +20,10 @@ use crate::output::{complain, plain};
 /// Shows it until the job ends, and ends as it did.
 pub(crate) async fn run(context: &Context, args: FollowArgs) -> Result<u8, Failure> {
     let job = JobRef {
-        id: args.id,
+        id: Ids::One(args.id),
         target: None,
     };
-    let Some(job) = ids::named(context, vec![job]).await?.pop() else {
+    let Some(job) = ids::named(context, vec![job]).await?.jobs.pop() else {
         return Err(Failure::Usage("no job to follow".to_owned()));
     };
     let id = job.id;

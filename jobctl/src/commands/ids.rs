@@ -1,12 +1,21 @@
-//! Ids as people give them: a number, or `last`, which only the table can tell.
+//! Ids as people give them: a number, `10-20`, or `last`. What stands in the table between two numbers,
+//! or at its end, only the table can tell.
+
+use std::collections::BTreeMap;
 
 use jobd_proto::JobId;
-use jobd_proto::table::Connection;
+use jobd_proto::table::{BATCH, Connection, Filter, Scan, WINDOW};
 
 use super::Context;
-use crate::cli::{Id, JobRef};
+use super::ask::confirm;
+use super::waiting::ranges;
+use crate::cli::{Id, Ids, JobRef};
 use crate::database;
 use crate::failure::Failure;
+use crate::output::by_target;
+
+/// Jobs that one command takes from ranges, at most.
+const MOST: usize = 100_000;
 
 /// A job that somebody named, by its number.
 pub(super) struct Named {
@@ -14,18 +23,40 @@ pub(super) struct Named {
     pub(super) target: Option<String>,
 }
 
+/// Jobs as they were named.
+pub(super) struct Chosen {
+    pub(super) jobs: Vec<Named>,
+    /// Whether each was given by its own number, so that nobody need ask which they are.
+    is_explicit: bool,
+}
+
+impl Chosen {
+    /// Names the jobs and asks, where they were not named one by one; `does` is what befalls them.
+    pub(super) async fn confirm(&self, does: &str, yes: bool) -> Result<(), Failure> {
+        if self.is_explicit {
+            return Ok(());
+        }
+        let targets = self.jobs.iter().filter_map(|job| job.target.as_deref());
+        let ids: Vec<JobId> = self.jobs.iter().map(|job| job.id).collect();
+        let question = format!("this {does} {}: {}", by_target(targets), ranges(&ids));
+        confirm(&question, yes).await
+    }
+}
+
 /// The numbers of `ids`, in their order, each once.
 pub(super) async fn numbers(
     context: &Context,
     table: &mut Connection,
-    ids: &[Id],
+    ids: &[Ids],
 ) -> Result<Vec<JobId>, Failure> {
     let mut numbers = Vec::with_capacity(ids.len());
-    for id in ids {
-        let id = number(context, table, *id).await?;
-        if !numbers.contains(&id) {
-            numbers.push(id);
-        }
+    let mut known = std::collections::HashSet::new();
+    for ids in ids {
+        let found = match *ids {
+            Ids::One(id) => vec![number(context, table, id).await?],
+            Ids::Range(first, last) => between(context, table, first, last).await?,
+        };
+        numbers.extend(found.into_iter().filter(|id| known.insert(*id)));
     }
     Ok(numbers)
 }
@@ -47,18 +78,79 @@ pub(super) async fn number(
     }
 }
 
-/// The same for jobs that may come with their target; the table is opened only for `last`.
-pub(super) async fn named(context: &Context, jobs: Vec<JobRef>) -> Result<Vec<Named>, Failure> {
-    let mut named = Vec::with_capacity(jobs.len());
-    for JobRef { id, target } in jobs {
-        let id = match id {
-            Id::Is(id) => id,
-            Id::Last => {
-                let settings = database::settings(&context.settings)?;
-                number(context, &mut database::open(settings).await?, id).await?
-            }
-        };
-        named.push(Named { id, target });
+/// The rows that there are from `first` to `last`.
+async fn between(
+    context: &Context,
+    table: &mut Connection,
+    first: u64,
+    last: u64,
+) -> Result<Vec<JobId>, Failure> {
+    let settings = database::settings(&context.settings)?;
+    let scan = Scan {
+        floor: first,
+        ceiling: Some(last.saturating_add(1)),
+        ..Scan::default()
+    };
+    let mut ids = Vec::new();
+    let mut from = None;
+    loop {
+        let window = table.oldest(&scan, from, WINDOW).await;
+        let window = window.map_err(|error| database::failure(settings, &error))?;
+        ids.extend(window.jobs.into_iter().map(|row| row.id));
+        if ids.len() > MOST {
+            return Err(Failure::Usage(format!(
+                "{first}-{last} are more than {MOST} jobs; name fewer at a time"
+            )));
+        }
+        from = window.next;
+        if from.is_none() {
+            break;
+        }
     }
-    Ok(named)
+    if ids.is_empty() {
+        return Err(Failure::Refused(format!(
+            "there are no jobs {first}-{last}; jobctl list shows the newest ones"
+        )));
+    }
+    Ok(ids)
+}
+
+/// The same for jobs that may come with their target; the table is opened only where it has to be.
+pub(super) async fn named(context: &Context, jobs: Vec<JobRef>) -> Result<Chosen, Failure> {
+    let numbers = jobs.iter().map(|job| match job.id {
+        Ids::One(Id::Is(id)) => Some((id, job.target.clone())),
+        _ => None,
+    });
+    if let Some(numbers) = numbers.collect::<Option<Vec<_>>>() {
+        let jobs = numbers.into_iter().map(|(id, target)| Named { id, target });
+        return Ok(Chosen {
+            jobs: jobs.collect(),
+            is_explicit: true,
+        });
+    }
+    let settings = database::settings(&context.settings)?;
+    let mut table = database::open(settings).await?;
+    let mut chosen = Vec::new();
+    for JobRef { id, target } in jobs {
+        let found = self::numbers(context, &mut table, &[id]).await?;
+        let mut targets = BTreeMap::new();
+        for ids in found.chunks(BATCH) {
+            let filter = Filter {
+                ids: ids.to_vec(),
+                limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
+                ..Filter::default()
+            };
+            let rows = table.list(&filter).await;
+            let rows = rows.map_err(|error| database::failure(settings, &error))?;
+            targets.extend(rows.into_iter().map(|row| (row.id, row.target)));
+        }
+        chosen.extend(found.into_iter().map(|id| Named {
+            id,
+            target: target.clone().or_else(|| targets.remove(&id)),
+        }));
+    }
+    Ok(Chosen {
+        jobs: chosen,
+        is_explicit: false,
+    })
 }

@@ -1,7 +1,7 @@
 //! How a job ended, in words: for `run-manual`, `add --wait` and `show`.
 
 use jobd_proto::worker::JobOutcome;
-use jobd_proto::{JobResult, signal, table::JobRow};
+use jobd_proto::{JobId, JobResult, signal, table::JobRow};
 
 use crate::output::{Tone, plain};
 
@@ -88,6 +88,16 @@ fn reason(row: &JobRow) -> Option<&str> {
     reason
         .as_deref()
         .filter(|reason| !matches!(*reason, "" | "exit" | "signal"))
+}
+
+/// What went wrong with a job, in a line. Daemons name the job in some of their texts.
+pub(super) fn about(id: JobId, error: &str) -> String {
+    let error = plain(error);
+    let name = format!("job {id} ");
+    match error.strip_prefix(&name) {
+        Some(rest) => format!("job {id}: {rest}"),
+        None => format!("job {id}: {error}"),
+    }
 }
 
 /// The lines of an output behind its name; nothing where there is none.

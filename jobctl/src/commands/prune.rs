@@ -12,7 +12,7 @@ use super::ask::confirm;
 use crate::cli::PruneArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{bar, counted, local_time, now, print};
+use crate::output::{bar, counted, local_time, now, print, several};
 
 /// Between two batches, so that workers get their turn.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -74,7 +74,10 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
         match (pruned.jobs, args.dry_run) {
             (0, _) => format!("no jobs ended before {when}\n"),
             (_, true) => format!("would delete {what} that ended before {when}\n"),
-            (_, false) => format!("deleted {} jobs that ended before {when}\n", pruned.deleted),
+            (_, false) => {
+                let jobs = several(usize::try_from(pruned.deleted).unwrap_or(usize::MAX), "job");
+                format!("deleted {jobs} that ended before {when}\n")
+            }
         }
     })?;
     Ok(0)

@@ -10,7 +10,7 @@ use super::add::{not_poked, poke};
 use super::ask::confirm;
 use super::waiting::ranges;
 use super::{Context, ids};
-use crate::cli::RetryArgs;
+use crate::cli::{Id, Ids, RetryArgs};
 use crate::database;
 use crate::failure::Failure;
 use crate::output::{by_target, now};
@@ -36,6 +36,8 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     let settings = database::settings(&context.settings)?;
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
+    let explicit = |ids: &Ids| matches!(ids, Ids::One(Id::Is(_)));
+    let is_explicit = !args.failed && args.ids.iter().all(explicit);
     let (asked, rows) = if args.failed {
         let rows = failed(&mut table, &args).await.map_err(failure)?;
         let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
@@ -45,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
         let rows = named(&mut table, &ids).await.map_err(failure)?;
         (ids, rows)
     };
-    if args.failed {
+    if !is_explicit {
         if rows.len() > MOST {
             return Err(Failure::Refused(format!(
                 "more than {MOST} jobs failed since then; use a later --since or a --target"
@@ -72,7 +74,8 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
         poked,
     };
     context.screen.show(&retried, said)?;
-    Ok(u8::from(!retried.left.is_empty()))
+    // Of a range or of all that failed nobody said that each had.
+    Ok(u8::from(is_explicit && !retried.left.is_empty()))
 }
 
 async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
@@ -132,7 +135,11 @@ fn said(retried: &Retried) -> String {
     };
     if !retried.left.is_empty() {
         let left = ranges(&retried.left);
-        text.extend(["left alone, as they are not done and failed: ", &left, "\n"]);
+        text.extend([
+            "left alone, as they are not done and failed, or not there: ",
+            &left,
+            "\n",
+        ]);
     }
     text
 }

@@ -1,6 +1,9 @@
 //! `list` and `show`: rows of the job table.
 
+use std::collections::BTreeSet;
+
 use jobd_proto::JobId;
+use jobd_proto::settings::near_match;
 use jobd_proto::table::{Columns, Connection, Filter, Found, JobRow, Kind, RowError};
 use serde::Serialize;
 
@@ -57,6 +60,9 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
     if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {
         check_status(table.columns(), status)?;
     }
+    if let (true, Some(target)) = (jobs.is_empty(), &filter.target) {
+        hint_at(&mut table, target).await.map_err(failure)?;
+    }
     if gave_up {
         complain("jobctl: gave up after a million rows; --since or --target says where to look");
     }
@@ -73,7 +79,8 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
 }
 
 fn summary(jobs: &[JobRow], now: i64) -> Table {
-    let mut table = Table::new(&[">ID", "TARGET", "STATUS", "RESULT", "ADDED", "TOOK"]);
+    let mut table = Table::new(&[">ID", "TARGET", "STATUS", "RESULT", "ADDED", "TOOK"])
+        .sparing(&["TOOK", "ADDED"]);
     for row in jobs {
         let cells = [
             row.id.to_string(),
@@ -144,6 +151,22 @@ fn cell(row: &JobRow, column: &str) -> String {
     }
 }
 
+/// Columns that are NULL where their ability had nothing to do.
+const OURS: [&str; 12] = [
+    "worker",
+    "lease_until",
+    "run_at",
+    "max_attempts",
+    "errors",
+    "timeout",
+    "reason",
+    "cancel_requested",
+    "data",
+    "progress",
+    "cpu_ms",
+    "peak_kib",
+];
+
 /// There is no such row.
 pub(super) fn not_found(id: JobId) -> Failure {
     Failure::Refused(format!(
@@ -180,6 +203,21 @@ fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
     )))
 }
 
+/// A target without a single row may be a slip.
+async fn hint_at(table: &mut Connection, target: &str) -> Result<(), RowError> {
+    let mut known = BTreeSet::new();
+    for status in STATUSES {
+        known.extend(table.targets_with(status).await?);
+    }
+    let near = near_match(target, known.iter().map(String::as_str));
+    if let Some(near) = near.filter(|_| !known.contains(target)) {
+        complain(&format!(
+            "jobctl: no job has the target {target}, did you mean {near}?"
+        ));
+    }
+    Ok(())
+}
+
 /// Shows one row with its output. `--json`: the row, its further columns under `others`.
 pub(crate) async fn show(context: &Context, id: Id) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
@@ -213,10 +251,16 @@ fn details(context: &Context, row: &JobRow, now: i64) -> String {
         ("took".to_owned(), took(row, now)),
     ];
     for (name, value) in &row.others {
-        lines.push((
-            plain(name),
-            value.as_deref().map_or_else(|| "NULL".to_owned(), plain),
-        ));
+        let shown = match value.as_deref() {
+            // Of what an ability has not written there is nothing to be said.
+            None if OURS.contains(&name.as_str()) => continue,
+            None => "NULL".to_owned(),
+            Some(value) if matches!(name.as_str(), "run_at" | "lease_until") => {
+                value.parse().map_or_else(|_| plain(value), local_time)
+            }
+            Some(value) => plain(value),
+        };
+        lines.push((plain(name), shown));
     }
     let width = lines
         .iter()

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ids::{Named, named};
-use super::outcome::{Ending, stream};
+use super::outcome::{Ending, about, stream};
 use crate::cli::JobRef;
 use crate::database;
 use crate::failure::Failure;
@@ -47,9 +47,9 @@ pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Fail
 
 /// A worker serves its own targets, so that nobody has to name them.
 async fn through_worker(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, Failure> {
-    let jobs = named(context, jobs).await?;
+    let chosen = named(context, jobs).await?;
     let request = WorkerRequest::RunManual {
-        ids: jobs.into_iter().map(|job| job.id).collect(),
+        ids: chosen.jobs.into_iter().map(|job| job.id).collect(),
     };
     let RunManualReply { jobs, errors } = context
         .client()
@@ -60,7 +60,8 @@ async fn through_worker(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
 }
 
 async fn through_master(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, Failure> {
-    let (known, unknown) = with_targets(context, jobs).await?;
+    let chosen = named(context, jobs).await?;
+    let (known, unknown) = with_targets(context, chosen.jobs).await?;
     let unknown = unknown
         .into_iter()
         .map(|id| (id, format!("job {id} not found")));
@@ -89,11 +90,11 @@ async fn through_master(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
 /// the target of a job that was written without one.
 pub(super) async fn with_targets(
     context: &Context,
-    jobs: Vec<JobRef>,
+    jobs: Vec<Named>,
 ) -> Result<(BTreeMap<JobId, String>, Vec<JobId>), Failure> {
     let mut known = BTreeMap::new();
     let mut ids = Vec::new();
-    for Named { id, target } in named(context, jobs).await? {
+    for Named { id, target } in jobs {
         match target {
             Some(target) => drop(known.insert(id, target)),
             None => ids.push(id),
@@ -137,11 +138,14 @@ fn text(context: &Context, shown: &Shown) -> String {
         text += &stream("stderr", &job.stderr);
     }
     for (id, error) in &shown.errors {
-        text += &screen.tone(
-            Tone::Bad,
-            &format!("job {id}: not run: {}", crate::output::plain(error)),
-        );
-        text.push('\n');
+        text += &(screen.tone(Tone::Bad, &about(*id, error)) + "\n");
+        if error.contains("!= manual") {
+            text.extend([
+                "  only manual jobs are run by hand; jobctl retry ",
+                &id.to_string(),
+                " has one that failed run again\n",
+            ]);
+        }
     }
     text
 }

@@ -8,11 +8,12 @@ use jobd_proto::{JobId, signal};
 use serde::Serialize;
 
 use super::Context;
-use super::ids::named;
+use super::ids::{Named, named};
+use super::outcome::about;
 use super::run_manual::with_targets;
-use crate::cli::JobRef;
+use crate::cli::SignalArgs;
 use crate::failure::Failure;
-use crate::output::{Tone, plain};
+use crate::output::Tone;
 use crate::settings::Kind;
 
 /// `{"delivered": {ID: bool}, "errors": {ID: text}}`
@@ -23,10 +24,13 @@ struct Shown {
 }
 
 /// Sends it; 1 if any job was not reached.
-pub(crate) async fn run(context: &Context, signal: i32, jobs: Vec<JobRef>) -> Result<u8, Failure> {
+pub(crate) async fn run(context: &Context, args: SignalArgs) -> Result<u8, Failure> {
+    let SignalArgs { signal, jobs, yes } = args;
+    let chosen = named(context, jobs).await?;
+    chosen.confirm("sends a signal to", yes).await?;
     let shown = match context.kind() {
-        Kind::Worker => through_worker(context, signal, jobs).await?,
-        Kind::Master => through_master(context, signal, jobs).await?,
+        Kind::Worker => through_worker(context, signal, chosen.jobs).await?,
+        Kind::Master => through_master(context, signal, chosen.jobs).await?,
     };
     let name = signal::name(signal);
     context.screen.show(&shown, |shown| {
@@ -39,10 +43,7 @@ pub(crate) async fn run(context: &Context, signal: i32, jobs: Vec<JobRef>) -> Re
             text += &(context.screen.tone(tone, &said) + "\n");
         }
         for (id, error) in &shown.errors {
-            text += &(context
-                .screen
-                .tone(Tone::Bad, &format!("job {id}: {}", plain(error)))
-                + "\n");
+            text += &(context.screen.tone(Tone::Bad, &about(*id, error)) + "\n");
         }
         text
     })?;
@@ -53,9 +54,8 @@ pub(crate) async fn run(context: &Context, signal: i32, jobs: Vec<JobRef>) -> Re
 async fn through_worker(
     context: &Context,
     signal: i32,
-    jobs: Vec<JobRef>,
+    jobs: Vec<Named>,
 ) -> Result<Shown, Failure> {
-    let jobs = named(context, jobs).await?;
     let request = WorkerRequest::SendSignal {
         jobs: jobs.iter().map(|job| (job.id, signal)).collect(),
     };
@@ -70,7 +70,7 @@ async fn through_worker(
 async fn through_master(
     context: &Context,
     signal: i32,
-    jobs: Vec<JobRef>,
+    jobs: Vec<Named>,
 ) -> Result<Shown, Failure> {
     let (known, unknown) = with_targets(context, jobs).await?;
     let mut shown = Shown::default();

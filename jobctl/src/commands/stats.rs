@@ -168,7 +168,8 @@ fn text(context: &Context, stats: &Stats) -> String {
         ">P50",
         ">P95",
         ">P99",
-    ]);
+    ])
+    .sparing(&["ATTEMPTS", "P50", "P99"]);
     let several = stats.targets.len() > 1;
     for figures in stats.targets.iter().chain(several.then_some(&stats.total)) {
         let time = |time: Option<i64>| {

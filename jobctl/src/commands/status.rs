@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jobd_proto::table::Connection;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use super::view::{Summary, Totals, View, Worker, look};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::{Screen, Table, Tone, complain, plain, print, seconds};
+use crate::output::{Screen, Table, Tone, complain, plain, print, seconds, several};
 
 /// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
 /// sources (two where they are long), the prompt.
@@ -18,6 +19,30 @@ const OTHER_LINES: usize = 9;
 
 /// Home, and away with what stands below; the screen does not flicker as with a clear.
 const HOME: &str = "\x1b[H\x1b[J";
+
+/// A screen of one's own without a cursor, and back to the one before.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
+/// Gives the terminal back as it was, however the watch ends.
+struct OwnScreen;
+
+impl OwnScreen {
+    fn take(screen: Screen) -> Result<Option<Self>, Failure> {
+        if !screen.is_terminal() || screen.is_json() {
+            return Ok(None);
+        }
+        print(ENTER)?;
+        Ok(Some(Self))
+    }
+}
+
+impl Drop for OwnScreen {
+    fn drop(&mut self) {
+        // A terminal that has gone needs nothing back.
+        let _ = print(LEAVE);
+    }
+}
 
 /// Shows it, again and again with `--watch`; 1 if a worker could not be asked, 3 if the daemon or
 /// the table could not.
@@ -35,10 +60,16 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
         return Ok(exit_code(&view));
     };
     let context = &context.quietly();
+    let unheard = |error| Failure::Refused(format!("cannot wait for signals: {error}"));
+    let mut terminated = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut hung_up = signal(SignalKind::hangup()).map_err(unheard)?;
+    let _own = OwnScreen::take(context.screen)?;
     tokio::select! {
         biased;
         // Ctrl-C is how one leaves.
         _ = tokio::signal::ctrl_c() => Ok(0),
+        _ = terminated.recv() => Ok(143),
+        _ = hung_up.recv() => Ok(129),
         failure = watch(context, &mut table, pause, args.all) => Err(failure),
     }
 }
@@ -167,8 +198,13 @@ pub(super) const WORKER_COLUMNS: [&str; 9] = [
     "WORKER", "ADDRESS", "UP", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS", "TARGETS",
 ];
 
+/// The columns of targets and workers that a narrow terminal does without.
+pub(super) const SPARE: &[&str] = &[
+    "P95", "SLOTS", "OLDEST", "FAIL/1h", "UP", "QUEUED", "ADDRESS", "JOBS", "SLOW",
+];
+
 fn target_table(targets: &[&Summary]) -> Table {
-    let mut table = Table::new(&TARGET_COLUMNS);
+    let mut table = Table::new(&TARGET_COLUMNS).sparing(SPARE);
     for target in targets {
         table.row(target_tone(target), &target_cells(target));
     }
@@ -206,7 +242,7 @@ pub(super) fn target_tone(target: &Summary) -> Tone {
 }
 
 fn worker_table(workers: &[&Worker]) -> Table {
-    let mut table = Table::new(&WORKER_COLUMNS);
+    let mut table = Table::new(&WORKER_COLUMNS).sparing(SPARE);
     for worker in workers {
         let (cells, tone) = worker_cells(worker);
         table.row(tone, &cells);
@@ -304,8 +340,6 @@ fn unknown() -> String {
 }
 
 fn summary(totals: &Totals) -> String {
-    let several =
-        |count: usize, thing: &str| format!("{count} {thing}{}", if count == 1 { "" } else { "s" });
     // Of workers before version 2 only the sum is known.
     let untold = match totals.jobs.saturating_sub(totals.queued + totals.running) {
         0 => String::new(),

@@ -1,14 +1,18 @@
 //! What is done to targets: list, poll, poke, pause, continue, add, remove, set their slots.
 
+use jobd_proto::settings::near_match;
 use jobd_proto::worker::{TargetStatus, WorkerRequest};
 use jobd_proto::{TargetName, Targets};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Context, Done, worker_status};
+use super::view::is_among;
+use super::{Context, Done, master_status, worker_status};
 use crate::cli::{TargetArgs, TargetSlots};
+use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Table, Tone};
+use crate::output::{Table, Tone, complain};
+use crate::settings::Kind;
 
 /// `{"targets": [{"name", "paused", "concurrency", "length", "running", "queued"}]}`; the last two
 /// are absent if the worker does not say.
@@ -37,7 +41,8 @@ pub(crate) async fn list(context: &Context) -> Result<u8, Failure> {
         if listed.targets.is_empty() {
             return "it serves no targets\n".to_owned();
         }
-        let mut table = Table::new(&["TARGET", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS"]);
+        let mut table = Table::new(&["TARGET", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS"])
+            .sparing(&["JOBS", "SLOTS"]);
         for Target { name, status } in &listed.targets {
             let count = |count: Option<usize>| {
                 count.map_or_else(|| "-".to_owned(), |count| count.to_string())
@@ -64,6 +69,18 @@ pub(crate) async fn order(
     args: TargetArgs,
 ) -> Result<u8, Failure> {
     let names: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
+    if context.kind() == Kind::Master {
+        // A worker refuses names that it does not serve; a master cannot know what comes.
+        let client = context.client().await?;
+        if let Some(said) = unserved(&client, &names).await? {
+            if kind != "poke" {
+                return Err(Failure::Refused(format!(
+                    "nothing was changed: {said}; jobctl list-workers shows what they serve"
+                )));
+            }
+            complain(&format!("jobctl: warning: {said}"));
+        }
+    }
     let whom = if names.is_empty() {
         "all targets".to_owned()
     } else {
@@ -81,6 +98,33 @@ pub(crate) async fn order(
         _ => "continued",
     };
     give(context, kind, targets.data(), format!("{done} {whom}")).await
+}
+
+/// Which of these targets no worker of this master serves, in words; `None` where each is served.
+pub(super) async fn unserved(
+    client: &Client<'_>,
+    names: &[String],
+) -> Result<Option<String>, Failure> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let workers = master_status(client, false).await?.workers;
+    let served = || workers.iter().flat_map(|worker| &worker.targets);
+    let served = || served().map(String::as_str);
+    let missing: Vec<&String> = names
+        .iter()
+        .filter(|name| !is_among(served(), name))
+        .collect();
+    let Some(first) = missing.first() else {
+        return Ok(None);
+    };
+    let meant = near_match(first, served());
+    let meant = meant.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+    let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
+    Ok(Some(format!(
+        "no worker serves {}{meant}",
+        names.join(", ")
+    )))
 }
 
 /// `add-target` or `set-target-concurrency`.

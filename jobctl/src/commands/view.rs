@@ -329,13 +329,15 @@ fn summaries(kind: &str, workers: &[Worker], reading: Option<&Reading>) -> Vec<S
 
 /// Whether a worker serves it, be it one that could not be asked or one with a pattern.
 fn served(workers: &[Worker], name: &str) -> bool {
-    let mut served = workers.iter().flat_map(|worker| &worker.targets);
-    served.any(|target| {
-        target.name == name
-            || target
-                .name
-                .split_once('*')
-                .is_some_and(|(start, _)| name.starts_with(start))
+    let served = workers.iter().flat_map(|worker| &worker.targets);
+    is_among(served.map(|target| target.name.as_str()), name)
+}
+
+/// Whether `name` is one of these, or matches a pattern among them.
+pub(super) fn is_among<'a>(mut names: impl Iterator<Item = &'a str>, name: &str) -> bool {
+    names.any(|served| {
+        let pattern = served.split_once('*');
+        served == name || pattern.is_some_and(|(start, _)| name.starts_with(start))
     })
 }
 

@@ -12,8 +12,10 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 pub(crate) use bar::{Bar, bar, brief, waiting_for};
-pub(crate) use table::{Table, Tone};
-pub(crate) use text::{ago, by_target, bytes, counted, excerpt, local_time, now, plain, seconds};
+pub(crate) use table::{Table, Tone, kept};
+pub(crate) use text::{
+    ago, by_target, bytes, counted, excerpt, local_time, now, plain, seconds, several,
+};
 
 /// What standard output can show.
 #[derive(Clone, Copy, Debug)]

@@ -48,6 +48,7 @@ impl Tone {
 pub(crate) struct Table {
     header: Vec<String>,
     numbers: Vec<usize>,
+    spare: &'static [&'static str],
     rows: Vec<(Tone, Vec<String>)>,
 }
 
@@ -64,8 +65,15 @@ impl Table {
             header: names()
                 .map(|name| plain(name.trim_start_matches('>')))
                 .collect(),
+            spare: &[],
             rows: Vec::new(),
         }
+    }
+
+    /// The same with columns that are left out, the first of them first, where a terminal is too narrow
+    /// for all.
+    pub(crate) fn sparing(self, spare: &'static [&'static str]) -> Self {
+        Self { spare, ..self }
     }
 
     /// Adds a row.
@@ -95,8 +103,12 @@ impl Table {
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(width.max(LEAST_WIDTH) + PADDING);
         let widths = layout.column_max_content_widths();
+        let names: Vec<&str> = self.header.iter().map(String::as_str).collect();
+        let kept = kept(&names, &widths, self.spare, width.max(LEAST_WIDTH));
         for (at, column) in layout.column_iter_mut().enumerate() {
-            if widths.get(at).is_some_and(|width| *width <= NARROW) {
+            if !kept.contains(&at) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            } else if widths.get(at).is_some_and(|width| *width <= NARROW) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
             column.set_padding((0, PADDING));
@@ -110,6 +122,23 @@ impl Table {
             .zip(tones)
             .map(|(line, tone)| tone.paint(line.trim_end(), colour) + "\n")
             .collect()
+    }
+}
+
+/// The places of the columns that have room beside each other, if the longer ones are cut; those named in
+/// `spare` give way, the first of them first.
+pub(crate) fn kept(names: &[&str], widths: &[u16], spare: &[&str], width: u16) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..names.len()).collect();
+    let mut spare = spare.iter();
+    loop {
+        let wide = |at: &usize| widths.get(*at).copied().unwrap_or(0).min(NARROW) + PADDING;
+        if kept.iter().map(wide).sum::<u16>() <= width + PADDING {
+            return kept;
+        }
+        let Some(next) = spare.next() else {
+            return kept;
+        };
+        kept.retain(|at| names[*at] != *next);
     }
 }
 
@@ -161,6 +190,29 @@ mod tests {
             "{lines}"
         );
         assert!(lines.contains('…') && lines.contains("SLOTS"), "{lines}");
+    }
+
+    #[test]
+    fn columns_give_way_on_a_terminal_that_is_too_narrow() {
+        let names = ["TARGET", "STATE", "SLOTS", "P95"];
+        let widths = [20, 8, 5, 3];
+        let kept = |width| kept(&names, &widths, &["P95", "SLOTS"], width);
+        assert_eq!(kept(30), [0, 1, 2, 3]);
+        assert_eq!(kept(29), [0, 1, 2]);
+        assert_eq!(kept(20), [0, 1]);
+        assert_eq!(kept(1), [0, 1]);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(&["TARGET", "STATE"]);
+        table.row(Tone::Plain, &["郵便/送信".into(), "active".into()]);
+        table.row(Tone::Plain, &["mail".into(), "active".into()]);
+        let lines = table.render(80, false);
+        assert_eq!(
+            lines,
+            "TARGET     STATE\n郵便/送信  active\nmail       active\n"
+        );
     }
 
     #[test]

@@ -94,13 +94,15 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// `1 row`, `3 rows`.
+pub(crate) fn several(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `3 jobs of mail`, `12 jobs of 2 targets (mail: 8, report: 4)`.
 pub(crate) fn counted(targets: &BTreeMap<String, usize>) -> String {
     const NAMED: usize = 5;
-    let jobs = match targets.values().sum() {
-        1 => "1 job".to_owned(),
-        jobs => format!("{jobs} jobs"),
-    };
+    let jobs = several(targets.values().sum(), "job");
     if let (1, Some(only)) = (targets.len(), targets.keys().next()) {
         return format!("{jobs} of {}", plain(only));
     }

@@ -6,7 +6,6 @@ mod complete;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
-use clap::Parser as _;
 use jobd_proto::Secret;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -104,7 +103,7 @@ async fn carry_out(line: &str, options: &[String], password: Option<&Secret>) {
         Err(error) => return complain(&format!("jobctl: {error}: close the quote")),
     };
     let line = std::iter::once("jobctl".to_owned()).chain(options.iter().cloned());
-    let cli = match Cli::try_parse_from(line.chain(words)) {
+    let cli = match Cli::read(line.chain(words)) {
         Ok(cli) => cli,
         // Help, too, comes as an error, and on standard output.
         Err(error) => {

@@ -95,7 +95,7 @@ async fn each_finding_comes_with_what_mends_it() {
             "CREATE INDEX `run_at_idx` ON",
         ),
         (
-            "1 jobs wait for lost, which no worker serves",
+            "1 job waits for lost, which no worker serves",
             "error",
             "add-target lost 1",
         ),

@@ -27,7 +27,7 @@ async fn each_outcome_is_shown_and_a_failure_ends_with_1() {
     .await;
     let expected = "job 5: ok\n  stdout | one\n  stdout | \ttwo \\u{1b}[31m\n\
                     job 6: failed with exit code 3\njob 7: killed by SIGKILL\n\
-                    job 8: not run: job 8 not found\n";
+                    job 8: not found\n";
     assert_eq!((run.code, run.stdout.as_str()), (1, expected));
     let asked = worker.asked();
     assert_eq!(

@@ -360,8 +360,11 @@ async fn a_watch_shows_it_again_until_somebody_leaves() {
             .await;
         watch.sees(&["found"]);
         watch.sees_no("lost");
+        watch.look(|screen| assert!(screen.alternate_screen()));
         watch.press("\x03");
-        assert_eq!(watch.ends().0, 0);
+        let (code, text) = watch.ends();
+        assert_eq!((code, text.trim_end()), (0, ""), "as it was before");
+        watch.look(|screen| assert!(!screen.alternate_screen() && !screen.hide_cursor()));
         table
             .execute("UPDATE jobs SET target = 'lost' WHERE target = 'found'")
             .await;

@@ -17,7 +17,7 @@ pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
     keys: Box<dyn Write + Send>,
-    _master: Box<dyn MasterPty + Send>,
+    master: Box<dyn MasterPty + Send>,
 }
 
 impl Terminal {
@@ -64,7 +64,7 @@ impl Terminal {
             child,
             screen,
             keys: pair.master.take_writer().unwrap(),
-            _master: pair.master,
+            master: pair.master,
         }
     }
 
@@ -81,6 +81,16 @@ impl Terminal {
             .args(["-s", name, &id])
             .status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Whether what is typed is shown.
+    pub(crate) fn echoes(&self) -> bool {
+        use rustix::termios::{LocalModes, tcgetattr};
+        let terminal = std::fs::File::open(self.master.tty_name().unwrap()).unwrap();
+        tcgetattr(terminal)
+            .unwrap()
+            .local_modes
+            .contains(LocalModes::ECHO)
     }
 
     /// What stands on the screen.

@@ -149,6 +149,62 @@ async fn deleting_shows_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_narrow_terminal_shows_what_matters_most() {
+    let table = filled().await;
+    for (command, columns) in [
+        ("status", "TARGET STATE WAITING RUNNING"),
+        ("list", "ID TARGET STATUS RESULT"),
+        ("stats", "TARGET RUNS FAILED MEAN P95"),
+    ] {
+        let arguments: &[&str] = match command {
+            "stats" => &["stats", "--since", "2020-01-01"],
+            _ => &[command],
+        };
+        let mut terminal = Terminal::start(40, &with(&table, arguments), &[]);
+        let text = terminal.ends().1;
+        let header = text.lines().find(|line| line.contains("TARGET"));
+        let header = header.unwrap_or_else(|| panic!("no table in {text}"));
+        for name in columns.split(' ') {
+            assert!(header.contains(name), "{command}: {name} is not in {text}");
+        }
+        let line = text.lines().find(|line| line.contains("mail"));
+        let line = line.unwrap_or_default().trim_end();
+        assert!(line.chars().count() <= 40 && !line.is_empty(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn wide_and_hostile_names_stay_in_their_columns() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status) VALUES ('郵便/送信', 1700000000, 'waiting'), \
+             ('a' || char(27) || ']0;owned' || char(7), 1700000000, 'waiting'), ('mail', 1700000000, 'waiting')",
+        )
+        .await;
+    for columns in [40, 80, 200] {
+        let mut list = Terminal::start(columns, &with(&table, &["list"]), &[]);
+        let (_, text) = list.ends();
+        assert!(text.contains("郵便/送信"), "{text}");
+        let starts: std::collections::BTreeSet<usize> = (1..4)
+            .map(|row| {
+                list.look(|screen| {
+                    let line = screen.contents_between(row, 0, row, columns);
+                    let before = line.split("waiting").next().unwrap_or_default().to_owned();
+                    before
+                        .chars()
+                        .map(|char| 1 + usize::from(char >= '\u{1100}' && char != '…'))
+                        .sum()
+                })
+            })
+            .collect();
+        assert_eq!(starts.len(), 1, "STATUS stands in one column:\n{text}");
+        let escaped = text.contains("a\\u{1b}]");
+        assert!(escaped, "nobody sets the title: {text}");
+    }
+}
+
+#[tokio::test]
 async fn output_of_a_job_cannot_steer_the_terminal() {
     let table = Table::new(None).await;
     table
@@ -160,6 +216,16 @@ async fn output_of_a_job_cannot_steer_the_terminal() {
     let (code, text) = Terminal::start(80, &with(&table, &["logs", "last"]), &[]).ends();
     assert_eq!(code, 0);
     assert_eq!(text.trim_end(), "a       b\\u{1b}[2Jc\nwarning");
+}
+
+#[tokio::test]
+async fn a_password_that_is_not_given_after_all_leaves_the_echo_on() {
+    let mut status = Terminal::start(80, &["--password", "status"], &[]);
+    status.sees(&["password of jobd at 127.0.0.1:7080:"]);
+    assert!(!status.echoes(), "passwords are not shown");
+    status.press("\x03");
+    assert_eq!(status.ends().0, 130);
+    assert!(status.echoes());
 }
 
 #[tokio::test(flavor = "multi_thread")]

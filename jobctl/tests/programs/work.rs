@@ -94,7 +94,8 @@ async fn what_failed_waits_again_as_if_it_were_new() {
         )
         .await;
     let again = table.jobctl(&["retry", "1", "2"]).await;
-    let expected = "job 1 waits again\nleft alone, as they are not done and failed: 2\n";
+    let expected =
+        "job 1 waits again\nleft alone, as they are not done and failed, or not there: 2\n";
     assert_eq!((again.code, again.stdout.as_str()), (1, expected));
     assert_eq!(
         worker.asked(),
@@ -137,6 +138,73 @@ async fn all_that_failed_lately_is_named_before_it_runs_again() {
         .jobctl(&["retry", "--failed"])
         .await
         .failed(2, &["--since"]);
+}
+
+#[tokio::test]
+async fn a_range_is_what_the_table_has_between_two_ids() {
+    let worker = Daemon::worker(Ok(json!({"jobs": {"2": "cancelled", "3": "cancelled"}}))).await;
+    let table = Table::new(Some(worker.address)).await;
+    table
+        .execute(
+            "INSERT INTO jobs (id, target, time_created, status, result) VALUES \
+             (1, 'mail', 1, 'done', 'fail'), (2, 'mail', 1, 'done', 'ok'), (3, 'report', 1, 'done', 'fail'), (7, 'mail', 1, 'waiting', NULL)",
+        )
+        .await;
+    let several = table.jobctl(&["wait", "1-5"]).await;
+    assert!(
+        several.stdout.starts_with("3 jobs: 1 ok, 2 failed\n"),
+        "{several:?}"
+    );
+    let none = table.jobctl(&["wait", "4-6"]).await;
+    none.failed(1, &["there are no jobs 4-6"]);
+    table
+        .jobctl(&["wait", "6-4"])
+        .await
+        .failed(2, &["write 4-6"]);
+    table
+        .jobctl(&["show", "1-3"])
+        .await
+        .failed(2, &["write a number, or last"]);
+    // Whoever did not type each id is shown which they are.
+    let asked = table.jobctl(&["cancel", "2-5"]).await;
+    asked.failed(
+        2,
+        &[
+            "this ends 2 jobs of 2 targets (mail: 1, report: 1): 2-3;",
+            "add --yes",
+        ],
+    );
+    let asked = table.jobctl(&["cancel", "last"]).await;
+    asked.failed(2, &["this ends 1 job of mail: 7;"]);
+    assert!(worker.asked().is_empty());
+    let ended = table.jobctl(&["cancel", "2-5", "--yes"]).await;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, "job 2: cancelled\njob 3: cancelled\n")
+    );
+    assert_eq!(
+        worker.asked(),
+        [("cancel".to_owned(), json!({"ids": [2, 3]}))]
+    );
+    let asked = table.jobctl(&["retry", "1-7"]).await;
+    asked.failed(
+        2,
+        &["this runs 2 jobs of 2 targets (mail: 1, report: 1) again"],
+    );
+    let again = table.jobctl(&["retry", "1-7", "--yes"]).await;
+    let expected = "2 jobs wait again: 1, 3\nleft alone, as they are not done and failed, or not there: 2, 7\n";
+    assert_eq!((again.code, again.stdout.as_str()), (0, expected));
+}
+
+#[tokio::test]
+async fn a_target_that_no_job_has_may_be_a_slip() {
+    let table = three().await;
+    let slip = table.jobctl(&["list", "--target", "mial"]).await;
+    slip.failed(0, &["no job has the target mial, did you mean mail?"]);
+    let none = table
+        .jobctl(&["list", "--target", "mail", "--status", "waiting"])
+        .await;
+    assert_eq!((none.code, none.stderr.as_str()), (0, ""));
 }
 
 #[tokio::test]
@@ -215,7 +283,7 @@ async fn what_a_prune_would_delete_is_told_before_and_what_it_deleted_after() {
     );
     let some = ["prune", "--older-than", "30d", "--result", "ok", "--yes"];
     let some = table.jobctl(&some).await;
-    assert!(some.stdout.starts_with("deleted 1 jobs"), "{some:?}");
+    assert!(some.stdout.starts_with("deleted 1 job that"), "{some:?}");
     let ids = table.jobctl(&["list", "--columns", "id,target"]).await;
     assert_eq!(ids.stdout, "ID\tTARGET\n3\treport\n2\tmail\n");
     let sql = [
@@ -264,8 +332,9 @@ async fn a_list_is_narrowed_by_result_and_time_and_shows_any_column() {
     );
     let wrong = table.jobctl(&["list", "--columns", "nmae"]).await;
     wrong.failed(1, &["no column `nmae`", "name"]);
+    assert_eq!(ids(&["--since", "yesterday"]).await, ["3"]);
     table
-        .jobctl(&["list", "--since", "yesterday"])
+        .jobctl(&["list", "--since", "yesteryear"])
         .await
         .failed(2, &["2h, 30d"]);
 }

@@ -68,7 +68,7 @@ const END_OF_KEYS: &str = "<!-- end of keys -->";
 /// The name among `known` that somebody who wrote `wrong` most likely meant.
 ///
 /// Case and `-` for `_` do not count; of the rest about one letter in four may differ.
-pub(super) fn near_match<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn near_match<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody misspells a page of text, and the comparison takes the square of the length.
     const LONGEST: usize = 64;
     if wrong.len() > LONGEST {

@@ -22,7 +22,7 @@ mod units;
 pub use changes::{Change, changes};
 pub use findings::{Finding, Findings, Severity};
 pub use ini::{Entry, IniFile, MAX_CONFIG_BYTES, ReadError, Section, Value};
-pub use keys::{Key, reference, with_reference};
+pub use keys::{Key, near_match, reference, with_reference};
 pub use listen::{LISTEN_KEYS, Listen, listen};
 pub use logs::{LOG_KEYS, LogLevel, LogSettings, logs};
 pub use reader::Reader;

@@ -108,7 +108,10 @@ fn waits(target: &Summary) -> Option<Finding> {
     if target.state == Some("no worker") {
         return Some(Finding::error(
             "rows",
-            format!("{waiting} jobs wait for {name}, which no worker serves"),
+            match waiting {
+                1 => format!("1 job waits for {name}, which no worker serves"),
+                _ => format!("{waiting} jobs wait for {name}, which no worker serves"),
+            },
             format!("jobctl --host WORKER add-target {name} 1, and the same in its config"),
         ));
     }

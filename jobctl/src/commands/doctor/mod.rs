@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::view::look;
 use crate::failure::Failure;
-use crate::output::{Screen, Table, Tone, plain};
+use crate::output::{Screen, Table, Tone, plain, several};
 use crate::{database, settings::Settings};
 
 /// `{"findings": [FINDING], "errors", "warnings"}`
@@ -148,7 +148,10 @@ fn text(report: &Report, screen: Screen) -> String {
     }
     text + &match (report.errors, report.warnings) {
         (0, 0) => "all is well\n".to_owned(),
-        (errors, warnings) => format!("{errors} errors, {warnings} warnings\n"),
+        (errors, warnings) => {
+            let (errors, warnings) = (several(errors, "error"), several(warnings, "warning"));
+            format!("{errors}, {warnings}\n")
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use jobd_proto::table::{
 
 use super::Finding;
 use crate::database;
-use crate::output::{now, seconds};
+use crate::output::{now, seconds, several};
 
 /// Clocks of hosts in one network agree better than this.
 const CLOCKS_S: i64 = 5;
@@ -83,7 +83,10 @@ pub(super) async fn examine(
         .filter_map(|row| stuck(row, server, name))
         .collect();
     if stuck.is_empty() {
-        let text = format!("{} rows are in hand, none of them stuck", active.len());
+        let text = format!(
+            "{} in hand, none of them stuck",
+            several(active.len(), "row")
+        );
         findings.push(Finding::ok("rows", text));
     }
     findings.extend(stuck);

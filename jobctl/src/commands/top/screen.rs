@@ -7,10 +7,10 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
 use super::super::status::{
-    TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
+    SPARE, TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
 };
 use super::board::{Board, Pane};
-use crate::output::{Tone, plain, seconds};
+use crate::output::{Tone, kept, plain, seconds};
 
 /// The columns of jobs; `>` marks numbers.
 const JOB_COLUMNS: [&str; 6] = [">JOB", "TARGET", "STATUS", ">FOR", "WORKER", "PROGRESS"];
@@ -120,7 +120,8 @@ fn table(
     rows: &[(Vec<String>, Tone)],
     area: Rect,
 ) {
-    let widths = widths(columns, rows, area.width);
+    let (columns, rows) = fitting(columns, rows, area.width);
+    let widths = widths(&columns, &rows, area.width);
     let right: Vec<bool> = columns.iter().map(|name| name.starts_with('>')).collect();
     let cell = |(at, text): (usize, &str)| {
         let text = Text::from(plain(text));
@@ -147,21 +148,36 @@ fn table(
     frame.render_stateful_widget(table, area, &mut state);
 }
 
+/// The columns that have room, and their cells.
+fn fitting<'a>(
+    columns: &[&'a str],
+    rows: &[(Vec<String>, Tone)],
+    width: u16,
+) -> (Vec<&'a str>, Vec<(Vec<String>, Tone)>) {
+    let plain_names: Vec<&str> = columns
+        .iter()
+        .map(|name| name.trim_start_matches('>'))
+        .collect();
+    let kept = kept(&plain_names, &contents(columns, rows), SPARE, width);
+    let cells = |cells: &[String]| kept.iter().map(|at| cells[*at].clone()).collect();
+    let rows = rows.iter().map(|(row, tone)| (cells(row), *tone)).collect();
+    (kept.iter().map(|at| columns[*at]).collect(), rows)
+}
+
+/// How wide the cells of each column are, as a terminal shows them.
+fn contents(columns: &[&str], rows: &[(Vec<String>, Tone)]) -> Vec<u16> {
+    let length = |text: &str| u16::try_from(Line::from(plain(text)).width()).unwrap_or(u16::MAX);
+    let columns = columns.iter().enumerate().map(|(at, name)| {
+        let cells = rows.iter().map(|(cells, _)| length(&cells[at]));
+        let name = length(name.trim_start_matches('>'));
+        cells.max().unwrap_or(0).max(name).max(LEAST)
+    });
+    columns.collect()
+}
+
 /// As wide as their content where there is room; else the widest give way.
 fn widths(columns: &[&str], rows: &[(Vec<String>, Tone)], width: u16) -> Vec<Constraint> {
-    let length = |text: &str| u16::try_from(text.chars().count()).unwrap_or(u16::MAX);
-    let mut widths: Vec<u16> = columns
-        .iter()
-        .enumerate()
-        .map(|(at, name)| {
-            let cells = rows.iter().map(|(cells, _)| length(&cells[at]));
-            cells
-                .max()
-                .unwrap_or(0)
-                .max(length(name.trim_start_matches('>')))
-                .max(LEAST)
-        })
-        .collect();
+    let mut widths = contents(columns, rows);
     let gaps = 2 * u16::try_from(columns.len().saturating_sub(1)).unwrap_or(0);
     let room = u32::from(width.saturating_sub(gaps));
     loop {

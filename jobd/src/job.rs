@@ -54,6 +54,8 @@ pub struct Terms {
     pub cancel: bool,
     /// `priority`.
     pub priority: i64,
+    /// Whether its row has columns for what it uses (`cpu_ms`, `peak_kib`).
+    pub accounted: bool,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.

@@ -12,7 +12,7 @@ use super::{Context, Done, ids};
 use crate::cli::{Id, ListArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, ago, complain, local_time, now, plain, seconds};
+use crate::output::{Table, Tone, ago, bytes, complain, local_time, now, plain, seconds};
 
 /// `{"jobs": [row]}`, the newest first, without outputs.
 #[derive(Serialize)]
@@ -152,7 +152,7 @@ fn cell(row: &JobRow, column: &str) -> String {
 }
 
 /// Columns that are NULL where their ability had nothing to do.
-const OURS: [&str; 12] = [
+const OURS: [&str; 10] = [
     "worker",
     "lease_until",
     "run_at",
@@ -163,8 +163,6 @@ const OURS: [&str; 12] = [
     "cancel_requested",
     "data",
     "progress",
-    "cpu_ms",
-    "peak_kib",
 ];
 
 /// There is no such row.
@@ -250,7 +248,9 @@ fn details(context: &Context, row: &JobRow, now: i64) -> String {
         ("finished".to_owned(), when(row.time_finished)),
         ("took".to_owned(), took(row, now)),
     ];
-    for (name, value) in &row.others {
+    lines.extend(used(row).map(|used| ("used".to_owned(), used)));
+    let others = row.others.iter();
+    for (name, value) in others.filter(|(name, _)| !USAGE.contains(&name.as_str())) {
         let shown = match value.as_deref() {
             // Of what an ability has not written there is nothing to be said.
             None if OURS.contains(&name.as_str()) => continue,
@@ -280,6 +280,19 @@ fn details(context: &Context, row: &JobRow, now: i64) -> String {
 /// How it ended; `-` if it has not.
 fn result(row: &JobRow) -> String {
     Ending::of_row(row).map_or_else(|| "-".to_owned(), |ending| ending.words())
+}
+
+/// Columns of what a job has used: CPU time, and memory at most.
+const USAGE: [&str; 2] = ["cpu_ms", "peak_kib"];
+
+/// What it has used; `None` where nobody knows.
+fn used(row: &JobRow) -> Option<String> {
+    let [cpu, peak] = USAGE.map(|column| row.others.iter().find(|(name, _)| name == column));
+    let number = |value: Option<&(String, Option<String>)>| value?.1.as_ref()?.parse::<u64>().ok();
+    let cpu = number(cpu).map(|ms| format!("{}.{} s CPU", ms / 1000, ms % 1000 / 100));
+    let peak = number(peak).map(|kib| format!("{} peak", bytes(kib.saturating_mul(1024))));
+    let known: Vec<String> = cpu.into_iter().chain(peak).collect();
+    (!known.is_empty()).then(|| known.join(", "))
 }
 
 /// How long it ran, or has run so far.

@@ -9,7 +9,7 @@ use super::Context;
 use crate::cli::StatsArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, local_time, now, seconds};
+use crate::output::{Table, Tone, bytes, local_time, now, seconds};
 
 /// `{"since", "jobs_read", "complete", "targets": [TARGET], "total": TARGET}`
 #[derive(Serialize)]
@@ -38,7 +38,14 @@ pub(super) struct Figures {
     pub(super) p50_s: Option<i64>,
     pub(super) p95_s: Option<i64>,
     pub(super) p99_s: Option<i64>,
+    /// CPU time of these jobs together, of their last runs; `null` where the table does not say.
+    pub(super) cpu_ms: Option<u64>,
+    /// Memory of the largest of them at its peak.
+    pub(super) peak_kib: Option<u64>,
 }
+
+/// Columns that are read where they are there.
+const READ: [&str; 3] = ["attempts", "cpu_ms", "peak_kib"];
 
 /// Runs of one target, as they are counted.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +53,8 @@ pub(super) struct Runs {
     done: u64,
     failures: u64,
     attempts: Option<u64>,
+    cpu_ms: Option<u64>,
+    peak_kib: Option<u64>,
     /// Seconds, in no order.
     took: Vec<i64>,
 }
@@ -58,11 +67,13 @@ impl Runs {
         }
         self.done += 1;
         self.failures += u64::from(row.result.as_deref() != Some("ok"));
-        let attempts = row.others.iter().find(|(name, _)| name == "attempts");
-        let attempts = attempts.and_then(|(_, count)| count.as_ref()?.parse::<u64>().ok());
-        if let Some(attempts) = attempts {
-            *self.attempts.get_or_insert(0) += attempts;
-        }
+        let [attempts, cpu_ms, peak_kib] = READ.map(|column| {
+            let value = row.others.iter().find(|(name, _)| name == column);
+            value.and_then(|(_, number)| number.as_ref()?.parse::<u64>().ok())
+        });
+        add(&mut self.attempts, attempts);
+        add(&mut self.cpu_ms, cpu_ms);
+        self.peak_kib = self.peak_kib.max(peak_kib);
         if row.time_started > 0 && row.time_finished > 0 {
             self.took
                 .push(row.time_finished.saturating_sub(row.time_started).max(0));
@@ -72,9 +83,9 @@ impl Runs {
     fn add(&mut self, other: &Self) {
         self.done += other.done;
         self.failures += other.failures;
-        if let Some(attempts) = other.attempts {
-            *self.attempts.get_or_insert(0) += attempts;
-        }
+        add(&mut self.attempts, other.attempts);
+        add(&mut self.cpu_ms, other.cpu_ms);
+        self.peak_kib = self.peak_kib.max(other.peak_kib);
         self.took.extend(&other.took);
     }
 
@@ -94,7 +105,15 @@ impl Runs {
             p50_s,
             p95_s,
             p99_s,
+            cpu_ms: self.cpu_ms,
+            peak_kib: self.peak_kib,
         }
+    }
+}
+
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
     }
 }
 
@@ -110,14 +129,14 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
     let since = args.since.seconds(now());
-    let attempts = table.columns().has("attempts");
     let scan = Scan {
         within: args.target.map(|target| ("done".to_owned(), target)),
         since: Some(since),
         floor: table.first_since(since).await.map_err(failure)?,
-        columns: attempts
-            .then(|| "attempts".to_owned())
+        columns: READ
             .into_iter()
+            .filter(|column| table.columns().has(column))
+            .map(str::to_owned)
             .collect(),
         ..Scan::default()
     };
@@ -159,7 +178,8 @@ fn text(context: &Context, stats: &Stats) -> String {
         let since = local_time(stats.since);
         return format!("no job that was added since {since} is done\n");
     }
-    let mut table = Table::new(&[
+    let accounted = stats.total.cpu_ms.is_some();
+    let mut header = vec![
         "TARGET",
         ">RUNS",
         ">FAILED",
@@ -168,14 +188,16 @@ fn text(context: &Context, stats: &Stats) -> String {
         ">P50",
         ">P95",
         ">P99",
-    ])
-    .sparing(&["ATTEMPTS", "P50", "P99"]);
+    ];
+    header.extend([">CPU", ">PEAK"].iter().filter(|_| accounted));
+    let mut table = Table::new(&header).sparing(&["ATTEMPTS", "P50", "P99", "CPU", "PEAK"]);
     let several = stats.targets.len() > 1;
     for figures in stats.targets.iter().chain(several.then_some(&stats.total)) {
         let time = |time: Option<i64>| {
             time.map_or_else(|| "-".to_owned(), |time| seconds(time.unsigned_abs()))
         };
-        let cells = [
+        let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let mut cells = vec![
             figures.target.clone().unwrap_or_else(|| "all".to_owned()),
             figures.runs.to_string(),
             figures.failures.to_string(),
@@ -189,6 +211,11 @@ fn text(context: &Context, stats: &Stats) -> String {
             time(figures.p95_s),
             time(figures.p99_s),
         ];
+        if accounted {
+            cells.push(known(figures.cpu_ms.map(|ms| seconds(ms.div_ceil(1000)))));
+            let peak = figures.peak_kib.map(|kib| kib.saturating_mul(1024));
+            cells.push(known(peak.map(bytes)));
+        }
         let tone = if figures.failures > 0 {
             Tone::Warning
         } else {
@@ -231,7 +258,9 @@ mod tests {
             result: Some(result.to_owned()),
             time_started: started,
             time_finished: finished,
-            others: vec![("attempts".to_owned(), Some("2".to_owned()))],
+            others: [("attempts", "2"), ("cpu_ms", "1500"), ("peak_kib", "64")]
+                .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+                .into(),
             ..JobRow::default()
         };
         let mut runs = Runs::default();
@@ -243,5 +272,6 @@ mod tests {
         assert_eq!((figures.runs, figures.failures), (3, 2));
         assert_eq!((figures.attempts, figures.mean_s), (Some(6), Some(3.0)));
         assert_eq!((figures.p50_s, figures.p99_s), (Some(2), Some(4)));
+        assert_eq!((figures.cpu_ms, figures.peak_kib), (Some(4_500), Some(64)));
     }
 }

@@ -291,6 +291,21 @@ async fn a_job_is_shown_with_its_times_and_output() {
         "stdout": "a\nb", "stderr": "c", "others": {"name": "welcome"},
     });
     assert_eq!(json, expected);
+    for (sql, used) in [
+        ("ALTER TABLE jobs ADD COLUMN cpu_ms INTEGER", None),
+        ("ALTER TABLE jobs ADD COLUMN peak_kib INTEGER", None),
+        (
+            "UPDATE jobs SET cpu_ms = 1290, peak_kib = 34816",
+            Some("1.2 s CPU, 34.0 MiB peak"),
+        ),
+    ] {
+        table.execute(sql).await;
+        let shown = table.jobctl(&["show", "9"]).await.stdout;
+        let mut lines = shown.lines();
+        let line = lines.find_map(|line| line.strip_prefix("used      "));
+        assert_eq!(line, used, "{shown}");
+        assert!(!shown.contains("cpu_ms"), "{shown}");
+    }
     table
         .jobctl(&["show", "10"])
         .await

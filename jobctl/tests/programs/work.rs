@@ -225,10 +225,21 @@ async fn stats_count_runs_and_how_long_they_took() {
         ])
         .await
         .json();
-    let figures = |target: Value| json!({"target": target, "runs": 2, "failures": 1, "attempts": null, "mean_s": 6.0, "p50_s": 2, "p95_s": 10, "p99_s": 10});
+    let figures = |target: Value| json!({"target": target, "runs": 2, "failures": 1, "attempts": null, "mean_s": 6.0, "p50_s": 2, "p95_s": 10, "p99_s": 10, "cpu_ms": null, "peak_kib": null});
     let expected = json!({"since": 1_577_836_800, "jobs_read": 2, "complete": true,
         "targets": [figures(json!("mail"))], "total": figures(Value::Null)});
     assert_eq!(json, expected);
+    for sql in [
+        "ALTER TABLE jobs ADD COLUMN cpu_ms INTEGER",
+        "ALTER TABLE jobs ADD COLUMN peak_kib INTEGER",
+        "UPDATE jobs SET cpu_ms = 61500, peak_kib = 3000 WHERE id = 1",
+    ] {
+        table.execute(sql).await;
+    }
+    let stats = table.jobctl(&["stats", "--since", "2020-01-01"]).await;
+    let expected = "TARGET\tRUNS\tFAILED\tATTEMPTS\tMEAN\tP50\tP95\tP99\tCPU\tPEAK\n\
+                    mail\t2\t1\t-\t6.0s\t2s\t10s\t10s\t1m 2s\t2.9 MiB\n";
+    assert_eq!((stats.code, stats.stdout.as_str()), (0, expected));
     let none = table.jobctl(&["stats"]).await;
     assert!(none.stdout.starts_with("no job that was added since"));
     let part = table

@@ -28,6 +28,7 @@ fn end(code: Option<i32>, signal: Option<i32>, cause: Option<Reason>) -> End {
         stderr: Captured::default(),
         ended: Instant::now(),
         cause,
+        usage: None,
     }
 }
 

@@ -7,7 +7,6 @@ mod stop;
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +27,7 @@ use super::input::{self, Input};
 use super::output_file::OutputFile;
 use super::start::{Started, start};
 use super::stream::Stream;
+use super::usage::Ended;
 use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome};
 use crate::clock;
 use crate::fate::Reason;
@@ -167,7 +167,12 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
     let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
     crash_point!("spawn-before");
-    match start(&mut command, way.settings.max_output, stay) {
+    match start(
+        &mut command,
+        way.settings.max_output,
+        stay,
+        job.terms.accounted,
+    ) {
         Ok(started) => Begun::Started(started),
         Err(error) if is_no_room(&error) => Begun::NotNow(error),
         Err(error) => {
@@ -192,7 +197,7 @@ async fn attend(
     mut started: Started,
     mut orders: mpsc::Receiver<Order>,
 ) -> End {
-    if let Some((status, ended)) = started.over {
+    if let Some((Ended { status, usage }, ended)) = started.over {
         // Whoever has waited for the start sees everything, however short.
         while let Ok(order) = orders.try_recv() {
             if let Order::Follow(feed) = order {
@@ -206,6 +211,7 @@ async fn attend(
             stderr: started.stderr.captured(),
             ended,
             cause: None,
+            usage,
         };
     }
     let group = started.pid();
@@ -274,7 +280,7 @@ impl<'a> Process<'a> {
             file,
             launcher,
             settings,
-            exit: Exit::of(started.child)?,
+            exit: Exit::of(started.child, job.terms.accounted)?,
             shim: launcher.way(job).shim.as_ref().map(|_| &job.token),
             orders,
             stopper: Stopper::new(settings, job, pid),
@@ -282,7 +288,10 @@ impl<'a> Process<'a> {
     }
 
     async fn run(mut self) -> End {
-        let status = self.until_exit().await;
+        let (status, usage) = match self.until_exit().await {
+            Ok(Ended { status, usage }) => (Ok(status), usage),
+            Err(error) => (Err(error), None),
+        };
         // Who wanted to follow it in its last moment sees what there is, too.
         self.obey_all();
         self.end_rest().await;
@@ -332,19 +341,20 @@ impl<'a> Process<'a> {
             stderr,
             ended,
             cause,
+            usage,
         }
     }
 
     /// Reads and obeys until the process has exited and is reaped.
-    async fn until_exit(&mut self) -> io::Result<ExitStatus> {
+    async fn until_exit(&mut self) -> io::Result<Ended> {
         loop {
             let alarm = self.stopper.alarm();
             tokio::select! {
-                status = self.exit.wait() => {
+                ended = self.exit.wait() => {
                     self.pid = None;
                     // Who is left finds the end of it.
                     self.stdin.close();
-                    return status;
+                    return ended;
                 }
                 () = self.stdin.write(), if self.stdin.is_open() => {}
                 () = self.stdout.read(), if self.stdout.is_open() => self.stopper.heard(),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::Child;
 
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::Interest;
@@ -10,11 +10,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::start::pid;
+use super::usage::{Ended, reap};
 
 /// A process that is not reaped: until then its number is nobody else's.
 pub(super) struct Exit {
     child: Child,
     sign: Sign,
+    accounted: bool,
+    /// How it ended, once it is reaped.
+    ended: Option<Ended>,
 }
 
 /// What tells that it may have ended.
@@ -26,26 +30,34 @@ enum Sign {
 }
 
 impl Exit {
-    /// An error: the system can tell neither way.
-    pub(super) fn of(child: Child) -> io::Result<Self> {
+    /// `accounted` asks for what it uses. An error: the system can tell neither way.
+    pub(super) fn of(child: Child, accounted: bool) -> io::Result<Self> {
         let pidfd = pidfd_open(pid(&child), PidfdFlags::NONBLOCK).map_err(io::Error::from);
         let sign = match pidfd.and_then(watch) {
             Ok(pidfd) => Sign::Pidfd(pidfd),
             Err(_) => Sign::Signal(signal(SignalKind::child())?),
         };
-        Ok(Self { child, sign })
+        Ok(Self {
+            child,
+            sign,
+            accounted,
+            ended: None,
+        })
     }
 
     /// How it has ended, if it has. Reaps it.
-    pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+    pub(super) fn try_wait(&mut self) -> io::Result<Option<Ended>> {
+        if self.ended.is_none() {
+            self.ended = reap(&mut self.child, self.accounted)?;
+        }
+        Ok(self.ended)
     }
 
     /// How it ended. Reaps it. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+    pub(super) async fn wait(&mut self) -> io::Result<Ended> {
         loop {
-            if let Some(status) = self.try_wait()? {
-                return Ok(status);
+            if let Some(ended) = self.try_wait()? {
+                return Ok(ended);
             }
             match &mut self.sign {
                 Sign::Pidfd(pidfd) => pidfd.readable().await?.clear_ready(),

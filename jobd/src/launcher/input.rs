@@ -67,6 +67,7 @@ pub(super) async fn read(
                         stderr,
                         ended: Instant::now(),
                         cause: Some(reason),
+                        usage: None,
                     });
                 }
                 Order::Follow(feed) => followers.push(feed),

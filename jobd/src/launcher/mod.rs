@@ -14,6 +14,7 @@ mod spawner;
 mod start;
 mod stream;
 mod template;
+mod usage;
 
 use std::ffi::OsString;
 use std::io;
@@ -41,6 +42,7 @@ pub use input::Payloads;
 pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
 pub use output_file::FileTemplate;
 pub use template::Template;
+pub use usage::Usage;
 
 /// Background processes that may outlive their job with its pipe in hand, per worker. Their output
 /// is read and dropped, as closing the pipe would kill them at their next word; beyond this many it
@@ -162,6 +164,8 @@ pub struct End {
     pub ended: Instant,
     /// Why, where the process did not end by itself: it was told to stop before, or could never be started.
     pub cause: Option<Reason>,
+    /// What its process has used, where its row has columns for that.
+    pub usage: Option<Usage>,
 }
 
 impl Launcher {
@@ -333,6 +337,7 @@ impl End {
             },
             ended: Instant::now(),
             cause: Some(cause),
+            usage: None,
         }
     }
 
@@ -347,6 +352,7 @@ impl End {
             stderr,
             ended: Instant::now(),
             cause: Some(Reason::Spawn),
+            usage: None,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
 use jobd_proto::follow::Stream as Name;
@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::stream::Stream;
+use super::usage::{Ended, forget_own_peak, reap};
 use crate::faults::crash_point;
 use crate::follow::Feed;
 
@@ -27,12 +28,20 @@ pub(super) struct Started {
     pub(super) stdout: Stream<ChildStdout>,
     pub(super) stderr: Stream<ChildStderr>,
     /// How and when it ended, where it is over and reaped.
-    pub(super) over: Option<(ExitStatus, Instant)>,
+    pub(super) over: Option<(Ended, Instant)>,
 }
 
 /// Starts a process whose outputs are pipes, of each of which at most `limit` bytes are kept. Told to stay,
-/// returns as soon as it is over or has run for [`STAY`]. An error is that of posix_spawn(3) or pipe(2): nothing was started.
-pub(super) fn start(command: &mut Command, limit: usize, stay: bool) -> io::Result<Started> {
+/// returns as soon as it is over or has run for [`STAY`]. `accounted` asks for what it uses. An error is that of posix_spawn(3) or pipe(2): nothing was started.
+pub(super) fn start(
+    command: &mut Command,
+    limit: usize,
+    stay: bool,
+    accounted: bool,
+) -> io::Result<Started> {
+    if accounted {
+        forget_own_peak();
+    }
     let mut child = command.spawn()?;
     crash_point!("spawn-after");
     let mut started = Started {
@@ -43,8 +52,8 @@ pub(super) fn start(command: &mut Command, limit: usize, stay: bool) -> io::Resu
         over: None,
     };
     if stay {
-        let status = started.stay(Instant::now() + STAY);
-        started.over = status.map(|status| (status, Instant::now()));
+        let ended = started.stay(Instant::now() + STAY, accounted);
+        started.over = ended.map(|ended| (ended, Instant::now()));
     }
     Ok(started)
 }
@@ -62,19 +71,19 @@ impl Started {
     }
 
     /// Reads both outputs to their end, and reaps. `None` where that takes longer.
-    fn stay(&mut self, until: Instant) -> Option<ExitStatus> {
+    fn stay(&mut self, until: Instant, accounted: bool) -> Option<Ended> {
         while self.stdout.is_open() || self.stderr.is_open() {
             let [stdout, stderr] = wait([self.stdout.fd(), self.stderr.fd()], until)?;
             self.stdout.read_now(stdout);
             self.stderr.read_now(stderr);
         }
         // A process closes its outputs a moment before it has ended; or it lives on without them.
-        if let Some(status) = self.child.try_wait().ok()? {
-            return Some(status);
+        if let Some(ended) = reap(&mut self.child, accounted).ok()? {
+            return Some(ended);
         }
         let end = pidfd_open(self.pid(), PidfdFlags::empty()).ok()?;
         wait([Some(end.as_fd())], until)?;
-        self.child.try_wait().ok()?
+        reap(&mut self.child, accounted).ok()?
     }
 }
 
@@ -121,7 +130,7 @@ mod tests {
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let begun = Instant::now();
-        let started = start(&mut command, 1_000, true).unwrap();
+        let started = start(&mut command, 1_000, true, false).unwrap();
         (started, begun.elapsed())
     }
 

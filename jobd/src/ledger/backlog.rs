@@ -365,6 +365,7 @@ fn as_row(job: Job, end: End, again: Option<Again>, text: &OutputText) -> Finish
         signal: end.signal.map(jobd_proto::signal::name),
         reason,
         again,
+        usage: end.usage,
         stdout,
         stderr,
         ended: end.ended,

@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 
+use jobd_proto::table::{Columns, Kind};
+
 use super::connection::{Value, key};
 use super::statements::{Counts, Dialect};
-use super::{Batch, Finish};
+use super::{Abilities, Ability, Batch, Finish};
 use crate::fate::Reason;
 use crate::faults::guard;
 use crate::job::Job;
@@ -28,11 +30,39 @@ const MAX_OUTPUT: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct AdvanceStatement {
     texts: [[Arc<str>; SIZES.len()]; SIZES.len()],
-    /// What fits `return_code`.
-    codes: (i64, i64),
     /// Whether the table has the column `reason`.
     reasons: bool,
+    bounds: Bounds,
 }
+
+/// The least and the most that columns of an end hold.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// Of `return_code`.
+    codes: (i64, i64),
+    /// Of `cpu_ms` and `peak_kib`, where the table has them.
+    usage: Option<[(i64, i64); 2]>,
+}
+
+impl Bounds {
+    pub(super) fn of(columns: &Columns, abilities: Abilities) -> Self {
+        let of = |column| match columns.get(column).map(|column| &column.kind) {
+            Some(Kind::Integer { min, max }) => (*min, *max),
+            _ => (0, 127),
+        };
+        let accounted = abilities.has(Ability::Accounting);
+        Self {
+            codes: of("return_code"),
+            usage: accounted.then(|| USAGE.map(of)),
+        }
+    }
+}
+
+/// The columns of what a job has used.
+pub(super) const USAGE: [&str; 2] = ["cpu_ms", "peak_kib"];
+
+/// Behind an assignment, where they are there: nobody knows what a job has used.
+pub(super) const UNKNOWN_USAGE: &str = ", `cpu_ms` = NULL, `peak_kib` = NULL";
 
 /// What one statement writes.
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +116,14 @@ impl AdvanceStatement {
         token: &str,
         counts: &Counts,
         dialect: &Dialect,
-        codes: (i64, i64),
+        bounds: Bounds,
     ) -> Self {
-        let text = |starts, ends| text(t, token, counts, dialect, starts, ends).into();
+        let accounted = bounds.usage.is_some();
+        let text = |starts, ends| text(t, token, (counts, accounted), dialect, starts, ends).into();
         Self {
             texts: SIZES.map(|starts| SIZES.map(|ends| text(starts, ends))),
-            codes,
             reasons: counts.reasons,
+            bounds,
         }
     }
 
@@ -114,7 +145,7 @@ impl AdvanceStatement {
         let start_id = |job: &Job| Value::Number(key(job.id));
         let end_id = |end: &Finish| Value::Number(key(end.job.id));
 
-        let mut values = Vec::with_capacity(3 * starts.1 + 17 * ends.1);
+        let mut values = Vec::with_capacity(3 * starts.1 + 21 * ends.1);
         ends.pairs(&mut values, end_id, |end| Value::Text(end.result.as_str()));
         ends.pairs(&mut values, end_id, |end| self.code(end));
         ends.pairs(&mut values, end_id, |end| {
@@ -126,6 +157,9 @@ impl AdvanceStatement {
             ends.pairs(&mut values, end_id, |end| {
                 Value::MaybeText(end.reason.map(Reason::as_str))
             });
+        }
+        for (at, bounds) in self.bounds.usage.iter().flatten().enumerate() {
+            ends.pairs(&mut values, end_id, |end| used(end, at, *bounds));
         }
         ends.pairs(&mut values, end_id, |end| {
             Value::Number(i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0))
@@ -153,9 +187,26 @@ impl AdvanceStatement {
 
     /// The exit code as the column takes it.
     pub(super) fn code<'a>(&self, end: &Finish) -> Value<'a> {
-        let (least, most) = self.codes;
+        let (least, most) = self.bounds.codes;
         Value::MaybeNumber(end.code.map(|code| i64::from(code).clamp(least, most)))
     }
+
+    /// What a job has used, as the columns take it; nothing where there are none.
+    pub(super) fn usage<'a>(&self, end: &Finish) -> impl Iterator<Item = Value<'a>> {
+        let bounds = self.bounds.usage.iter().flatten().enumerate();
+        bounds.map(|(at, bounds)| used(end, at, *bounds))
+    }
+}
+
+/// What a job has used of one thing, as [`USAGE`] has them.
+fn used<'a>(end: &Finish, at: usize, bounds: (i64, i64)) -> Value<'a> {
+    let used = end.usage.map(|usage| [usage.cpu_ms, usage.peak_kib][at]);
+    Value::MaybeNumber(used.map(|used| within(bounds, used)))
+}
+
+/// The nearest number that fits: one that does not would cost the whole end.
+fn within((least, most): (i64, i64), number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX).clamp(least, most)
 }
 
 /// Which of [`SIZES`] a list of `count` takes.
@@ -189,7 +240,7 @@ impl<'a, T> Padded<'a, T> {
 fn text(
     t: &str,
     token: &str,
-    counts: &Counts,
+    (counts, accounted): (&Counts, bool),
     dialect: &Dialect,
     starts: usize,
     ends: usize,
@@ -211,7 +262,9 @@ fn text(
     if ends > 0 {
         let outcome = ["`result`", "`return_code`", "`sig`", "`stdout`", "`stderr`"];
         let reason = counts.reasons.then_some("`reason`");
-        let outcome = outcome.into_iter().chain(reason);
+        let usage = USAGE.map(|column| format!("`{column}`"));
+        let usage = usage.iter().map(String::as_str).filter(|_| accounted);
+        let outcome = outcome.into_iter().chain(reason).chain(usage);
         set.extend(outcome.map(|column| format!("{column} = {}", of_id(ends, column))));
         let ended = format!("{now} - {}", of_id(ends, "0"));
         set.push(format!(
@@ -269,14 +322,18 @@ mod tests {
 
     use super::*;
     use crate::job::{Origin, Terms, Tokens};
+    use crate::launcher::Usage;
     use crate::store::text::PACKET_RESERVE;
 
     #[test]
     fn what_goes_with_a_large_end_fits_beside_it_in_a_packet() {
         let statement = AdvanceStatement {
             texts: std::array::from_fn(|_| std::array::from_fn(|_| "".into())),
-            codes: (0, 127),
             reasons: true,
+            bounds: Bounds {
+                codes: (0, 127),
+                usage: Some([(0, i64::MAX); 2]),
+            },
         };
         let long = "x".repeat(64);
         let job = Job {
@@ -295,6 +352,10 @@ mod tests {
             signal: Some("SIGRTMAX".to_owned()),
             reason: Some(Reason::Exit),
             again: None,
+            usage: Some(Usage {
+                cpu_ms: 1,
+                peak_kib: 1,
+            }),
             stdout: "x".repeat(16 << 20),
             stderr: String::new(),
             ended: Instant::now(),

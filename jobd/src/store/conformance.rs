@@ -197,6 +197,10 @@ fn finish(job: &Job) -> Finish {
         signal: None,
         reason: Some(Reason::Exit),
         again: None,
+        usage: Some(Usage {
+            cpu_ms: 1_500,
+            peak_kib: u64::MAX,
+        }),
         stdout: "out\0 é".into(),
         stderr: String::new(),
         ended: Instant::now(),
@@ -621,6 +625,7 @@ conformance! {
     a_claim_reads_what_its_row_asks_for,
     a_payload_is_read_while_its_job_runs,
     the_row_says_why_its_job_ended,
+    the_row_says_what_its_job_has_used,
     leases_are_renewed_and_lost_rows_named,
     rows_ask_for_a_cancellation,
     higher_priorities_are_claimed_first,

@@ -22,7 +22,7 @@ pub(super) enum Value<'a> {
 }
 
 /// What a claim reads of a row: id, attempts, interruptions, max_attempts, timeout, whether there is data, whether it
-/// is to be cancelled, priority.
+/// is to be cancelled, priority, whether it is accounted.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) id: JobId,
@@ -37,12 +37,12 @@ pub(super) struct Taken {
 
 impl Taken {
     /// How many columns that is.
-    pub(super) const COLUMNS: usize = 8;
+    pub(super) const COLUMNS: usize = 9;
 
-    /// `numbers`: attempts, interruptions, whether there is data, whether it is to be cancelled, priority; `maybe`:
-    /// max_attempts, timeout in seconds.
-    pub(super) fn new(key: i64, numbers: [i64; 5], maybe: [Option<i64>; 2]) -> Self {
-        let [attempts, interruptions, data, cancel, priority] = numbers;
+    /// `numbers`: attempts, interruptions, whether there is data, whether it is to be cancelled, priority, whether it
+    /// is accounted; `maybe`: max_attempts, timeout in seconds.
+    pub(super) fn new(key: i64, numbers: [i64; 6], maybe: [Option<i64>; 2]) -> Self {
+        let [attempts, interruptions, data, cancel, priority, accounted] = numbers;
         let [max_attempts, timeout] = maybe;
         Self {
             id: id(key),
@@ -54,6 +54,7 @@ impl Taken {
                 has_data: data != 0,
                 cancel: cancel != 0,
                 priority,
+                accounted: accounted != 0,
             },
         }
     }
@@ -174,6 +175,7 @@ macro_rules! taken {
                 $row.try_get(5)?,
                 $row.try_get(6)?,
                 $row.try_get(7)?,
+                $row.try_get(8)?,
             ],
             [$row.try_get(3)?, $row.try_get(4)?],
         )

@@ -119,6 +119,7 @@ mod tests {
             signal: None,
             reason: Some(Reason::Exit),
             again: None,
+            usage: None,
             stdout: String::new(),
             stderr: stderr.to_owned(),
             ended: Instant::now(),

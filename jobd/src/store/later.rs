@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jobd_proto::JobId;
 
+use super::advance::{AdvanceStatement, USAGE};
 use super::connection::{Connection, Value, id, key};
 use super::lists::ListStatement;
 use super::statements::{Counts, Dialect, Statements};
@@ -85,6 +86,9 @@ impl LaterStatements {
         );
         set.extend(reasons.then(|| "`reason` = ?".to_owned()));
         set.extend(retries.then(|| "`errors` = ?".to_owned()));
+        let accounted = abilities.has(Ability::Accounting);
+        let usage = USAGE.map(|column| format!("`{column}` = ?"));
+        set.extend(usage.into_iter().filter(|_| accounted));
         set.extend(owned.then(|| "`interruptions` = `interruptions` + ?".to_owned()));
         set.extend((token != "stderr").then(|| format!("`{token}` = {no_token}")));
         set.push(format!(
@@ -184,7 +188,7 @@ pub(super) async fn retry<C: Connection>(
     later: &LaterStatements,
     end: &Finish,
     again: Again,
-    code: Value<'_>,
+    advance: &AdvanceStatement,
 ) -> Result<bool, sqlx::Error> {
     let ours = [
         Value::Number(key(end.job.id)),
@@ -198,7 +202,7 @@ pub(super) async fn retry<C: Connection>(
             .map(|(now, before)| errors::with(before.as_deref(), end, *now));
     }
     let outcome = [
-        code,
+        advance.code(end),
         Value::MaybeText(end.signal.as_deref()),
         Value::Text(&end.stdout),
         Value::Text(&end.stderr),
@@ -216,6 +220,7 @@ pub(super) async fn retry<C: Connection>(
     if later.errors.is_some() {
         values.push(Value::MaybeText(errors.as_deref()));
     }
+    values.extend(advance.usage(end));
     if later.counts {
         values.push(Value::Number(i64::from(!again.counted)));
     }

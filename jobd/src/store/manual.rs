@@ -86,7 +86,7 @@ mod tests {
     fn each_wanted_id_gets_a_job_or_an_error() {
         let served = [TargetName::new("mail").unwrap()];
         let row = |id, status: &str, target: &str| Found {
-            row: Taken::new(id, [0; 5], [None; 2]),
+            row: Taken::new(id, [0; 6], [None; 2]),
             status: status.into(),
             target: target.into(),
         };

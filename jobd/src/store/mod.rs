@@ -37,6 +37,7 @@ use jobd_proto::{JobId, JobResult, TargetName};
 
 use crate::fate::{Again, Reason};
 use crate::job::{ClaimToken, Job, Origin};
+use crate::launcher::Usage;
 use crate::leases::Lease;
 
 pub use abilities::{Abilities, Ability};
@@ -205,6 +206,8 @@ pub struct Finish {
     pub reason: Option<Reason>,
     /// It is not the end of the job: it runs again, later.
     pub again: Option<Again>,
+    /// What it has used, for tables that have columns for that.
+    pub usage: Option<Usage>,
     /// Fit for the column.
     pub stdout: String,
     /// Fit for the column.

@@ -52,8 +52,7 @@ async fn retry<C: Connection>(
     end: &Finish,
 ) -> Outcome<bool> {
     if let (Some(later), Some(again)) = (&statements.later, end.again) {
-        let code = statements.advance.code(end);
-        match later::retry(connection, later, end, again, code).await {
+        match later::retry(connection, later, end, again, &statements.advance).await {
             Err(error) if is_duplicate(&error) => {
                 tracing::warn!(job = %end.job.id, target = %end.job.target, "job failed and cannot run again, as another one with its unique key waits: ending it");
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jobd_proto::TargetName;
 use jobd_proto::table::{Columns, Kind, TableName};
 
-use super::advance::AdvanceStatement;
+use super::advance::{AdvanceStatement, Bounds, UNKNOWN_USAGE};
 use super::cancel::{self, CancelStatements};
 use super::later::LaterStatements;
 use super::lists::ListStatement;
@@ -194,11 +194,6 @@ impl Statements {
         let Counts {
             leased, unleased, ..
         } = &counts;
-        // What fits `return_code`.
-        let codes = match columns.get("return_code").map(|column| &column.kind) {
-            Some(Kind::Integer { min, max }) => (*min, *max),
-            _ => (0, 127),
-        };
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
         let claim = format!("{id}, {}", terms(columns, abilities));
@@ -262,7 +257,7 @@ impl Statements {
                 "",
             )),
             accept_manual: list(update(&accept, "`status` = 'manual'")),
-            advance: AdvanceStatement::new(&t, token, &counts, dialect, codes),
+            advance: AdvanceStatement::new(&t, token, &counts, dialect, Bounds::of(columns, abilities)),
             started: list(select(id, &ours("running"))),
             data: select(
                 if abilities.has(Ability::Data) { "`data`" } else { "NULL" },
@@ -304,9 +299,10 @@ impl Statements {
             verdict: update(
                 &format!(
                     "`status` = 'done', `result` = 'fail', `return_code` = NULL, `sig` = NULL, `stderr` = ?, \
-                     `time_finished` = {now}{}{}",
+                     `time_finished` = {now}{}{}{}",
                     counts.given_up,
-                    if counts.reasons { ", `reason` = 'orphaned'" } else { "" }
+                    if counts.reasons { ", `reason` = 'orphaned'" } else { "" },
+                    if abilities.has(Ability::Accounting) { UNKNOWN_USAGE } else { "" }
                 ),
                 &as_seen,
             )
@@ -435,6 +431,7 @@ fn terms(columns: &Columns, abilities: Abilities) -> String {
             "0",
         ),
         either(abilities.has(Ability::Priority), "`priority`", "0"),
+        either(abilities.has(Ability::Accounting), "1", "0"),
     ]
     .join(", ")
 }

@@ -30,6 +30,7 @@ fn finish(id: u64, bytes: usize, now: Instant) -> Entry {
         stderr: Captured::default(),
         ended: now,
         cause: None,
+        usage: None,
     };
     Entry::Finish(job(id), end, None)
 }

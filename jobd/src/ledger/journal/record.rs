@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fate::{Again, Reason};
 use crate::job::{ClaimToken, Job, Terms};
+use crate::launcher::Usage;
 use crate::store::Finish;
 
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -38,6 +39,9 @@ struct Head {
     reason: Option<Reason>,
     #[serde(default)]
     again: Option<Again>,
+    /// Likewise.
+    #[serde(default)]
+    usage: Option<Usage>,
     /// When it ended, by this host's clock: it outlives a restart of the machine.
     ended_ms: u64,
     /// Bytes of standard output; standard error is the rest.
@@ -69,6 +73,7 @@ pub fn encode(finish: &Finish, out: &mut Vec<u8>) {
         signal: finish.signal.clone(),
         reason: finish.reason,
         again: finish.again,
+        usage: finish.usage,
         ended_ms: ended.map_or(0, |ended| u64::try_from(ended.as_millis()).unwrap_or(0)),
         stdout: finish.stdout.len(),
     };
@@ -145,6 +150,7 @@ fn decode(body: &[u8]) -> Option<Finish> {
         signal: head.signal,
         reason: head.reason,
         again: head.again,
+        usage: head.usage,
         stdout: String::from_utf8(stdout.to_vec()).ok()?,
         stderr: String::from_utf8(stderr.to_vec()).ok()?,
         ended: now.checked_sub(ago).unwrap_or(now),

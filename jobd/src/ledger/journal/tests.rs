@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fate::{Again, Reason};
 use crate::job::{Job, Origin, Terms, Tokens};
+use crate::launcher::Usage;
 
 fn end(id: u64, stdout: &str) -> Finish {
     let origin = if id.is_multiple_of(2) {
@@ -34,6 +35,10 @@ fn end(id: u64, stdout: &str) -> Finish {
             after: Duration::from_millis(5300),
             counted: true,
         }),
+        usage: (id > 1).then_some(Usage {
+            cpu_ms: id,
+            peak_kib: u64::MAX,
+        }),
         stdout: stdout.to_owned(),
         stderr: "\0\n\u{1F600}".to_owned(),
         ended: Instant::now(),
@@ -45,13 +50,8 @@ fn said(end: &Finish) -> impl PartialEq + std::fmt::Debug + use<> {
     let job = &end.job;
     (
         (job.id, job.token.clone(), job.origin, job.target.clone()),
-        (
-            end.result,
-            end.code,
-            end.signal.clone(),
-            end.reason,
-            end.again,
-        ),
+        (end.result, end.code, end.signal.clone()),
+        (end.reason, end.again, end.usage),
         (end.stdout.clone(), end.stderr.clone()),
     )
 }

@@ -78,6 +78,7 @@ impl World {
             stderr: Captured::default(),
             ended: self.now,
             cause: None,
+            usage: None,
         };
         self.backlog
             .push(self.now, Entry::Finish(job, end, None), &self.text);

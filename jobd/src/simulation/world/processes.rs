@@ -113,6 +113,7 @@ impl World<'_> {
                 stderr: Captured::default(),
                 ended: worker.site.clock.local(at).into_std(),
                 cause: process.stopped.then_some(Reason::Drained),
+                usage: None,
             };
             drop(done.send(Outcome::Ended(end)));
         }

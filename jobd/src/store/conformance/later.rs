@@ -131,6 +131,7 @@ pub(super) async fn a_retry_schedules_its_row_once_and_says_how_it_failed(mut gr
     );
     assert_eq!((row.return_code, row.time_started), (Some(3), 0));
     assert_eq!(row.stderr.as_deref(), Some("no é"));
+    assert_eq!(other(&row, "cpu_ms"), Some("1500"));
     for column in ["worker", "lease_until"] {
         assert_eq!(other(&row, column), None, "{column}");
     }

@@ -43,8 +43,12 @@ pub(super) async fn an_end_counts_attempts_and_interruptions(mut ground: Ground)
 pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
     let manual = ground.insert("mail", true, 1).await;
     ground.insert("mail", false, 1).await;
+    let least = Terms {
+        accounted: true,
+        ..Terms::default()
+    };
     for (changes, terms, again) in [
-        ("id = id", Terms::default(), false),
+        ("id = id", least.clone(), false),
         (
             "max_attempts = 3, timeout = 90, data = '', cancel_requested = 1, priority = 7",
             Terms {
@@ -52,6 +56,7 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
                 has_data: true,
                 cancel: true,
                 priority: 7,
+                ..least.clone()
             },
             true,
         ),
@@ -59,7 +64,7 @@ pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
             "max_attempts = 1, interruptions = 1, attempts = 1, cancel_requested = 0, data = NULL, priority = 0",
             Terms {
                 timeout: Some(Duration::from_secs(90)),
-                ..Terms::default()
+                ..least.clone()
             },
             false,
         ),
@@ -129,6 +134,44 @@ pub(super) async fn the_row_says_why_its_job_ended(mut ground: Ground) {
     }
     let reasons: Vec<_> = reasons.iter().map(Option::as_deref).collect();
     assert_eq!(reasons, [Some("cancelled"), None, Some("orphaned")]);
+}
+
+pub(super) async fn the_row_says_what_its_job_has_used(mut ground: Ground) {
+    ground.insert("mail", false, 4).await;
+    ground.run("UPDATE jobs SET cpu_ms = 7, peak_kib = 7").await;
+    let jobs = ground.claim("mail", 4).await;
+    ground.record(starts(&jobs)).await;
+    let used = |cpu_ms, peak_kib| Some(Usage { cpu_ms, peak_kib });
+    let ends = [used(1_500, 34_816), used(0, u64::MAX), None];
+    let ends = jobs.iter().zip(ends).map(|(job, usage)| Finish {
+        usage,
+        ..finish(job)
+    });
+    ground
+        .record(Batch {
+            finishes: ends.collect(),
+            ..Batch::default()
+        })
+        .await;
+    for lease in ground.store.leases().await.unwrap() {
+        ground.store.rescue(lease).await.unwrap();
+    }
+    let mut told = Vec::new();
+    for job in jobs {
+        let row = ground.row(job.id).await;
+        assert_eq!(row.status, "done");
+        let number = |column| other(&row, column).map(|text| text.parse::<u64>().unwrap());
+        // The largest that the column takes, which is not the same everywhere.
+        let most = |number: u64| number.min(u32::MAX.into());
+        told.push((number("cpu_ms"), number("peak_kib").map(most)));
+    }
+    let expected = [
+        (Some(1_500), Some(34_816)),
+        (Some(0), Some(u32::MAX.into())),
+        (None, None),
+        (None, None),
+    ];
+    assert_eq!(told, expected);
 }
 
 fn counter(row: &JobRow, column: &str) -> i64 {

@@ -426,6 +426,7 @@ fn taken(row: &Row) -> Taken {
         data,
         cancel,
         priority,
+        accounted,
         ..,
     ] = &row[..]
     else {
@@ -433,7 +434,7 @@ fn taken(row: &Row) -> Taken {
     };
     Taken::new(
         number(key),
-        [attempts, interruptions, data, cancel, priority].map(number),
+        [attempts, interruptions, data, cancel, priority, accounted].map(number),
         [most, timeout].map(|value| (*value != Val::Null).then(|| number(value))),
     )
 }

@@ -342,6 +342,7 @@ impl Reader<'_> {
 
     fn comparison(&mut self) -> Expr {
         let left = self.sum();
+        let not = self.skip("NOT");
         if self.skip("IN") {
             self.expect("(");
             let mut list = vec![self.expression()];
@@ -349,7 +350,12 @@ impl Reader<'_> {
                 list.push(self.expression());
             }
             self.expect(")");
-            return Expr::In(Box::new(left), list);
+            let among = Expr::In(Box::new(left), list);
+            if !not {
+                return among;
+            }
+            let no = Expr::Value(Val::Int(0));
+            return Expr::Compare(Comparison::Equal, Box::new((among, no)));
         }
         let signs = [
             ("=", Comparison::Equal),

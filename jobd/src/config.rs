@@ -141,8 +141,8 @@ pub fn tables() -> [&'static [Key]; 6] {
     ]
 }
 
-/// What a file says of single targets, a line each: `[target:mail] launcher = …`. What jobs find in their environment
-/// may be secret, and is left out.
+/// What a file sets for single targets, a line each: `[target:mail] launcher = …`. What jobs find in their environment
+/// may be secret, and is left out; so may be what is no setting of a target.
 pub fn own_settings(file: &IniFile) -> impl Iterator<Item = String> {
     file.entries().iter().filter_map(|entry| {
         let section = entry.section.as_ref()?;
@@ -152,7 +152,9 @@ pub fn own_settings(file: &IniFile) -> impl Iterator<Item = String> {
             Value::Text(text) => text,
             Value::True | Value::Unset => return None,
         };
-        let is_own = section.starts_with(target::FAMILY);
+        let mut settings = target::KEYS.iter().chain(setup::KEYS);
+        let is_own =
+            section.starts_with(target::FAMILY) && settings.any(|known| known.describes(key));
         is_own.then(|| format!("[{section}] {key} = {value}"))
     })
 }

@@ -1,6 +1,6 @@
 //! What may be set for each target on its own: the defaults, and those that differ. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jobd_proto::{Pattern, TargetName};
 
@@ -23,6 +23,8 @@ pub struct PerTarget<T = TargetSettings> {
     named: BTreeMap<TargetName, T>,
     /// Those of `named` that stand for many names, the most specific first.
     patterns: Vec<Pattern>,
+    /// Where the table takes 'Mail' for 'mail': the names of `named` by what they are without case.
+    spellings: Option<HashMap<String, TargetName>>,
 }
 
 impl<T> PerTarget<T> {
@@ -34,7 +36,19 @@ impl<T> PerTarget<T> {
             default,
             named,
             patterns,
+            spellings: None,
         }
+    }
+
+    /// The same for a table that takes 'Mail' for 'mail'.
+    #[must_use]
+    pub fn ignoring_case(mut self) -> Self {
+        let patterns = self.patterns.into_iter();
+        self.patterns = patterns.map(Pattern::ignoring_case).collect();
+        let names = self.named.keys();
+        let spelled = names.map(|name| (name.as_str().to_lowercase(), name.clone()));
+        self.spellings = Some(spelled.collect());
+        self
     }
 
     /// What counts for a target: what has its name, else what has the most specific pattern of it, else the default.
@@ -44,7 +58,13 @@ impl<T> PerTarget<T> {
             let pattern = patterns.find(|pattern| pattern.matches(target.as_str()))?;
             self.named.get(pattern.name())
         };
-        let own = self.named.get(target).or_else(by_pattern);
+        let by_spelling = || {
+            let spellings = self.spellings.as_ref()?;
+            let name = spellings.get(&target.as_str().to_lowercase())?;
+            self.named.get(name)
+        };
+        let own = self.named.get(target).or_else(by_spelling);
+        let own = own.or_else(by_pattern);
         own.unwrap_or(&self.default)
     }
 
@@ -70,6 +90,7 @@ impl<T> PerTarget<T> {
             default: make(&self.default),
             named: named.map(|(name, of)| (name.clone(), make(of))).collect(),
             patterns: self.patterns.clone(),
+            spellings: self.spellings.clone(),
         }
     }
 }
@@ -91,6 +112,15 @@ mod tests {
             ("user/vip/8", "user/vip/*"),
         ] {
             assert_eq!(*per_target.of(&name(target)), expected, "{target}");
+        }
+        let loose = per_target.clone().ignoring_case();
+        for (target, strict, expected) in [
+            ("Mail", "all", "mail"),
+            ("USER/7", "all", "user/7"),
+            ("User/Vip/8", "all", "user/vip/*"),
+        ] {
+            assert_eq!(*per_target.of(&name(target)), strict, "{target}");
+            assert_eq!(*loose.of(&name(target)), expected, "{target}");
         }
         let lengths = per_target.map(|own| own.len());
         assert_eq!(*lengths.of(&name("user/vip/8")), 10);

@@ -183,3 +183,25 @@ async fn names_are_found_on_sqlite() {
     .await;
     assert!(worker.stop().await.success());
 }
+
+#[tokio::test]
+async fn names_in_an_enum_are_found_in_whatever_case() {
+    let (scratch, database) = (Scratch::new(), table().await);
+    database
+        .run("ALTER TABLE jobs MODIFY target ENUM('Mail', 'User/1', 'user/2') NOT NULL")
+        .await;
+    for name in ["Mail", "User/1", "user/2"] {
+        database.insert(1, name, "waiting").await;
+    }
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.2")
+        .target("User/*", 1);
+    let worker = Jobd::start(&scratch, &ini).await;
+    until("the rows of both names", PATIENCE, async || {
+        let done = "status = 'done' AND target <> 'Mail'";
+        (count(&database, done).await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(count(&database, "status = 'waiting'").await, 1);
+    assert!(worker.stop().await.success());
+}

@@ -100,3 +100,50 @@ async fn check_config_shows_what_is_set_for_single_targets() {
     }
     assert!(!said.contains("s3cret"));
 }
+
+#[tokio::test]
+async fn what_is_no_setting_of_a_target_may_be_secret_and_is_not_shown() {
+    let scratch = Scratch::new();
+    let database = minimal_table().await;
+    let ini = Ini::worker(&database)
+        .target("a", 1)
+        .own("a", "timeout", "1m")
+        .own("a", "password", "hunter2")
+        .own("a", "mysql_pasword", "hunter3");
+    let file = scratch.write("checked.conf", ini.text());
+    let mut command = Command::new(programs::path("jobd"));
+    let output = programs::output(command.arg("--config").arg(file).arg("--check-config")).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("[target:a] timeout = 1m"), "{said}");
+    assert!(
+        said.contains("password is not read in [target:a]"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter"), "{said}");
+}
+
+#[tokio::test]
+async fn a_name_that_a_pattern_serves_has_its_settings_in_whatever_case_where_the_table_minds_none()
+{
+    let scratch = Scratch::new();
+    let database = minimal_table().await;
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.1")
+        .set("launcher", "echo all")
+        .target("user/*", 1)
+        .own("user/*", "launcher", "echo pattern {target}")
+        .own("user/vip", "launcher", "echo vip {target}");
+    let mut jobd = Jobd::start(&scratch, &ini).await;
+    let targets = ["User/7", "user/7", "USER/VIP"];
+    let expected = ["pattern User/7\n", "pattern user/7\n", "vip USER/VIP\n"];
+    assert_eq!(outputs(&database, &targets).await, expected);
+    let ini = ini.set("launcher", "echo other");
+    std::fs::write(&jobd.config, ini.text()).expect("write the config");
+    jobd.process.signal(Signal::HUP);
+    until("the reload", PATIENCE, async || {
+        let log = jobd.process.log();
+        log.contains("changed: launcher").then_some(())
+    })
+    .await;
+    assert_eq!(outputs(&database, &targets).await, expected);
+}

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use jobd_proto::table::Scan;
+use jobd_proto::table::{RowError, Scan};
 
 use super::Context;
 use crate::cli::ExportArgs;
@@ -10,8 +10,20 @@ use crate::database;
 use crate::failure::Failure;
 use crate::output::now;
 
-/// Rows read at a time: with their outputs, which may be of megabytes each.
+/// Rows of one statement. They are written as they come: with their outputs each may be of megabytes.
 const STEP: u32 = 500;
+
+/// Why a step ended before its last row.
+enum Stop {
+    Table(RowError),
+    Output(io::Error),
+}
+
+impl From<RowError> for Stop {
+    fn from(error: RowError) -> Self {
+        Self::Table(error)
+    }
+}
 
 /// Writes them; where nobody reads any more (`| head`) it stops.
 pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failure> {
@@ -34,20 +46,17 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut from = None;
     loop {
-        let window = table.oldest(&scan, from, STEP).await.map_err(failure)?;
-        for row in &window.jobs {
-            let written = serde_json::to_writer(&mut out, row)
-                .map_err(io::Error::from)
-                .and_then(|()| out.write_all(b"\n"));
-            match written {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-                Err(error) => return Err(cannot_write(&error)),
-            }
-        }
-        from = window.next;
-        if from.is_none() {
-            break;
+        let step = table.oldest_each(&scan, from, STEP, |row| {
+            let written = serde_json::to_writer(&mut out, &row).map_err(io::Error::from);
+            let written = written.and_then(|()| out.write_all(b"\n"));
+            written.map_err(Stop::Output)
+        });
+        match step.await {
+            Ok(Some(next)) => from = Some(next),
+            Ok(None) => break,
+            Err(Stop::Table(error)) => return Err(failure(error)),
+            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
+            Err(Stop::Output(error)) => return Err(cannot_write(&error)),
         }
     }
     match out.flush() {

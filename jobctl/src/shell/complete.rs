@@ -81,7 +81,7 @@ impl Completer for Completion {
         _: &rustyline::Context<'_>,
     ) -> Result<(usize, Vec<Pair>)> {
         let line = &line[..position];
-        let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+        let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
         let word = &line[start..];
         let pairs = candidates(&self.names, &before, word)
@@ -93,6 +93,13 @@ impl Completer for Completion {
             });
         Ok((start, pairs.collect()))
     }
+}
+
+/// Where the last word of a line begins.
+fn begin_of_word(line: &str) -> usize {
+    // Pasted text may hold blanks of several bytes.
+    let begun = line.trim_end_matches(|c: char| !c.is_whitespace());
+    begun.len()
 }
 
 /// What may stand where `word` does, behind the words `before`.
@@ -181,7 +188,7 @@ mod tests {
             ids: vec!["18".to_owned(), "17".to_owned()],
             asked: None,
         };
-        let start = line.rfind(' ').map_or(0, |at| at + 1);
+        let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
         let mut found = candidates(&names, &before, &line[start..]);
         found.retain(|candidate| candidate.starts_with(&line[start..]));
@@ -203,5 +210,6 @@ mod tests {
         check("list --wor", &["--worker"]);
         check("status --host 1", &["10.0.0.1"]);
         check("doctor ", &[]);
+        check("pause\u{a0}ma", &["mail"]);
     }
 }

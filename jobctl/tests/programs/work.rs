@@ -111,6 +111,49 @@ async fn what_failed_waits_again_as_if_it_were_new() {
 }
 
 #[tokio::test]
+async fn what_failed_waits_again_where_a_column_takes_no_null() {
+    let table = three().await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN worker TEXT NOT NULL DEFAULT ''; \
+             ALTER TABLE jobs ADD COLUMN cpu_ms INTEGER NOT NULL DEFAULT 0; \
+             UPDATE jobs SET worker = 'w', cpu_ms = 5",
+        )
+        .await;
+    let again = table.jobctl(&["retry", "2"]).await;
+    again.failed(0, &["not poked"]);
+    let row = table.jobctl(&["show", "2", "--json"]).await.json();
+    let others = json!({"name": null, "worker": "", "cpu_ms": "0"});
+    assert_eq!(
+        (&row["status"], &row["others"]),
+        (&json!("waiting"), &others)
+    );
+}
+
+#[tokio::test]
+async fn the_newest_that_wait_are_listed_however_many_targets_there_are() {
+    let table = three().await;
+    table
+        .execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2500) \
+             INSERT INTO jobs (target, time_created) SELECT 'a/' || n, 1700000000 FROM n; \
+             INSERT INTO jobs (target, time_created) VALUES ('z', 1700000000)",
+        )
+        .await;
+    let list = [
+        "list",
+        "--status",
+        "waiting",
+        "--limit",
+        "1",
+        "--columns",
+        "id,target",
+    ];
+    let list = table.jobctl(&list).await;
+    assert_eq!(list.stdout, "ID\tTARGET\n2504\tz\n");
+}
+
+#[tokio::test]
 async fn all_that_failed_lately_is_named_before_it_runs_again() {
     let table = three().await;
     table
@@ -310,6 +353,16 @@ async fn what_a_prune_would_delete_is_told_before_and_what_it_deleted_after() {
         sql.contains("unixepoch() - 2592000 AND `target` = 'ma''il' ORDER BY"),
         "{sql}"
     );
+    let sql = [
+        "prune",
+        "--older-than",
+        "30d",
+        "--target",
+        r"App\Job",
+        "--print-sql",
+    ];
+    let sql = table.jobctl(&sql).await.stdout;
+    assert!(sql.contains(r"`target` = 'App\Job' ORDER"), "{sql}");
     let real = ["prune", "--older-than", "30d", "--print-sql"];
     let statement = table.jobctl(&real).await.stdout;
     assert_eq!(table.execute(&statement).await, 1, "{statement}");

@@ -26,7 +26,7 @@ impl Key {
     }
 
     /// Whether a key outside any section is the one described here.
-    pub(super) fn describes(&self, key: &str) -> bool {
+    pub fn describes(&self, key: &str) -> bool {
         match self.name.strip_suffix('*') {
             Some(prefix) => key.len() > prefix.len() && key.starts_with(prefix),
             None => self.name == key,

@@ -4,6 +4,7 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::columns::Kind;
 use super::rows::{Connection, Driver, RowError};
 use super::search::ended_before;
 use crate::JobId;
@@ -41,7 +42,7 @@ impl Connection {
             .iter()
             .filter(|(name, _)| self.columns.has(name))
             .filter(|(_, value)| *value != "`attempts`" || self.columns.has("attempts"))
-            .map(|(name, value)| format!("`{name}` = {value}"))
+            .map(|(name, value)| format!("`{name}` = {}", self.fitting(name, value)))
             .collect();
         let sql = format!(
             "UPDATE {} SET `status` = 'waiting', {} WHERE `id` IN ({}) AND `status` = 'done' AND `result` = 'fail'",
@@ -50,6 +51,17 @@ impl Connection {
             list(ids)
         );
         self.execute(&sql).await
+    }
+
+    /// What stands for `value` in a column that takes no NULL.
+    fn fitting(&self, name: &str, value: &'static str) -> &'static str {
+        match self.columns.get(name) {
+            Some(column) if value == "NULL" && !column.nullable => match column.kind {
+                Kind::Integer { .. } => "0",
+                _ => "''",
+            },
+            _ => value,
+        }
     }
 
     /// Deletes those of `ids` (at most [`BATCH`]) that ended before `time`, in seconds since 1970. Returns how many.
@@ -70,7 +82,13 @@ impl Connection {
             Driver::MySql(_) => "UNIX_TIMESTAMP()",
             Driver::Sqlite(_) => "unixepoch()",
         };
-        let text = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
+        let text = |text: &str| {
+            let text = text.replace('\'', "''");
+            match self.driver {
+                Driver::MySql(_) => format!("'{}'", text.replace('\\', "\\\\")),
+                Driver::Sqlite(_) => format!("'{text}'"),
+            }
+        };
         let ended = format!(
             "`status` IN ('done', 'ignored') AND `time_finished` BETWEEN 1 AND {now} - {age_s}"
         );

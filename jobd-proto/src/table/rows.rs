@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use serde::{Serialize, Serializer};
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -283,35 +284,45 @@ impl Connection {
         outputs: bool,
         others: &[String],
     ) -> Result<JobRow, RowError> {
-        let mut values = row.into_iter();
-        let mut next = || values.next().flatten();
-        let number = |name: &str, value: Option<String>| -> Result<Option<i64>, RowError> {
-            value
-                .map(|text| {
-                    text.parse().map_err(|_| {
-                        RowError::Unreadable(self.table.to_string(), format!("{name} is {text:?}"))
-                    })
-                })
-                .transpose()
-        };
-        let id = number("id", next())?
-            .and_then(|id| u64::try_from(id).ok())
-            .unwrap_or_default();
-        Ok(JobRow {
-            id: JobId(id),
-            target: next().unwrap_or_default(),
-            status: next().unwrap_or_default(),
-            result: next(),
-            return_code: number("return_code", next())?,
-            sig: next(),
-            time_created: number("time_created", next())?.unwrap_or(0),
-            time_started: number("time_started", next())?.unwrap_or(0),
-            time_finished: number("time_finished", next())?.unwrap_or(0),
-            stdout: outputs.then(&mut next).flatten(),
-            stderr: outputs.then(&mut next).flatten(),
-            others: others.iter().cloned().map(|name| (name, next())).collect(),
-        })
+        job_row(&self.table, row, outputs, others)
     }
+}
+
+/// See [`Connection::job_row`].
+pub(super) fn job_row(
+    table: &TableName,
+    row: TextRow,
+    outputs: bool,
+    others: &[String],
+) -> Result<JobRow, RowError> {
+    let mut values = row.into_iter();
+    let mut next = || values.next().flatten();
+    let number = |name: &str, value: Option<String>| -> Result<Option<i64>, RowError> {
+        value
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    RowError::Unreadable(table.to_string(), format!("{name} is {text:?}"))
+                })
+            })
+            .transpose()
+    };
+    let id = number("id", next())?
+        .and_then(|id| u64::try_from(id).ok())
+        .unwrap_or_default();
+    Ok(JobRow {
+        id: JobId(id),
+        target: next().unwrap_or_default(),
+        status: next().unwrap_or_default(),
+        result: next(),
+        return_code: number("return_code", next())?,
+        sig: next(),
+        time_created: number("time_created", next())?.unwrap_or(0),
+        time_started: number("time_started", next())?.unwrap_or(0),
+        time_finished: number("time_finished", next())?.unwrap_or(0),
+        stdout: outputs.then(&mut next).flatten(),
+        stderr: outputs.then(&mut next).flatten(),
+        others: others.iter().cloned().map(|name| (name, next())).collect(),
+    })
 }
 
 impl Connection {
@@ -370,9 +381,6 @@ impl Driver {
         sql: &str,
         binds: &[String],
     ) -> Result<Vec<TextRow>, sqlx::Error> {
-        let text = |bytes: Option<Vec<u8>>| {
-            bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        };
         let mut found = Vec::new();
         match self {
             Self::MySql(connection) => {
@@ -398,4 +406,39 @@ impl Driver {
         }
         Ok(found)
     }
+
+    /// The same, each row handed on as it comes; each may take as long as a statement.
+    pub(super) async fn fetch_each<E: From<RowError>>(
+        &mut self,
+        sql: &str,
+        binds: &[String],
+        patience: &Patience,
+        mut take: impl FnMut(TextRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // The driver that serves both cannot decode these columns.
+        macro_rules! each {
+            ($connection:expr) => {{
+                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+                for bind in binds {
+                    query = query.bind(bind);
+                }
+                let mut rows = query.fetch($connection);
+                while let Some(row) = patience.statement(rows.try_next()).await? {
+                    let cell = |index| row.try_get_unchecked(index).map(text);
+                    let cells = (0..row.len()).map(cell).collect::<Result<TextRow, _>>();
+                    take(cells.map_err(RowError::from)?)?;
+                }
+            }};
+        }
+        match self {
+            Self::MySql(connection) => each!(connection),
+            Self::Sqlite(connection) => each!(connection),
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that are no UTF-8 are replaced.
+fn text(bytes: Option<Vec<u8>>) -> Option<String> {
+    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }

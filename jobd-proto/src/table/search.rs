@@ -2,7 +2,7 @@
 //! number of rows, none takes a lock. Rows come in the order of their ids.
 
 use super::name::quote;
-use super::rows::{Connection, Driver, JobRow, RowError};
+use super::rows::{Connection, Driver, JobRow, RowError, job_row};
 use crate::JobId;
 
 /// Rows that one statement reads at most.
@@ -11,8 +11,8 @@ pub const WINDOW: u32 = 5_000;
 /// Rows that one [`Connection::search`] looks at, at most.
 const MOST_LOOKED_AT: u64 = 1_000_000;
 
-/// Targets of one status that are told apart, at most. A table with more has another problem.
-const MOST_TARGETS: usize = 2_000;
+/// Targets of one status that are told apart, at most: each costs a statement.
+pub(super) const MOST_TARGETS: usize = 2_000;
 
 /// Statuses of rows that a worker still has to do with: few, compared with those that are done.
 const OPEN: [&str; 5] = ["waiting", "manual", "scheduled", "accepted", "running"];
@@ -163,6 +163,9 @@ impl Connection {
         match &filter.status {
             Some(status) if OPEN.contains(&status.to_lowercase().as_str()) => {
                 let targets = self.targets_with(status).await?;
+                if targets.len() == MOST_TARGETS {
+                    return Ok(vec![None]);
+                }
                 let parts = targets
                     .into_iter()
                     .map(|target| Some((status.clone(), target)));
@@ -230,11 +233,7 @@ impl Connection {
         from: Option<u64>,
         rows: u32,
     ) -> Result<Window, RowError> {
-        let from = from.unwrap_or(0).max(scan.floor);
-        let edge = match scan.ceiling {
-            Some(ceiling) => format!("`id` >= {from} AND `id` < {ceiling}"),
-            None => format!("`id` >= {from}"),
-        };
+        let edge = scan.edge(from);
         let Some((read, lowest, highest)) = self.bounds(scan, &edge, "ASC", rows).await? else {
             return Ok(Window::default());
         };
@@ -243,6 +242,34 @@ impl Connection {
             read,
             next: (read == u64::from(rows)).then_some(highest + 1),
         })
+    }
+
+    /// The same as [`Self::oldest`], but hands each row on when it is read, so that one of them at a time is in memory.
+    /// Returns where the next step begins; where `take` returns an error, the connection is of no more use.
+    pub async fn oldest_each<E: From<RowError>>(
+        &mut self,
+        scan: &Scan,
+        from: Option<u64>,
+        rows: u32,
+        mut take: impl FnMut(JobRow) -> Result<(), E>,
+    ) -> Result<Option<u64>, E> {
+        let edge = scan.edge(from);
+        let Some((read, lowest, highest)) = self.bounds(scan, &edge, "ASC", rows).await? else {
+            return Ok(None);
+        };
+        let (sql, binds) = self.select_between(scan, lowest, highest, "ASC");
+        let Self {
+            driver,
+            table,
+            patience,
+            ..
+        } = self;
+        driver
+            .fetch_each(&sql, &binds, patience, |row| {
+                take(job_row(table, row, scan.outputs, &scan.columns)?)
+            })
+            .await?;
+        Ok((read == u64::from(rows)).then_some(highest + 1))
     }
 
     /// How many ids the next step covers, the lowest and the highest; `None` where no row is left.
@@ -284,6 +311,21 @@ impl Connection {
         highest: u64,
         order: &str,
     ) -> Result<Vec<JobRow>, RowError> {
+        let (sql, binds) = self.select_between(scan, lowest, highest, order);
+        let rows = self.fetch(&sql, &binds).await?;
+        rows.into_iter()
+            .map(|row| self.job_row(row, scan.outputs, &scan.columns))
+            .collect()
+    }
+
+    /// Selects them.
+    fn select_between(
+        &self,
+        scan: &Scan,
+        lowest: u64,
+        highest: u64,
+        order: &str,
+    ) -> (String, Vec<String>) {
         let mut binds = Vec::new();
         let ids = format!("{}.`id` BETWEEN {lowest} AND {highest}", self.quoted);
         let mut conditions = vec![ids];
@@ -318,10 +360,7 @@ impl Connection {
             conditions.join(" AND "),
             self.quoted
         );
-        let rows = self.fetch(&sql, &binds).await?;
-        rows.into_iter()
-            .map(|row| self.job_row(row, scan.outputs, &scan.columns))
-            .collect()
+        (sql, binds)
     }
 
     /// The lowest id that a row added at `time` (seconds since 1970) or later has, given that ids
@@ -391,7 +430,7 @@ impl Connection {
         })
     }
 
-    /// The targets of the rows of one status, found by leaps over the index of status and target: one
+    /// The targets of the rows of one status, the first two thousand by name, found by leaps over the index of status and target: one
     /// statement a target, which reads one entry. (GROUP BY and DISTINCT read every row between.)
     pub async fn targets_with(&mut self, status: &str) -> Result<Vec<String>, RowError> {
         let (first, next) = {
@@ -422,6 +461,17 @@ impl Connection {
         match self.driver {
             Driver::MySql(_) => format!("CAST({expression} AS CHAR)"),
             Driver::Sqlite(_) => format!("CAST({expression} AS TEXT)"),
+        }
+    }
+}
+
+impl Scan {
+    /// The condition for a step upwards.
+    fn edge(&self, from: Option<u64>) -> String {
+        let from = from.unwrap_or(0).max(self.floor);
+        match self.ceiling {
+            Some(ceiling) => format!("`id` >= {from} AND `id` < {ceiling}"),
+            None => format!("`id` >= {from}"),
         }
     }
 }

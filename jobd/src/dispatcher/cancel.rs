@@ -1,7 +1,7 @@
 //! Cancellations: of what we run by its kill ladder, of everything else by its row. Asked for by clients, or
 //! by the row itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jobd_proto::JobId;
@@ -43,12 +43,19 @@ impl Dispatcher {
     pub(super) fn cancel(&mut self, ids: Vec<JobId>, held: bool, answer: Answer) {
         let mut reply = CancelReply::default();
         let (mut wishes, mut jobs, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        // A client may name a million ids, and only few of them are ours.
+        let ours: HashSet<JobId> = self.held_rows().into_iter().collect();
         for id in ids {
-            if let Some(fate) = self.cancel_held(id) {
+            let is_ours = ours.contains(&id);
+            if let Some(fate) = is_ours.then(|| self.cancel_held(id)).flatten() {
                 reply.jobs.insert(id, fate);
                 continue;
             }
-            let queued = self.targets.forget(id);
+            let queued = if is_ours {
+                self.targets.forget(id)
+            } else {
+                Vec::new()
+            };
             if queued.is_empty() && held {
                 continue;
             }
@@ -213,11 +220,12 @@ impl Dispatcher {
         };
         let more = rows.len() == REQUESTS;
         let (mut wishes, mut jobs) = (Vec::new(), Vec::new());
+        let ours: HashSet<JobId> = self.held_rows().into_iter().collect();
         for row in rows {
             let free = !matches!(row.status.as_str(), "accepted" | "running");
             if free {
                 wishes.push((row.id, None));
-            } else if self.cancel_held(row.id).is_none() {
+            } else if ours.contains(&row.id) && self.cancel_held(row.id).is_none() {
                 let queued = self.targets.forget(row.id);
                 wishes.extend(queued.iter().map(|job| (job.id, Some(job.token.clone()))));
                 jobs.extend(queued);

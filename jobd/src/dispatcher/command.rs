@@ -153,7 +153,7 @@ impl Dispatcher {
             Command::RunManual(ids, reply) => self.run_manual(ids, reply),
             Command::Unknown(mut ids, answer) => {
                 let held = self.held_rows();
-                ids.retain(|id| !held.contains(id));
+                ids.retain(|id| held.binary_search(id).is_err());
                 drop(answer.send(ids));
             }
             Command::Cancel(ids, held, answer) => self.cancel(ids, held, answer),

@@ -423,6 +423,7 @@ impl Dispatcher {
                 .then(|| Keeper::new(self.settings.lease, self.host.since_boot()));
             if inspection.target_ignores_case {
                 self.targets.ignore_case();
+                self.ignore_case_of_settings();
             }
             self.schedule_poll();
             self.schedule_requests();

@@ -64,6 +64,9 @@ impl Dispatcher {
         self.targets.set_fetch_limit(reload.limits.fetch_limit);
         self.launcher = reload.launcher;
         self.settings.per_target = reload.per_target;
+        if matches!(&self.table, Table::Ready(inspection) if inspection.target_ignores_case) {
+            self.ignore_case_of_settings();
+        }
         let former = std::mem::replace(&mut self.settings.limits, reload.limits);
         if former.poll_interval != reload.limits.poll_interval {
             self.next_poll = None;
@@ -81,6 +84,15 @@ impl Dispatcher {
         });
         self.compare(&reload.targets);
         said
+    }
+
+    /// The table takes 'Mail' for 'mail': what is set for one is set for the other.
+    pub(super) fn ignore_case_of_settings(&mut self) {
+        let per_target = PerTarget::clone(&self.settings.per_target);
+        self.settings.per_target = Arc::new(per_target.ignoring_case());
+        if let Some(launcher) = self.launcher.ignoring_case() {
+            self.launcher = launcher;
+        }
     }
 
     /// Says where clients have made something else of the targets than the file says.

@@ -109,6 +109,11 @@ impl Executor for Launcher {
         let launcher = self.clone();
         async move { run(&launcher, Arc::new(job), until, orders).await }.boxed()
     }
+
+    fn ignoring_case(&self) -> Option<Arc<dyn Executor>> {
+        let ways = self.inner.ways.clone().ignoring_case();
+        Some(Arc::new(self.with_ways(ways)))
+    }
 }
 
 async fn run(

@@ -137,6 +137,11 @@ pub trait Executor: Send + Sync + 'static {
         until: Option<Duration>,
         orders: mpsc::Receiver<Order>,
     ) -> BoxFuture<'static, Outcome>;
+
+    /// The same for a table that takes 'Mail' for 'mail'; `None` where that makes no difference.
+    fn ignoring_case(&self) -> Option<Arc<dyn Executor>> {
+        None
+    }
 }
 
 /// How an attempt ended.
@@ -194,9 +199,13 @@ impl Launcher {
         settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Self {
+        self.with_ways(ways(settings, inherited))
+    }
+
+    fn with_ways(&self, ways: PerTarget<Arc<Way>>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                ways: ways(settings, inherited),
+                ways,
                 worker: self.inner.worker.clone(),
                 payloads: self.inner.payloads.clone(),
                 leaks: self.inner.leaks.clone(),

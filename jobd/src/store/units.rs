@@ -52,8 +52,15 @@ pub(super) async fn names<C: Connection>(
     after: Option<&str>,
 ) -> Outcome<Names> {
     if let Some(all) = &statements.every_target {
-        let of_it = all.iter().filter(|name| name.as_str().starts_with(prefix));
-        let of_it: Vec<TargetName> = of_it.cloned().collect();
+        // Patterns have their prefixes without case there.
+        let begins = |name: &&TargetName| {
+            if statements.target_ignores_case {
+                name.as_str().to_lowercase().starts_with(prefix)
+            } else {
+                name.as_str().starts_with(prefix)
+            }
+        };
+        let of_it: Vec<TargetName> = all.iter().filter(begins).cloned().collect();
         let found = pending(connection, statements, &of_it).await?;
         return Ok(Names {
             names: found.iter().map(ToString::to_string).collect(),

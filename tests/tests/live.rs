@@ -284,7 +284,7 @@ async fn run_shows_a_job_live_and_ends_with_its_code() {
     );
     // Faster than a follower is served: a pipe gets all of it, once.
     let loud = jobctl(&ways[1], &["run", "mail"]).await;
-    let whole = [&[b'x'; 3_000_000][..], b"\n"].concat();
+    let whole = [vec![b'x'; 3_000_000], b"\n".to_vec()].concat();
     assert!(loud.stdout == whole, "{} bytes", loud.stdout.len());
     assert_eq!(loud.status.code(), Some(0), "{loud:?}");
     let json = jobctl(&ways[0], &["run", "mail", "--json"]).await;

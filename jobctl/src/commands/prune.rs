@@ -12,7 +12,7 @@ use super::ask::confirm;
 use crate::cli::PruneArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{bar, counted, local_time, now, print, several};
+use crate::output::{bar, counted, local_time, print, several};
 
 /// Between two batches, so that workers get their turn.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -34,7 +34,8 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
     let settings = database::settings(&context.settings)?;
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
-    let now = now();
+    // The rows' times are by the database's clock; this host's may be wrong.
+    let now = table.server_time().await.map_err(failure)?;
     let before = args.older_than.seconds(now);
     if args.print_sql {
         let target = args.target.as_deref();

@@ -13,7 +13,7 @@ use super::{Context, ids};
 use crate::cli::{Id, Ids, RetryArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{by_target, now};
+use crate::output::by_target;
 
 /// Rows that one command takes back, at most; for more, narrow it down.
 const MOST: usize = 100_000;
@@ -90,7 +90,8 @@ async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
 
 /// Every row that failed of those added since then, the oldest first.
 async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>, RowError> {
-    let since = args.since.map_or(0, |since| since.seconds(now()));
+    let now = table.server_time().await?;
+    let since = args.since.map_or(0, |since| since.seconds(now));
     let scan = Scan {
         target: args.target.clone(),
         status: Some("done".to_owned()),

@@ -37,6 +37,29 @@ async fn start(ground: &Ground, ini: &Ini) -> (Daemon, String) {
     (Jobd::start(&ground.scratch, &ini).await, name)
 }
 
+/// Two jobs that one claim took: what belongs to the one is looked for, and the other is let alone.
+#[tokio::test]
+async fn a_stop_lets_the_other_jobs_of_its_claim_alone() {
+    for ground in Ground::each().await {
+        let script = format!("[ $1 = 1 ] && {{ {FAMILY}sleep 1000\n}}\nsleep 3\necho whole");
+        let ini = ground
+            .ini()
+            .set("launcher", launcher(&ground, "siblings.sh", &script))
+            .target("a", 3);
+        for id in ["1", "2", "3"] {
+            let limit = if id == "1" { "1" } else { "NULL" };
+            ground.insert("a", &[("id", id), ("timeout", limit)]).await;
+        }
+        let (_jobd, worker) = start(&ground, &ini).await;
+        assert_eq!(ground.verdict(1).await, "fail - SIGTERM timeout");
+        for id in [2, 3] {
+            assert_eq!(ground.verdict(id).await, "ok 0 - -");
+            assert_eq!(ground.text(id, "stdout").await.as_deref(), Some("whole\n"));
+        }
+        nobody_is_left(&worker).await;
+    }
+}
+
 #[tokio::test]
 async fn a_job_that_takes_too_long_is_stopped_with_all_that_it_has_started() {
     for ground in Ground::each().await {

@@ -28,12 +28,12 @@ use super::output_file::OutputFile;
 use super::start::{Started, start};
 use super::stream::Stream;
 use super::usage::Ended;
-use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome};
+use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome, run_name};
 use crate::clock;
 use crate::fate::Reason;
 use crate::faults::crash_point;
 use crate::follow::{Feed, MAX_PER_JOB};
-use crate::job::{ClaimToken, Job};
+use crate::job::Job;
 use crate::shim;
 
 /// Signals in flight for one job: people send them, so a handful; beyond, they are refused.
@@ -246,8 +246,8 @@ struct Process<'a> {
     launcher: &'a Launcher,
     settings: &'a LauncherSettings,
     exit: Exit,
-    /// Whether the shim stands between.
-    shim: Option<&'a ClaimToken>,
+    /// Where the shim stands between, by which name it speaks.
+    shim: Option<String>,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
@@ -286,7 +286,7 @@ impl<'a> Process<'a> {
             launcher,
             settings,
             exit: Exit::of(started.child, job.terms.accounted)?,
-            shim: launcher.way(job).shim.as_ref().map(|_| &job.token),
+            shim: launcher.way(job).shim.as_ref().map(|_| run_name(job)),
             orders,
             stopper: Stopper::new(settings, job, pid),
         })
@@ -326,9 +326,9 @@ impl<'a> Process<'a> {
             counts.then(|| stderr.note(&note));
             counts.then_some(reason)
         });
-        if let (Some(claim), Ok(status)) = (self.shim, &status)
+        if let (Some(run), Ok(status)) = (&self.shim, &status)
             && let Some(code) = status.code()
-            && let Some(why) = shim::failure(&stderr.head, claim.as_str())
+            && let Some(why) = shim::failure(&stderr.head, run)
         {
             return End::never_started(code, why);
         }

@@ -49,9 +49,14 @@ pub use usage::Usage;
 /// is closed all the same, because each costs file descriptors.
 const MAX_LEAKS: usize = 256;
 
-/// Names the claim to its job. Every process that the job starts inherits it, by which a stopped job's are found: unlike
+/// Names a run to its job. Every process that the job starts inherits it, by which a stopped job's are found: unlike
 /// its id and attempt it is never the same for two runs.
 const CLAIM: &str = "JOBD_CLAIM";
+
+/// What stands there: the claim and the job, as a claim is of many jobs. No other run ever had it.
+fn run_name(job: &Job) -> String {
+    format!("{}/{}", job.token.as_str(), job.id)
+}
 
 /// The `launcher*` settings, and what belongs to them.
 #[derive(Clone, Debug)]
@@ -295,7 +300,7 @@ impl Way {
             .env("JOBD_TARGET", job.target.as_str())
             .env("JOBD_ATTEMPT", job.attempt.to_string())
             .env("JOBD_WORKER", worker)
-            .env(CLAIM, job.token.as_str())
+            .env(CLAIM, run_name(job))
             .process_group(0)
             // jobd's own is /dev/null: to open that for each job would cost more.
             .stdin(if fed {

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CLAIM, Process};
 use crate::fate::Reason;
-use crate::job::{ClaimToken, Job};
-use crate::launcher::LauncherSettings;
+use crate::job::Job;
 use crate::launcher::ladder::{KillSequence, Ladder};
+use crate::launcher::{LauncherSettings, run_name};
 use crate::marked;
 
 /// Between the looks for what is left of a stopped job.
@@ -27,7 +27,7 @@ const SWEEPS: usize = 200;
 /// What ends a process before its time.
 pub(super) struct Stopper<'a> {
     sequence: &'a KillSequence,
-    token: &'a ClaimToken,
+    job: &'a Job,
     /// The process's group, which has its number.
     group: Pid,
     /// What its time is, and when that is over.
@@ -50,7 +50,7 @@ impl<'a> Stopper<'a> {
         };
         Self {
             sequence: &settings.kill,
-            token: &job.token,
+            job,
             group,
             timeout: until(job.terms.timeout.or(settings.timeout)),
             idle: until(settings.idle_timeout),
@@ -144,7 +144,7 @@ impl Process<'_> {
         }
         // Where nobody is left in it, nobody gets it.
         let _ = kill_process_group(group, Signal::KILL);
-        let mark = [format!("{CLAIM}={}", self.stopper.token.as_str()).into_bytes()];
+        let mark = [format!("{CLAIM}={}", run_name(self.stopper.job)).into_bytes()];
         for _ in 0..SWEEPS {
             let mark = mark.clone();
             if blocking(move || marked::kill(&mark)).await == 0 {
@@ -153,7 +153,7 @@ impl Process<'_> {
             self.listen(Instant::now() + FIRST_PAUSE).await;
         }
         tracing::warn!(
-            claim = self.stopper.token.as_str(),
+            job = %self.stopper.job.id,
             "processes of a stopped job do not end"
         );
     }

@@ -55,12 +55,11 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
         }
         sqlx::Error::Database(answer) => {
             let said = answer.message();
-            let next = if said.ends_with("already exists") {
-                "; it is left as it is, jobctl doctor looks at it"
+            Failure::Refused(if said.ends_with("already exists") {
+                format!("{place} has such a table; it is left as it is, jobctl doctor looks at it")
             } else {
-                ""
-            };
-            Failure::Refused(format!("{place} refused: {said}{next}"))
+                format!("{place} refused: {said}")
+            })
         }
         other => Failure::Unreachable(format!("cannot reach {place}: {other}")),
     }

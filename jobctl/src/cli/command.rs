@@ -138,7 +138,8 @@ Examples:
     #[command(
         after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. Cancelled
 jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or was not found.
-Jobs that were not named one by one (10-20, last) are shown first, and it asks.
+Jobs that were not named one by one (10-20, last) are shown first, and it asks. Without a daemon in
+reach it asks by the rows, where the table has the column cancel_requested.
 
 Examples:
   jobctl cancel 17 18

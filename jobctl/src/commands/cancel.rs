@@ -1,6 +1,8 @@
 //! `cancel`: ends jobs, wherever they are.
 
+use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
+use jobd_proto::table::{BATCH, Filter};
 use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 
 use super::Context;
@@ -8,27 +10,20 @@ use super::ids::named;
 use super::outcome::about;
 use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
+use crate::database;
 use crate::failure::Failure;
-use crate::output::Tone;
+use crate::output::{Tone, complain};
 use crate::settings::Kind;
 
 /// Asks for it; 1 if any job had ended, or nothing could be done.
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
     let chosen = named(context, args.jobs).await?;
     chosen.confirm("ends", args.yes).await?;
-    let ids = chosen.jobs.into_iter().map(|job| job.id).collect();
-    let (kind, data) = match context.kind() {
-        Kind::Worker => {
-            let request = WorkerRequest::Cancel { ids, held: false };
-            (request.kind(), request.data())
-        }
-        Kind::Master => {
-            let request = MasterRequest::Cancel { ids };
-            (request.kind(), request.data())
-        }
+    let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
+    let reply = match through_daemon(context, ids.clone()).await {
+        Err(failure @ Failure::Unreachable(_)) => by_rows(context, &ids, failure).await?,
+        reply => reply?,
     };
-    let client = context.client().await?;
-    let reply: CancelReply = client.ask_within(LONG_LIMIT, kind, data).await?;
     context.screen.show(&reply, |reply| {
         let mut text = String::new();
         for (id, fate) in &reply.jobs {
@@ -49,4 +44,60 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
     let late = |fate: &CancelFate| *fate == CancelFate::TooLate;
     let failed = !reply.errors.is_empty() || reply.jobs.values().any(late);
     Ok(u8::from(failed))
+}
+
+async fn through_daemon(context: &Context, ids: Vec<JobId>) -> Result<CancelReply, Failure> {
+    let (kind, data) = match context.kind() {
+        Kind::Worker => {
+            let request = WorkerRequest::Cancel { ids, held: false };
+            (request.kind(), request.data())
+        }
+        Kind::Master => {
+            let request = MasterRequest::Cancel { ids };
+            (request.kind(), request.data())
+        }
+    };
+    let client = context.client().await?;
+    client.ask_within(LONG_LIMIT, kind, data).await
+}
+
+/// As an application would: no daemon need be in reach of us for that, only of the table. Where the table cannot
+/// carry the request, the failure stays what it was.
+async fn by_rows(
+    context: &Context,
+    ids: &[JobId],
+    failure: Failure,
+) -> Result<CancelReply, Failure> {
+    const COLUMN: &str = "cancel_requested";
+    let Some(settings) = &context.settings.database else {
+        return Err(failure);
+    };
+    let mut table = database::open(settings).await?;
+    if !table.columns().has(COLUMN) {
+        return Err(Failure::Unreachable(format!(
+            "{failure}; without one a job is cancelled by its row, for which the table needs the column {COLUMN}"
+        )));
+    }
+    let failed = |error| database::failure(settings, &error);
+    let mut reply = CancelReply::default();
+    for ids in ids.chunks(BATCH) {
+        let filter = Filter {
+            ids: ids.to_vec(),
+            limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
+            ..Filter::default()
+        };
+        let rows = table.list(&filter).await.map_err(failed)?;
+        table.request_cancel(ids).await.map_err(failed)?;
+        for id in ids {
+            let row = rows.iter().find(|row| row.id == *id);
+            match row.map(|row| row.status.as_str()) {
+                None => drop(reply.errors.insert(*id, "not found".to_owned())),
+                Some("done" | "ignored") => drop(reply.jobs.insert(*id, CancelFate::TooLate)),
+                Some(_) => drop(reply.jobs.insert(*id, CancelFate::Requested)),
+            }
+        }
+    }
+    complain(&format!("jobctl: {failure}"));
+    complain("jobctl: asked by the rows instead; a worker on this table sees that within a second");
+    Ok(reply)
 }

@@ -102,6 +102,39 @@ struct Done {
 
 /// Carries out `command`.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
+    let needs = needs(&command);
+    let ended = carry_out(command, context).await;
+    match (ended, needs) {
+        (Err(Failure::Unreachable(text)), Some(needs)) if context.settings.database.is_some() => {
+            Err(Failure::Unreachable(format!(
+                "{text}; this needs {needs}, jobctl status shows what the table alone says"
+            )))
+        }
+        (ended, _) => ended,
+    }
+}
+
+/// The daemon that a command cannot do without, even where the table is there.
+fn needs(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::ListTargets
+        | Command::Poll(_)
+        | Command::SetTargetConcurrency(_)
+        | Command::AddTarget(_)
+        | Command::RemoveTarget { .. } => Some("a worker"),
+        Command::ListWorkers | Command::Poke(_) => Some("a master"),
+        Command::MemoryUsage
+        | Command::Pause(_)
+        | Command::Continue(_)
+        | Command::Run(_)
+        | Command::RunManual { .. }
+        | Command::SendSignal(_)
+        | Command::Follow(_) => Some("a worker or a master"),
+        _ => None,
+    }
+}
+
+async fn carry_out(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
         Command::Status(args) => status::run(context, args).await,
         Command::ListTargets => targets::list(context).await,

@@ -93,6 +93,16 @@ impl Terminal {
             .contains(LocalModes::ECHO)
     }
 
+    /// Waits until what is typed is not shown.
+    #[track_caller]
+    pub(crate) fn hides(&self) {
+        let deadline = Instant::now() + LIMIT;
+        while self.echoes() {
+            assert!(Instant::now() < deadline, "it shows what is typed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What stands on the screen.
     pub(crate) fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()

@@ -222,7 +222,8 @@ async fn output_of_a_job_cannot_steer_the_terminal() {
 async fn a_password_that_is_not_given_after_all_leaves_the_echo_on() {
     let mut status = Terminal::start(80, &["--password", "status"], &[]);
     status.sees(&["password of jobd at 127.0.0.1:7080:"]);
-    assert!(!status.echoes(), "passwords are not shown");
+    // The prompt comes first.
+    status.hides();
     status.press("\x03");
     assert_eq!(status.ends().0, 130);
     assert!(status.echoes());

@@ -64,6 +64,18 @@ impl Connection {
         }
     }
 
+    /// Asks for the end of those of `ids` (at most [`BATCH`]) that are not over, by the column `cancel_requested`,
+    /// which must be there; a worker sees to it. Returns how many.
+    pub async fn request_cancel(&mut self, ids: &[JobId]) -> Result<u64, RowError> {
+        let sql = format!(
+            "UPDATE {} SET `cancel_requested` = 1 WHERE `id` IN ({}) \
+             AND `status` IN ('waiting', 'manual', 'scheduled', 'accepted', 'running')",
+            self.quoted,
+            list(ids)
+        );
+        self.execute(&sql).await
+    }
+
     /// Deletes those of `ids` (at most [`BATCH`]) that ended before `time`, in seconds since 1970. Returns how many.
     pub async fn delete_ended(&mut self, ids: &[JobId], time: i64) -> Result<u64, RowError> {
         let sql = format!(

@@ -347,6 +347,31 @@ async fn a_large_cluster_is_on_one_screen() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster_fits_the_screen_of_a_watch_and_of_top() {
+    let master = Daemon::master(Ok(large())).await;
+    let port = master.address.port().to_string();
+    for (columns, lines) in [(80, 24), (200, 50)] {
+        for command in ["status --watch=200ms", "top"] {
+            let arguments = ["--master", "--port", &port].into_iter();
+            let arguments: Vec<&str> = arguments.chain(command.split(' ')).collect();
+            let mut screen = Terminal::sized(columns, lines, &arguments, &[]);
+            let text = screen.sees(&["TARGET", "target-299", "WORKER", "web"]);
+            assert!(
+                text.lines().count() <= usize::from(lines),
+                "{command}:\n{text}"
+            );
+            // What needs an eye is on top of it, whatever does not fit.
+            let first = text.lines().position(|line| line.starts_with("target-"));
+            let busy = text.lines().position(|line| line.starts_with("target-299"));
+            assert_eq!(first, busy, "{command}:\n{text}");
+            screen.press("\x03");
+            assert_eq!(screen.ends().0, 0, "{command}");
+            screen.look(|screen| assert!(!screen.alternate_screen() && !screen.hide_cursor()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_watch_shows_it_again_until_somebody_leaves() {
     let table = busy(None).await;

@@ -33,6 +33,18 @@ impl Terminal {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_jobctl"));
+        command.args(arguments);
+        command.env("HOME", env!("CARGO_TARGET_TMPDIR"));
+        command.env_remove("NO_COLOR");
+        for (name, value) in environment {
+            command.env(name, value);
+        }
+        Self::of(command, columns, lines)
+    }
+
+    /// The same with another program.
+    pub(crate) fn of(mut command: CommandBuilder, columns: u16, lines: u16) -> Self {
         let size = PtySize {
             rows: lines,
             cols: columns,
@@ -40,13 +52,7 @@ impl Terminal {
             pixel_height: 0,
         };
         let pair = native_pty_system().openpty(size).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_jobctl"));
-        command.args(arguments);
-        command.env("HOME", env!("CARGO_TARGET_TMPDIR"));
-        command.env("TZ", "UTC");
-        command.env("TERM", "xterm-256color");
-        command.env_remove("NO_COLOR");
-        for (name, value) in environment {
+        for (name, value) in [("TZ", "UTC"), ("TERM", "xterm-256color")] {
             command.env(name, value);
         }
         let child = pair.slave.spawn_command(command).unwrap();

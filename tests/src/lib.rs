@@ -25,6 +25,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod database;
+pub mod disk;
 pub mod galera;
 pub mod golden;
 pub mod ground;

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use jobd_tests::process::Process;
-use jobd_tests::programs::{self, Daemon, output};
+use jobd_tests::disk::Disk;
+use jobd_tests::programs::{self, Daemon};
 use jobd_tests::server::Durability;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Row, Scratch, Server, WitnessLog, until};
@@ -352,62 +351,14 @@ async fn a_second_worker_of_the_name_leaves_the_journal_of_a_live_one_alone() {
     assert!(jobd.stop().await.success());
 }
 
-/// A small disk that only `Disk::worker`s see, and that is gone with the process that holds it.
-struct Disk {
-    holder: Process,
-    folder: PathBuf,
-}
-
-impl Disk {
-    /// `None` where the system does not let us mount one.
-    async fn mount(ground: &Ground) -> Option<Self> {
-        let allowed = output(Command::new("unshare").args(["-m", "true"])).await;
-        if !allowed.status.success() {
-            return None;
-        }
-        let mut command = Command::new("unshare");
-        let script =
-            r#"mount -t tmpfs -o size=64k tmpfs "$0" && touch "$0/ready" && exec sleep 600"#;
-        command.args(["-m", "sh", "-c", script]).arg(&ground.state);
-        let holder = Process::start(&command, &ground.scratch.join("disk.log"));
-        let root = PathBuf::from(format!("/proc/{}/root", holder.id()));
-        let folder = root.join(ground.state.strip_prefix("/").expect("an absolute path"));
-        until("the small disk", PATIENCE, async || {
-            folder.join("ready").exists().then_some(())
-        })
-        .await;
-        Some(Self { holder, folder })
-    }
-
-    /// A program that runs jobd where the disk is seen.
-    fn worker(&self, ground: &Ground) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
-        let script = format!(
-            "#!/bin/sh\nexec nsenter -t {} -m -- {} \"$@\"\n",
-            self.holder.id(),
-            programs::path("jobd").display()
-        );
-        let path = ground.scratch.write("jobd", script);
-        let executable = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(&path, executable).expect("make it a program");
-        path
-    }
-
-    /// To the last byte.
-    fn fill(&self) {
-        let zeros = vec![0; 1 << 20];
-        fs::write(self.folder.join("full"), zeros).expect_err("it has less room");
-    }
-}
-
 /// A journal that cannot be written costs what a dead worker always cost, and nothing else: no job fails for it, and
 /// no row says something wrong.
 #[tokio::test]
 async fn without_room_for_the_journal_ends_are_lost_with_the_worker_and_none_is_wrong() {
     let mut ground = Ground::new(Table::Minimal).await;
-    let disk = Disk::mount(&ground).await;
+    let disk = Disk::mount(&ground.state, &ground.scratch).await;
     let program = if let Some(disk) = &disk {
-        disk.worker(&ground)
+        disk.program("jobd")
     } else {
         // What nobody can write to, not even root.
         fs::create_dir(ground.journal()).expect("a folder in its place");

@@ -4,7 +4,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use jobd_tests::Jobd;
+use jobd_tests::disk::Disk;
 use jobd_tests::ground::Ground;
+use jobd_tests::programs::Daemon;
 use jobd_tests::until;
 use jobd_tests::wait::PATIENCE;
 
@@ -89,6 +91,83 @@ async fn a_loud_job_is_in_its_file_to_the_last_byte() {
     assert_eq!(ground.verdict(id).await, "ok 0 - -");
     let file = std::fs::metadata(logs.join(id.to_string())).expect("a file");
     assert_eq!(file.len(), 50_000_000);
+}
+
+#[tokio::test]
+async fn a_file_takes_so_much_of_a_run_and_says_so_and_the_job_goes_on() {
+    for ground in Ground::each().await {
+        let logs = ground.scratch.join("logs");
+        let ini = ground
+            .ini()
+            .set(
+                "launcher",
+                "sh -c 'head -c 300000 /dev/zero | tr \"\\0\" x\\; echo well >&2'",
+            )
+            .set("output_file", format!("{}/%t-%i", logs.display()))
+            .set("output_file_max", "100000")
+            .target("both", 1)
+            .target("only", 1)
+            .own("only", "output_file_only", "1")
+            .target("free", 1)
+            .own("free", "output_file_max", "0");
+        let _jobd = Jobd::start(&ground.scratch, &ini).await;
+        for target in ["both", "only"] {
+            let id = ground.insert(target, &[]).await;
+            assert_eq!(ground.verdict(id).await, "ok 0 - -", "{target}");
+            let file = read(&logs.join(format!("{target}-{id}")));
+            let (output, end) = file.split_at(100_000);
+            assert!(output.bytes().all(|byte| byte == b'x'), "{target}");
+            assert_eq!(
+                end,
+                "\njobd: output_file_max: what follows is not in this file\n"
+            );
+            // What the file does not have all of is in the columns.
+            let length = ground.text(id, "LENGTH(stdout)").await;
+            assert_eq!(length.as_deref(), Some("300000"), "{target}");
+            let err = ground.text(id, "stderr").await.expect("stderr");
+            assert!(
+                err.starts_with("well\njobd: output_file ") && err.contains("first 100000 bytes"),
+                "{target}: {err}"
+            );
+        }
+        let id = ground.insert("free", &[]).await;
+        assert_eq!(ground.verdict(id).await, "ok 0 - -");
+        assert_eq!(read(&logs.join(format!("free-{id}"))).len(), 300_005);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_in_the_middle_of_a_job_harms_no_job() {
+    let ground = Ground::sqlite().await;
+    let folder = ground.scratch.join("disk");
+    std::fs::create_dir(&folder).expect("a folder");
+    let Some(disk) = Disk::mount(&folder, &ground.scratch).await else {
+        // A system that lets nobody mount has no small disk to fill.
+        return;
+    };
+    let ini = ground
+        .ini()
+        .set(
+            "launcher",
+            "sh -c 'head -c 300000 /dev/zero | tr \"\\0\" x\\; echo well >&2'",
+        )
+        .set("output_file", format!("{}/%i", folder.display()))
+        .set("output_file_only", "1")
+        .target("a", 1);
+    let mut jobd = Daemon::launch(&disk.program("jobd"), &ground.scratch, &ini);
+    jobd.listening().await;
+    for _ in 0..2 {
+        let id = ground.insert("a", &[]).await;
+        assert_eq!(ground.verdict(id).await, "ok 0 - -");
+        let length = ground.text(id, "LENGTH(stdout)").await;
+        assert_eq!(length.as_deref(), Some("300000"));
+        let err = ground.text(id, "stderr").await.expect("stderr");
+        assert!(
+            err.starts_with("well\njobd: cannot write output_file ")
+                && err.contains("No space left"),
+            "{err}"
+        );
+    }
 }
 
 #[tokio::test]

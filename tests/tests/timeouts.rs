@@ -7,6 +7,7 @@ use jobd_tests::programs::{Daemon, unique_name};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Ini, Jobd, left, until};
 use rustix::process::Signal;
+use serde_json::json;
 
 /// A script as a launcher.
 fn launcher(ground: &Ground, name: &str, script: &str) -> String {
@@ -159,6 +160,56 @@ async fn an_exit_code_of_0_after_the_time_was_up_is_no_success() {
     let (_jobd, _) = start(&ground, &ini).await;
     let id = ground.insert("a", &[]).await;
     assert_eq!(ground.verdict(id).await, "fail 0 - timeout");
+}
+
+/// Writes for ever: itself, a child that minds no signal but KILL, and one that has left the group.
+const LOUD: &str = "(trap '' TERM; exec yes beside) &\nsetsid yes away >&2 &\nexec yes\n";
+
+/// Much longer than the sequence that ends them takes, on a machine that they leave little of.
+const SOON: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_job_that_never_stops_writing_is_stopped_like_any_other() {
+    for ground in Ground::each().await {
+        let ini = ground
+            .ini()
+            .set("launcher", launcher(&ground, "loud.sh", LOUD))
+            .set("max_output_buffer", "64K")
+            .set("kill_sequence", "TERM,0.5s,KILL")
+            .set("drain_timeout", 0)
+            .target("a", 1);
+        let (mut jobd, worker) = start(&ground, &ini).await;
+        let all_there = async || {
+            until("three that write", PATIENCE, async || {
+                (left::of_worker(&worker).len() == 3).then_some(())
+            })
+            .await;
+            Instant::now()
+        };
+
+        let late = ground.insert("a", &[("timeout", "1")]).await;
+        let begun = all_there().await;
+        assert_eq!(ground.verdict(late).await, "fail - SIGTERM timeout");
+        assert!(begun.elapsed() < SOON);
+        nobody_is_left(&worker).await;
+        let out = ground.text(late, "stdout").await.expect("output");
+        assert!((64 << 10..80 << 10).contains(&out.len()), "{}", out.len());
+
+        let cancelled = ground.insert("a", &[]).await;
+        let begun = all_there().await;
+        jobd.ask("cancel", json!({"ids": [cancelled]})).await;
+        assert_eq!(ground.verdict(cancelled).await, "fail - SIGTERM cancelled");
+        assert!(begun.elapsed() < SOON);
+        nobody_is_left(&worker).await;
+
+        let drained = ground.insert("a", &[]).await;
+        let begun = all_there().await;
+        assert!(jobd.process.terminate().await.success());
+        assert!(begun.elapsed() < SOON);
+        nobody_is_left(&worker).await;
+        let row = ground.words(drained, &["status", "interruptions"]).await;
+        assert_eq!(row, "waiting 1");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::logs::LogGuard;
 use super::notify;
 use super::signals::{Upkeep, UpkeepSignals};
+use super::threads::blocking;
 use crate::RequestError;
 use crate::settings::{Change, IniFile, LogSettings, ReadError, Reading, Severity, changes};
 
@@ -87,8 +88,7 @@ impl<C: Send + 'static> ConfigFile<C> {
     pub async fn read_again(&self) -> Option<News<C>> {
         let (path, read) = (self.path.clone(), self.read);
         // A file may lie on a disk that has gone to sleep.
-        let reading = tokio::task::spawn_blocking(move || read(&path)).await;
-        let reading = match reading.expect("reading a config does not panic") {
+        let reading = match blocking(move || read(&path)).await {
             Ok(reading) => reading,
             Err(error) => {
                 self.refuse(&error.to_string());

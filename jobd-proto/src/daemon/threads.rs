@@ -23,6 +23,15 @@ pub fn runtime(builder: &mut Builder) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
+/// Does what blocks for a moment (reads files of `/proc`, asks for a name) on a thread for that.
+///
+/// # Panics
+/// Where the work does.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
 /// A thread of one's own, for work on what may hang for long and must not wait for anything else that does. Cheap
 /// to clone; the thread ends with the last of these.
 #[derive(Clone)]

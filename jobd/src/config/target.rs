@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
         doc: "A file that output is appended to as it comes, stdout and stderr together, beside the columns. `%t` is the target (made fit for a file's name), `%i` the id, `%a` the attempt, `%%` a percent sign. Folders are made.",
     },
     Key {
+        name: "output_file_max",
+        kind: "size",
+        default: "`1G`",
+        doc: "Bytes that one run of a job may write to its `output_file`; the job goes on, and the file ends with a line that says so. `0`: as many as it likes, and as the disk holds.",
+    },
+    Key {
         name: "output_file_only",
         kind: "`1` or `0`",
         default: "`0`",
@@ -207,6 +213,7 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         env,
         max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
         output_file: output_file(reader, launcher.output_file.clone()),
+        output_file_max: output_file_max(reader, launcher.output_file_max),
         output_file_only: reader.flag("output_file_only", launcher.output_file_only),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
         data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
@@ -279,6 +286,14 @@ fn output_file(reader: &mut Reader<'_>, default: Option<FileTemplate>) -> Option
         text => FileTemplate::parse(text).map(Some),
     });
     read.unwrap_or(default)
+}
+
+/// Zero stands for no limit.
+fn output_file_max(reader: &mut Reader<'_>, default: u64) -> u64 {
+    match reader.bytes("output_file_max", 0..=1 << 50, default) {
+        0 => u64::MAX,
+        most => most,
+    }
 }
 
 /// Zero turns one off that is set for all.

@@ -270,8 +270,10 @@ impl<'a> Process<'a> {
     ) -> io::Result<Self> {
         let settings = &launcher.way(job).settings;
         let file = settings.output_file.as_ref();
-        let file =
-            file.map(|template| OutputFile::begin(template, job, launcher.inner.writers.clone()));
+        let file = file.map(|template| {
+            let file = (template, settings.output_file_max);
+            OutputFile::begin(file, job, launcher.inner.writers.clone())
+        });
         let (file, copy) = file.unzip();
         let pid = started.pid();
         let stdin = started.stdin.map(ChildStdin::from_std).transpose()?;

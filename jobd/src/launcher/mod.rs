@@ -72,6 +72,8 @@ pub struct LauncherSettings {
     pub max_output: usize,
     /// `output_file`: where output goes beside the columns.
     pub output_file: Option<FileTemplate>,
+    /// `output_file_max`: how many bytes of a run go there.
+    pub output_file_max: u64,
     /// `output_file_only`: in place of the columns.
     pub output_file_only: bool,
     /// `leak_timeout`: how long output is awaited after the process has exited.
@@ -97,6 +99,7 @@ impl LauncherSettings {
             env: Vec::new(),
             max_output: 16 << 20,
             output_file: None,
+            output_file_max: 1 << 30,
             output_file_only: false,
             leak_timeout: Duration::from_millis(200),
             data_on_stdin: true,

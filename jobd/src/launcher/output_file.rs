@@ -67,6 +67,9 @@ impl Writers {
     }
 }
 
+/// The end of a file that may not grow any more.
+const FULL: &[u8] = b"\njobd: output_file_max: what follows is not in this file\n";
+
 /// The longest part of a path that is made of a target's name: file systems take 255 bytes.
 const MAX_NAME: usize = 120;
 
@@ -170,17 +173,30 @@ impl Copy {
 /// A job's file.
 pub(super) struct OutputFile {
     path: PathBuf,
-    writer: JoinHandle<io::Result<()>>,
+    most: u64,
+    writer: JoinHandle<io::Result<Written>>,
+}
+
+/// What of a job's output is in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    All,
+    /// As much as may be there, and a line that says so.
+    Most,
 }
 
 impl OutputFile {
-    /// Begins one; what is wrong with it is told at the end.
-    pub(super) fn begin(template: &FileTemplate, job: &Job, writers: Writers) -> (Self, Copy) {
+    /// Begins one that takes at most so many bytes; what is wrong with it is told at the end.
+    pub(super) fn begin(
+        (template, most): (&FileTemplate, u64),
+        job: &Job,
+        writers: Writers,
+    ) -> (Self, Copy) {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let path = template.path(job);
-        let writer = tokio::spawn(write(path.clone(), chunks, writers));
+        let writer = tokio::spawn(write(path.clone(), most, chunks, writers));
         let chunks = PollSender::new(sender);
-        (Self { path, writer }, Copy { chunks })
+        (Self { path, most, writer }, Copy { chunks })
     }
 
     /// Waits until everything is in the file. An error says what is not, and why.
@@ -189,27 +205,57 @@ impl OutputFile {
             .writer
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)));
-        written
-            .map_err(|error| format!("cannot write output_file {}: {error}", self.path.display()))
+        let path = self.path.display();
+        match written {
+            Ok(Written::All) => Ok(()),
+            Ok(Written::Most) => Err(format!(
+                "output_file {path} has no more than the first {} bytes (output_file_max)",
+                self.most
+            )),
+            Err(error) => Err(format!("cannot write output_file {path}: {error}")),
+        }
     }
 }
 
 async fn write(
     path: PathBuf,
+    mut room: u64,
     mut chunks: mpsc::Receiver<Vec<u8>>,
     writers: Writers,
-) -> io::Result<()> {
+) -> io::Result<Written> {
     let mut file = writers.run(WRITE_LIMIT, move || open(&path)).await?;
     let mut waiting = Vec::new();
     while chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
-        let bytes = std::mem::take(&mut waiting);
+        let mut bytes = std::mem::take(&mut waiting);
+        let full = !fit(&mut bytes, &mut room);
         let write = move || {
             bytes.iter().try_for_each(|chunk| file.write_all(chunk))?;
             Ok(file)
         };
         file = writers.run(WRITE_LIMIT, write).await?;
+        if full {
+            // Nobody takes the rest: the job goes on as if it were written.
+            return Ok(Written::Most);
+        }
     }
-    Ok(())
+    Ok(Written::All)
+}
+
+/// Cuts off what goes beyond `room`, and takes what remains from it. `false` where something was cut off, which the
+/// last chunk says then.
+fn fit(chunks: &mut Vec<Vec<u8>>, room: &mut u64) -> bool {
+    for at in 0..chunks.len() {
+        let fitting = usize::try_from(*room).unwrap_or(usize::MAX);
+        let length = chunks[at].len();
+        *room -= length.min(fitting) as u64;
+        if length > fitting {
+            chunks[at].truncate(fitting);
+            chunks.truncate(at + 1);
+            chunks.push(FULL.to_vec());
+            return false;
+        }
+    }
+    true
 }
 
 /// Makes the folders too. Neither a link nor a pipe that somebody has put there is written to.
@@ -256,6 +302,25 @@ mod tests {
         for wrong in ["", "x.log", "/x/", "/%x", "/%"] {
             assert_eq!(FileTemplate::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_fits_is_written_and_the_first_byte_too_much_ends_it() {
+        let check = |chunks: &[&str], room, expected: &str, left, fits| {
+            let mut chunks: Vec<Vec<u8>> = chunks.iter().map(|chunk| (*chunk).into()).collect();
+            let mut room = room;
+            assert_eq!(fit(&mut chunks, &mut room), fits, "{expected}");
+            assert_eq!(
+                (String::from_utf8(chunks.concat()).unwrap(), room),
+                (expected.to_owned(), left)
+            );
+        };
+        let full = |text: &str| format!("{text}{}", str::from_utf8(FULL).unwrap());
+        check(&["abc", "de"], 6, "abcde", 1, true);
+        check(&["abc", "de"], 5, "abcde", 0, true);
+        check(&["abc", "de", "f"], 4, &full("abcd"), 0, false);
+        check(&["abc", "de"], 3, &full("abc"), 0, false);
+        check(&["a"], 0, &full(""), 0, false);
     }
 
     #[tokio::test]

@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::agenda::{Agenda, Clockwork, Event, GuardEvent, Incarnation};
-use super::plan::{MS, Time};
+use super::plan::{MS, SECOND, Time};
 use crate::host::{Guard, Host, Told};
 use crate::job::Job;
 use crate::launcher::{Executor, Order, Outcome};
@@ -172,16 +172,27 @@ impl Guard for Sentry {
 pub(super) const KILL_GRACE: Duration = Duration::from_millis(500);
 
 impl Executor for Site {
-    /// It begins at once.
+    /// It begins at once, or when a thread comes to it: then it may be too late.
     fn run(
         &self,
         job: Job,
-        _: Option<Duration>,
+        until: Option<Duration>,
         mut orders: mpsc::Receiver<Order>,
     ) -> BoxFuture<'static, Outcome> {
         let site = self.clone();
         async move {
-            let pid = site.agenda.lock().number();
+            let (pid, wait) = {
+                let mut agenda = site.agenda.lock();
+                let slow = agenda.random.percent(5);
+                let wait = if slow { agenda.random.below(5 * SECOND) } else { 0 };
+                (agenda.number(), wait)
+            };
+            if wait > 0 {
+                sleep(Duration::from_micros(wait)).await;
+            }
+            if until.is_some_and(|until| site.since_boot() >= until) {
+                return Outcome::NoRoom(io::Error::other("too late"));
+            }
             let (done, mut ended) = oneshot::channel();
             let from = site.incarnation;
             site.add(0, Event::Begin { from, pid, job, done });

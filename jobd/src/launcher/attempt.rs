@@ -161,8 +161,8 @@ enum Begun {
 /// Finds the program and starts it: on a thread, as file systems may be slow.
 fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> Begun {
     let way = launcher.way(job);
-    let mut command = match way.command(job, &launcher.inner.worker, fed) {
-        Ok(command) => command,
+    let program = match way.program(job, &launcher.inner.worker, fed) {
+        Ok(program) => program,
         Err(reason) => return Begun::Never(End::never_started(127, &reason)),
     };
     // The last moment: threads that thaw do not wait for the loop to notice what it has missed.
@@ -172,12 +172,7 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
     let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
     crash_point!("spawn-before");
-    match start(
-        &mut command,
-        way.settings.max_output,
-        stay,
-        job.terms.accounted,
-    ) {
+    match start(&program, way.settings.max_output, stay, job.terms.accounted) {
         Ok(started) => Begun::Started(started),
         Err(error) if is_no_room(&error) => Begun::NotNow(error),
         Err(error) => {
@@ -186,7 +181,7 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
             } else {
                 126
             };
-            let program = command.get_program().to_string_lossy();
+            let program = program.file.to_string_lossy();
             let missing = way.missing_cwd();
             let reason = missing.unwrap_or_else(|| format!("{program}: {error}"));
             Begun::Never(End::never_started(code, &reason))

@@ -1,9 +1,12 @@
 //! A job's environment, and where its program is. Built once per configuration.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use super::CLAIM;
 
 /// What the service manager tells jobd and nobody else (systemd.exec(5), sd_notify(3),
 /// sd_listen_fds(3)): a job that found these would report jobd's readiness or write to its journal
@@ -25,6 +28,15 @@ const SERVICE_MANAGERS: [&str; 14] = [
     "MEMORY_PRESSURE_WRITE",
 ];
 
+/// Variables that tell a job what it is.
+const OF_EACH_JOB: [&str; 5] = [
+    "JOBD_ID",
+    "JOBD_TARGET",
+    "JOBD_ATTEMPT",
+    "JOBD_WORKER",
+    CLAIM,
+];
+
 /// The program search path of a job whose environment names none.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -32,6 +44,8 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 #[derive(Clone, Debug)]
 pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
+    /// The same without what each job has of its own.
+    shared: Vec<CString>,
 }
 
 impl Environment {
@@ -47,18 +61,25 @@ impl Environment {
             own.into_iter()
                 .map(|(name, value)| (name.into(), value.into())),
         );
-        Self { variables }
+        let shared = variables.iter().filter(|(name, _)| {
+            let name = name.as_os_str();
+            !OF_EACH_JOB.iter().any(|own| name == *own)
+        });
+        let shared = shared.filter_map(|(name, value)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        });
+        Self {
+            shared: shared.collect(),
+            variables,
+        }
     }
 
-    pub(super) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.variables
-            .iter()
-            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    /// What all jobs get, as a program takes it. A value with a zero in it, which none can take, is left out.
+    pub(super) fn shared(&self) -> &[CString] {
+        &self.shared
     }
 
-    /// The file that a program's name means to a job. An absolute path keeps the process on the
-    /// fast way to start (posix_spawn needs one when the environment is replaced). `None` where
-    /// no directory of PATH holds it.
+    /// The file that a program's name means to a job. `None` where no directory of PATH holds it.
     pub(super) fn find(&self, program: &str) -> Option<PathBuf> {
         if program.contains('/') {
             return Some(program.into());
@@ -86,6 +107,7 @@ mod tests {
     fn jobs_get_their_own_variables_and_not_the_service_managers() {
         let inherited = [
             ("NOTIFY_SOCKET", "/run/x"),
+            ("JOBD_ID", "that of the job that we are"),
             ("LANG", "C"),
             ("PATH", "/nowhere"),
         ];
@@ -97,13 +119,9 @@ mod tests {
             ("PATH".to_owned(), "/nowhere:/bin".to_owned()),
         ];
         let environment = Environment::new(inherited, &own);
-        let names: Vec<_> = environment
-            .variables()
-            .map(|(name, value)| format!("{name:?}={value:?}"))
-            .collect();
         assert_eq!(
-            names,
-            [r#""LANG"="de_DE.UTF-8""#, r#""PATH"="/nowhere:/bin""#]
+            environment.shared(),
+            [c"LANG=de_DE.UTF-8", c"PATH=/nowhere:/bin"].map(CString::from)
         );
         assert_eq!(environment.find("sh").unwrap(), Path::new("/bin/sh"));
         assert_eq!(environment.find("no-such-program"), None);

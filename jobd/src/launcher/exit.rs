@@ -2,14 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
 
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::start::pid;
+use super::process::Child;
 use super::usage::{Ended, reap};
 
 /// A process that is not reaped: until then its number is nobody else's.
@@ -17,8 +16,6 @@ pub(super) struct Exit {
     child: Child,
     sign: Sign,
     accounted: bool,
-    /// How it ended, once it is reaped.
-    ended: Option<Ended>,
 }
 
 /// What tells that it may have ended.
@@ -32,7 +29,7 @@ enum Sign {
 impl Exit {
     /// `accounted` asks for what it uses. An error: the system can tell neither way.
     pub(super) fn of(child: Child, accounted: bool) -> io::Result<Self> {
-        let pidfd = pidfd_open(pid(&child), PidfdFlags::NONBLOCK).map_err(io::Error::from);
+        let pidfd = pidfd_open(child.pid(), PidfdFlags::NONBLOCK).map_err(io::Error::from);
         let sign = match pidfd.and_then(watch) {
             Ok(pidfd) => Sign::Pidfd(pidfd),
             Err(_) => Sign::Signal(signal(SignalKind::child())?),
@@ -41,16 +38,12 @@ impl Exit {
             child,
             sign,
             accounted,
-            ended: None,
         })
     }
 
     /// How it has ended, if it has. Reaps it.
     pub(super) fn try_wait(&mut self) -> io::Result<Option<Ended>> {
-        if self.ended.is_none() {
-            self.ended = reap(&mut self.child, self.accounted)?;
-        }
-        Ok(self.ended)
+        reap(&mut self.child, self.accounted)
     }
 
     /// How it ended. Reaps it. Cancel-safe.

@@ -10,17 +10,17 @@ mod exit;
 mod input;
 mod ladder;
 mod output_file;
+mod process;
 mod spawner;
 mod start;
 mod stream;
 mod template;
 mod usage;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use self::environment::Environment;
 use self::output_file::Writers;
+use self::process::Program;
 use self::spawner::Spawner;
 use crate::fate::Reason;
 use crate::job::Job;
@@ -131,6 +132,8 @@ struct Inner {
 struct Way {
     settings: LauncherSettings,
     environment: Environment,
+    /// `launcher.cwd` as a program takes it.
+    cwd: Option<CString>,
     /// The argument of the shim, where it is needed.
     shim: Option<String>,
 }
@@ -253,6 +256,11 @@ fn ways(
                 inherited.iter().cloned(),
                 launcher.setup.variables().chain(&launcher.env),
             ),
+            // A path with a zero in it is no directory, which is said when a job is launched.
+            cwd: launcher
+                .cwd
+                .as_ref()
+                .map(|cwd| CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default()),
             settings: launcher.clone(),
         })
     })
@@ -283,54 +291,47 @@ impl Way {
         Some(format!("launcher.cwd: {} is no directory", cwd.display()))
     }
 
-    /// The command of a job, or why there is none. `worker` is its `JOBD_WORKER`, `fed` whether it gets something to read.
-    fn command(&self, job: &Job, worker: &str, fed: bool) -> Result<Command, String> {
+    /// The program of a job, or why there is none. `worker` is its `JOBD_WORKER`, `fed` whether it gets something to read.
+    fn program(&self, job: &Job, worker: &str, fed: bool) -> Result<Program<'_>, String> {
         let argv = self.settings.template.argv(job);
-        let (program, arguments) = argv.split_first().expect("a template has a program");
-        let file = self
-            .environment
-            .find(program)
-            .ok_or_else(|| format!("{program}: command not found in PATH"))?;
-        let mut command = match &self.shim {
-            None => Command::new(file),
-            Some(setup) => shim(setup, &file),
+        let (name, arguments) = argv.split_first().expect("a template has a program");
+        let file = self.environment.find(name);
+        let file = file.ok_or_else(|| format!("{name}: command not found in PATH"))?;
+        let file = file.as_os_str().as_bytes();
+        let before: Vec<&[u8]> = match &self.shim {
+            None => vec![file],
+            Some(setup) => vec![b"jobd", b"--launch", setup.as_bytes(), b"--", file],
         };
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(self.environment.variables())
-            .env("JOBD_ID", job.id.to_string())
-            .env("JOBD_TARGET", job.target.as_str())
-            .env("JOBD_ATTEMPT", job.attempt.to_string())
-            .env("JOBD_WORKER", worker)
-            .env(CLAIM, run_name(job))
-            .process_group(0)
-            // jobd's own is /dev/null: to open that for each job would cost more.
-            .stdin(if fed {
-                Stdio::piped()
-            } else {
-                Stdio::inherit()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(cwd) = &self.settings.cwd {
-            command.current_dir(cwd);
-        }
-        Ok(command)
+        let arguments = arguments.iter().map(String::as_bytes);
+        let text = |bytes| CString::new(bytes).map_err(|error| format!("{name}: {error}"));
+        let own = [
+            format!("JOBD_ID={}", job.id),
+            format!("JOBD_TARGET={}", job.target),
+            format!("JOBD_ATTEMPT={}", job.attempt),
+            format!("JOBD_WORKER={worker}"),
+            format!("{CLAIM}={}", run_name(job)),
+        ];
+        Ok(Program {
+            file: match &self.shim {
+                None => text(file.to_vec())?,
+                // Also after an upgrade has replaced the file of this program.
+                Some(_) => c"/proc/self/exe".into(),
+            },
+            argv: before
+                .into_iter()
+                .chain(arguments)
+                .map(|word| text(word.to_vec()))
+                .collect::<Result<_, _>>()?,
+            variables: (
+                self.environment.shared(),
+                own.map(|variable| text(variable.into_bytes()))
+                    .into_iter()
+                    .collect::<Result<_, _>>()?,
+            ),
+            cwd: self.cwd.as_deref(),
+            fed,
+        })
     }
-}
-
-/// Starts the shim that becomes `program`.
-fn shim(setup: &str, program: &Path) -> Command {
-    // Also after an upgrade has replaced the file of this program.
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("jobd")
-        .arg("--launch")
-        .arg(setup)
-        .arg("--")
-        .arg(program);
-    command
 }
 
 /// The exit code of a shell whose child was ended by SIGKILL.

@@ -1,6 +1,6 @@
 //! Threads that start processes, and look after each in its first moments.
 //!
-//! posix_spawn(3) holds its caller up until the new program has begun, some hundred microseconds on a busy
+//! Whoever starts a process is held up until the new program has begun, some hundred microseconds on a busy
 //! machine, and a file system that hangs does so for as long as it likes. With threads for that nobody else waits,
 //! and all the rest fits into one thread (docs/PERFORMANCE.md).
 

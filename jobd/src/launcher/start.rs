@@ -5,13 +5,14 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};
 
 use jobd_proto::follow::Stream as Name;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::process::{Child, Program, Spawned};
 use super::stream::Stream;
 use super::usage::{Ended, forget_own_peak, reap};
 use crate::faults::crash_point;
@@ -32,9 +33,10 @@ pub(super) struct Started {
 }
 
 /// Starts a process whose outputs are pipes, of each of which at most `limit` bytes are kept. Told to stay,
-/// returns as soon as it is over or has run for [`STAY`]. `accounted` asks for what it uses. An error is that of posix_spawn(3) or pipe(2): nothing was started.
+/// returns as soon as it is over or has run for [`STAY`]. `accounted` asks for what it uses. An error is that of
+/// [`Program::spawn`]: nothing was started.
 pub(super) fn start(
-    command: &mut Command,
+    program: &Program<'_>,
     limit: usize,
     stay: bool,
     accounted: bool,
@@ -42,12 +44,17 @@ pub(super) fn start(
     if accounted {
         forget_own_peak();
     }
-    let mut child = command.spawn()?;
+    let Spawned {
+        child,
+        stdin,
+        stdout,
+        stderr,
+    } = program.spawn()?;
     crash_point!("spawn-after");
     let mut started = Started {
-        stdin: child.stdin.take(),
-        stdout: Stream::new(child.stdout.take(), limit),
-        stderr: Stream::new(child.stderr.take(), limit),
+        stdin,
+        stdout: Stream::new(Some(stdout), limit),
+        stderr: Stream::new(Some(stderr), limit),
         child,
         over: None,
     };
@@ -61,7 +68,7 @@ pub(super) fn start(
 impl Started {
     /// The process, and its group.
     pub(super) fn pid(&self) -> Pid {
-        pid(&self.child)
+        self.child.pid()
     }
 
     /// Shows both outputs to a follower.
@@ -85,12 +92,6 @@ impl Started {
         wait([Some(end.as_fd())], until)?;
         reap(&mut self.child, accounted).ok()?
     }
-}
-
-/// The number of a process that is not reaped.
-pub(super) fn pid(child: &Child) -> Pid {
-    let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    number.expect("a child has a process id")
 }
 
 /// Waits until one of these files is ready, and says in what way each is; `None` where none is in time.
@@ -117,20 +118,14 @@ fn wait<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt as _;
-    use std::process::Stdio;
-
-    use rustix::process::{Signal, kill_process_group};
+    use rustix::process::{Signal, WaitOptions, kill_process_group, waitpid};
 
     use super::*;
 
     fn begin(line: &str) -> (Started, Duration) {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", line]).process_group(0);
-        command.stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = Program::shell(line);
         let begun = Instant::now();
-        let started = start(&mut command, 1_000, true, false).unwrap();
+        let started = start(&program, 1_000, true, false).unwrap();
         (started, begun.elapsed())
     }
 
@@ -143,10 +138,10 @@ mod tests {
             "sleep 60",
         ];
         for line in lines {
-            let (mut started, took) = begin(line);
+            let (started, took) = begin(line);
             let over = started.over;
             kill_process_group(started.pid(), Signal::KILL).unwrap();
-            started.child.wait().unwrap();
+            waitpid(Some(started.pid()), WaitOptions::empty()).unwrap();
             assert_eq!(over, None, "{line}");
             assert!(took < Duration::from_secs(5), "{line}: {took:?}");
         }

@@ -3,16 +3,14 @@
 //!
 //! Only for jobs whose table has the columns: others cost no system call more.
 
-use std::fs;
-use std::io;
-use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::process::ExitStatus;
+use std::sync::OnceLock;
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
-use wait4::{ResourceUsage, Wait4 as _};
 
-use super::start::pid;
+use super::process::{Child, Used};
 
 /// What a job's process, and those of its descendants that were waited for, have used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,11 +22,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    fn of(used: &ResourceUsage) -> Self {
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    fn of(used: &Used) -> Self {
         Self {
-            cpu_ms: milliseconds(used.utime + used.stime),
-            peak_kib: used.maxrss / 1024,
+            cpu_ms: u64::try_from(used.cpu.as_millis()).unwrap_or(u64::MAX),
+            peak_kib: used.peak_kib,
         }
     }
 }
@@ -42,19 +39,9 @@ pub(super) struct Ended {
 
 /// Reaps a process that is over; `None` while it is not. An error: it is not ours to wait for.
 pub(super) fn reap(child: &mut Child, accounted: bool) -> io::Result<Option<Ended>> {
-    if !accounted {
-        let usage = None;
-        return Ok(child.try_wait()?.map(|status| Ended { status, usage }));
-    }
-    // wait4 blocks as long as it lives.
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    if waitid(WaitId::Pid(pid(child)), look)?.is_none() {
-        return Ok(None);
-    }
-    let over = child.wait4()?;
-    Ok(Some(Ended {
-        status: over.status,
-        usage: Some(Usage::of(&over.rusage)),
+    Ok(child.try_wait()?.map(|(status, used)| Ended {
+        status,
+        usage: accounted.then(|| Usage::of(&used)),
     }))
 }
 
@@ -62,6 +49,14 @@ pub(super) fn reap(child: &mut Child, accounted: bool) -> io::Result<Option<Ende
 /// its program begins (setmax_mm_hiwater_rss in exec_mmap). With its peak forgotten (proc(5), `clear_refs`) it is
 /// what jobd has at that moment.
 pub(super) fn forget_own_peak() {
-    // Without that the figures of small jobs are too large, and nothing else happens.
-    let _ = fs::write("/proc/self/clear_refs", "5");
+    // Kept open: to open it for each job would cost as much as a pipe.
+    static PEAK: OnceLock<Option<File>> = OnceLock::new();
+    let peak = PEAK.get_or_init(|| {
+        let mut options = File::options();
+        options.write(true).open("/proc/self/clear_refs").ok()
+    });
+    if let Some(mut peak) = peak.as_ref() {
+        // Without that the figures of small jobs are too large, and nothing else happens.
+        let _ = peak.write_all(b"5");
+    }
 }

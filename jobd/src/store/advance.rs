@@ -16,8 +16,9 @@ use crate::fate::Reason;
 use crate::faults::guard;
 use crate::job::Job;
 
-/// The lists' sizes.
-const SIZES: [usize; 5] = [0, 1, 4, 16, 64];
+/// The lists' sizes, close to each other where most batches are: what fills a list up costs the server as much as what
+/// it stands for.
+const SIZES: [usize; 8] = [0, 1, 2, 4, 6, 8, 16, 64];
 
 /// The most starts, and the most ends, of one statement.
 const MAX_ROWS: usize = SIZES[SIZES.len() - 1];

@@ -11,7 +11,7 @@ use crate::job::Job;
 
 /// A look-ahead may hold what ends in such a part of a second, however few slots there are: with short jobs a
 /// claim would otherwise take a few rows each time, and cost more than their processes.
-const AHEAD: usize = 50;
+const AHEAD: usize = 20;
 
 #[derive(Debug)]
 #[expect(

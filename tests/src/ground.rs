@@ -149,6 +149,14 @@ impl Ground {
         }
     }
 
+    /// The statement that drops an index of the table.
+    pub fn drop_index(&self, name: &str) -> String {
+        match &self.table {
+            Storage::MySql(_) => format!("DROP INDEX {name} ON jobs"),
+            Storage::Sqlite(..) => format!("DROP INDEX {name}"),
+        }
+    }
+
     /// So many seconds later, as SQL.
     pub fn in_seconds(&self, seconds: u64) -> String {
         format!("{} + {seconds}", self.now())

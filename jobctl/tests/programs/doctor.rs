@@ -82,7 +82,7 @@ async fn each_finding_comes_with_what_mends_it() {
         (
             "ownership is off, as columns are missing: lease_until",
             "warning",
-            "sql/sqlite/add-ownership.sql",
+            "ADD COLUMN \"lease_until\" INTEGER",
         ),
         (
             "no index begins with status and target",

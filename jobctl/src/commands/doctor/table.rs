@@ -1,8 +1,6 @@
 //! What can be amiss with the table: its columns, its indexes, its clock, rows that nobody moves.
 
-use jobd_proto::table::{
-    Columns, Connection, DatabaseSettings, JobRow, Kind, RowError, Scan, TableIndex,
-};
+use jobd_proto::table::{Connection, DatabaseSettings, JobRow, Kind, RowError, Scan, TableIndex};
 
 use super::Finding;
 use crate::database;
@@ -35,7 +33,11 @@ const REQUIRED: [&str; 11] = [
     "stderr",
 ];
 
-/// Columns that belong together, and the name of the file that adds them.
+/// The tables with every column.
+const MYSQL: &str = include_str!("../../../../sql/mysql/jobs.sql");
+const SQLITE: &str = include_str!("../../../../sql/sqlite/jobs.sql");
+
+/// Columns that belong together, and what they are for.
 const ABILITIES: [(&str, &[&str]); 10] = [
     (
         "ownership",
@@ -58,12 +60,12 @@ pub(super) async fn examine(
     settings: &DatabaseSettings,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
-    let folder = match settings {
-        DatabaseSettings::MySql(_) => "mysql",
-        DatabaseSettings::Sqlite(_) => "sqlite",
+    let schema = match settings {
+        DatabaseSettings::MySql(_) => MYSQL,
+        DatabaseSettings::Sqlite(_) => SQLITE,
     };
     let place = database::place(settings);
-    let found = columns(table.columns(), folder);
+    let found = columns(table, schema);
     if found.is_empty() {
         findings.push(Finding::ok("table", place));
     }
@@ -93,7 +95,8 @@ pub(super) async fn examine(
     Ok(())
 }
 
-fn columns(columns: &Columns, folder: &str) -> Vec<Finding> {
+fn columns(table: &Connection, schema: &str) -> Vec<Finding> {
+    let columns = table.columns();
     let lacks = |names: &[&'static str]| -> Vec<&'static str> {
         let names = names.iter().copied();
         names.filter(|name| !columns.has(name)).collect()
@@ -104,21 +107,21 @@ fn columns(columns: &Columns, folder: &str) -> Vec<Finding> {
         findings.push(Finding::error(
             "table",
             format!("columns are missing: {}", missing.join(", ")),
-            format!("add them as in sql/{folder}/jobs-minimal.sql"),
+            addition(table.quoted_table(), schema, &missing),
         ));
     }
     for (name, group) in ABILITIES {
         let missing = lacks(group);
-        let file = format!("sql/{folder}/add-{name}.sql");
+        let ddl = || addition(table.quoted_table(), schema, &missing);
         if !missing.is_empty() && missing.len() < group.len() {
             let text = format!(
                 "{name} is off, as columns are missing: {}",
                 missing.join(", ")
             );
-            findings.push(Finding::warning("table", text, file));
+            findings.push(Finding::warning("table", text, ddl()));
         } else if name == "ownership" && !missing.is_empty() {
             let text = "without ownership rows of a worker that dies stay accepted or running";
-            findings.push(Finding::warning("table", text, file));
+            findings.push(Finding::warning("table", text, ddl()));
         }
     }
     if let Some(Kind::Text {
@@ -133,15 +136,40 @@ fn columns(columns: &Columns, folder: &str) -> Vec<Finding> {
             .into_iter()
             .filter(|status| !values.iter().any(|value| value == status))
             .collect();
+        // What there is stays where it is: whatever is stored as a number keeps its meaning.
+        let all = values
+            .iter()
+            .map(String::as_str)
+            .chain(missing.iter().copied());
+        let all: Vec<String> = all
+            .map(|value| format!("'{}'", value.replace('\'', "''")))
+            .collect();
         if !missing.is_empty() {
             findings.push(Finding::error(
                 "table",
                 format!("the column status lacks {}", missing.join(", ")),
-                format!("ALTER TABLE … MODIFY `status` as in sql/{folder}/jobs-minimal.sql"),
+                format!(
+                    "ALTER TABLE {} MODIFY `status` enum({}) NOT NULL DEFAULT 'waiting'",
+                    table.quoted_table(),
+                    all.join(",")
+                ),
             ));
         }
     }
     findings
+}
+
+/// The statements that add these columns as the full table has them.
+fn addition(table: &str, schema: &str, columns: &[&str]) -> String {
+    let definitions = columns.iter().filter_map(|name| {
+        let starts = [format!("  `{name}` "), format!("  \"{name}\" ")];
+        let mut lines = schema.lines();
+        let line = lines.find(|line| starts.iter().any(|start| line.starts_with(start)))?;
+        Some(line.trim().trim_end_matches(','))
+    });
+    let statements =
+        definitions.map(|definition| format!("ALTER TABLE {table} ADD COLUMN {definition}"));
+    statements.collect::<Vec<_>>().join("; ")
 }
 
 fn missing_indexes(table: &Connection, indexes: &[TableIndex]) -> Vec<Finding> {
@@ -212,7 +240,7 @@ fn stuck(row: &JobRow, now: i64, table: &str) -> Option<Finding> {
     let since = now - row.time_started.max(row.time_created);
     let age = || seconds(since.max(0).unsigned_abs());
     let back = format!(
-        "UPDATE {table} SET status = 'waiting' WHERE id = {id} AND status = '{}', if no worker has it any more",
+        "UPDATE {table} SET status = 'waiting' WHERE id = {id} AND status = '{}' -- if no worker has it any more",
         row.status
     );
     let lease = value("lease_until").and_then(|lease| lease.parse::<i64>().ok());

@@ -2,8 +2,10 @@
 //! they insert jobs and read what became of them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions, MySqlRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::server::Server;
@@ -14,6 +16,17 @@ pub const MINIMAL: &str = include_str!("../../sql/mysql/jobs-minimal.sql");
 
 /// The table with every ability, as it is shipped.
 pub const FULL: &str = include_str!("../../sql/mysql/jobs.sql");
+
+/// Connections to an SQLite file, which is made if it is not there.
+pub fn sqlite(file: &Path) -> SqlitePool {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .busy_timeout(PATIENCE);
+    SqlitePoolOptions::new()
+        .max_connections(2)
+        .connect_lazy_with(options)
+}
 
 /// A database, and a pool of connections to it.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use crate::database::{Database, FULL};
+use crate::database::{Database, FULL, sqlite};
 use crate::ini::Ini;
 use crate::scratch::Scratch;
 use crate::server::Server;
@@ -42,13 +42,7 @@ impl Ground {
     pub async fn sqlite() -> Self {
         let scratch = Scratch::new();
         let file = scratch.join("jobs.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true)
-            .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_lazy_with(options);
+        let pool = sqlite(&file);
         let ground = Self {
             scratch,
             table: Storage::Sqlite(file, pool),

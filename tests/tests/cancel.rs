@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jobd_tests::database::sqlite;
 use jobd_tests::ground::Ground;
 use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, until};
 use serde_json::{Value, json};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 
 const FULL: &str = include_str!("../../sql/mysql/jobs.sql");
@@ -279,11 +280,7 @@ async fn jobs_are_cancelled_on_sqlite() {
     let scratch = Scratch::new();
     let (launcher, notes) = stubborn(&scratch);
     let file = scratch.join("jobs.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true)
-        .busy_timeout(PATIENCE);
-    let pool = SqlitePool::connect_lazy_with(options);
+    let pool = sqlite(&file);
     for sql in [
         include_str!("../../sql/sqlite/jobs.sql"),
         "INSERT INTO jobs (target, time_created) VALUES ('a', 0), ('a', 0), ('b', 0)",

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use jobd_tests::database::sqlite;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, WitnessLog, until};
 use serde_json::json;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 async fn table() -> Database {
     let database = Server::shared().await.database().await;
@@ -157,11 +157,7 @@ async fn a_thousand_names_are_served_and_gone() {
 async fn names_are_found_on_sqlite() {
     let scratch = Scratch::new();
     let file = scratch.join("jobs.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true)
-        .busy_timeout(PATIENCE);
-    let pool = SqlitePool::connect_lazy_with(options);
+    let pool = sqlite(&file);
     for sql in [
         include_str!("../../sql/sqlite/jobs.sql"),
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 70) \

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use jobd_tests::database::sqlite;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Ini, Jobd, Scratch, Server, WitnessLog, until};
 use serde_json::json;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 /// The jobs in the order of their beginnings.
 fn order(witness: &WitnessLog) -> Vec<u64> {
@@ -81,11 +81,7 @@ async fn without_its_index_the_order_is_right_and_a_start_warns() {
 async fn the_highest_priority_goes_first_on_sqlite() {
     let scratch = Scratch::new();
     let file = scratch.join("jobs.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true)
-        .busy_timeout(PATIENCE);
-    let pool = SqlitePool::connect_lazy_with(options);
+    let pool = sqlite(&file);
     for sql in [
         include_str!("../../sql/sqlite/jobs.sql"),
         "INSERT INTO jobs (target, time_created, priority) VALUES ('a', 0, 0), ('a', 0, 5), ('a', 0, -5), ('a', 0, 5)",

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jobd_tests::database::sqlite;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Ini, Jobd, Scratch, WitnessLog, until};
 use serde_json::json;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Row as _};
 
 const MINIMAL: &str = include_str!("../../sql/sqlite/jobs-minimal.sql");
@@ -21,13 +22,7 @@ impl World {
     async fn new() -> Self {
         let scratch = Scratch::new();
         let file = scratch.join("jobs.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true)
-            .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_lazy_with(options);
+        let pool = sqlite(&file);
         sqlx::raw_sql(MINIMAL)
             .execute(&pool)
             .await

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use jobd_tests::database::sqlite;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 const INSERT: &str =
     "INSERT INTO jobs (target, time_created, unique_key) VALUES ('a', 0, 'report')";
@@ -96,11 +96,7 @@ async fn a_rescue_ends_what_cannot_go_back() {
 async fn jobs_are_unique_on_sqlite() {
     let scratch = Scratch::new();
     let file = scratch.join("jobs.db");
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .create_if_missing(true)
-        .busy_timeout(PATIENCE);
-    let pool = SqlitePool::connect_lazy_with(options);
+    let pool = sqlite(&file);
     for sql in [
         include_str!("../../sql/sqlite/jobs.sql"),
         include_str!("../../sql/sqlite/add-unique.sql"),

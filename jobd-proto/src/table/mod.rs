@@ -20,7 +20,7 @@ pub use create::create;
 pub use indexes::TableIndex;
 pub use name::{TableName, TableNameError, quote};
 pub use patience::Patience;
-pub use rows::{Connection, JobRow, NewJob, RowError};
+pub use rows::{Connection, JobRow, NewJob, REQUIRED, RowError};
 pub use search::{Filter, Found, Scan, WINDOW, Window};
 pub use settings::{DatabaseSettings, MySqlAddress, MySqlSettings, SqliteSettings, Tls};
 pub use survey::{Backlog, COUNTED};

@@ -113,8 +113,8 @@ pub enum RowError {
     Unreadable(String, String),
 }
 
-/// Columns that [`JobRow`] names itself.
-const NAMED: [&str; 11] = [
+/// The columns of the minimal table, which every worker needs and [`JobRow`] names itself.
+pub const REQUIRED: [&str; 11] = [
     "id",
     "target",
     "status",
@@ -128,7 +128,7 @@ const NAMED: [&str; 11] = [
     "stderr",
 ];
 
-/// How many of [`NAMED`], from the first, a list shows.
+/// How many of [`REQUIRED`], from the first, a list shows.
 const LISTED: usize = 9;
 
 pub(super) type TextRow = Vec<Option<String>>;
@@ -240,16 +240,16 @@ impl Connection {
     pub fn other_columns(&self) -> Vec<String> {
         let names = self.columns.iter().map(|column| column.name.clone());
         names
-            .filter(|name| !NAMED.contains(&name.as_str()))
+            .filter(|name| !REQUIRED.contains(&name.as_str()))
             .collect()
     }
 
     /// What a SELECT lists for [`Self::job_row`]: the named columns, with outputs if asked for, and `others`.
     pub(super) fn select(&self, outputs: bool, others: &[String]) -> String {
         let named = if outputs {
-            &NAMED[..]
+            &REQUIRED[..]
         } else {
-            &NAMED[..LISTED]
+            &REQUIRED[..LISTED]
         };
         let all = named
             .iter()

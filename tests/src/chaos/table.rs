@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sqlx::mysql::MySqlRow;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::checker::Ownership;
 use super::options::Table;
 use super::stage;
-use crate::database::{Database, Row};
-use crate::wait::PATIENCE;
+use crate::database::{Database, Row, sqlite};
 use crate::{Ini, Scratch};
 
 /// Where the rows of a scene stand.
@@ -33,13 +32,7 @@ impl Jobs {
     /// A new table in a file in `scratch`.
     pub async fn in_file(scratch: &Scratch, table: Table) -> Self {
         let file = scratch.join("jobs.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true)
-            .busy_timeout(PATIENCE);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_lazy_with(options);
+        let pool = sqlite(&file);
         let jobs = Self::Sqlite(file, pool);
         jobs.run(match table {
             Table::Minimal => include_str!("../../../sql/sqlite/jobs-minimal.sql"),

@@ -1,6 +1,8 @@
 //! What can be amiss with the table: its columns, its indexes, its clock, rows that nobody moves.
 
-use jobd_proto::table::{Connection, DatabaseSettings, JobRow, Kind, RowError, Scan, TableIndex};
+use jobd_proto::table::{
+    Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, TableIndex,
+};
 
 use super::Finding;
 use crate::database;
@@ -17,21 +19,6 @@ const LONG_RUN_S: i64 = 86_400;
 
 /// An accepted job that is not started for longer has lost its worker.
 const LONG_QUEUE_S: i64 = 3_600;
-
-/// What every worker needs.
-const REQUIRED: [&str; 11] = [
-    "id",
-    "target",
-    "status",
-    "result",
-    "return_code",
-    "sig",
-    "time_created",
-    "time_started",
-    "time_finished",
-    "stdout",
-    "stderr",
-];
 
 /// The tables with every column.
 const MYSQL: &str = include_str!("../../../../sql/mysql/jobs.sql");

@@ -75,7 +75,7 @@ pub(crate) async fn order(
         if let Some(said) = unserved(&client, &names).await? {
             if kind != "poke" {
                 return Err(Failure::Refused(format!(
-                    "nothing was changed: {said}; jobctl list-workers shows what they serve"
+                    "{said}, and nothing was changed; jobctl list-workers shows what they serve"
                 )));
             }
             complain(&format!("jobctl: warning: {said}"));
@@ -119,7 +119,7 @@ pub(super) async fn unserved(
         return Ok(None);
     };
     let meant = near_match(first, served());
-    let meant = meant.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+    let meant = meant.map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
     let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
     Ok(Some(format!(
         "no worker serves {}{meant}",

@@ -135,7 +135,7 @@ async fn what_no_worker_serves_is_not_said_to_be_paused() {
     pause.failed(
         1,
         &[
-            "nothing was changed: no worker serves mial, did you mean mail?",
+            "no worker serves mial (did you mean mail?), and nothing was changed",
             "list-workers",
         ],
     );

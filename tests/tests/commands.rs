@@ -454,8 +454,8 @@ async fn every_command_has_a_row_and_a_file() {
     let page = include_str!("../../docs/JOBCTL.md");
     for command in commands.iter().filter(|command| *command != "help") {
         let ways = [format!("`{command}`"), format!("jobctl {command}")];
-        let named = ways.iter().any(|way| page.contains(way));
-        assert!(named, "docs/JOBCTL.md says nothing of {command}");
+        let is_there = ways.iter().any(|way| page.contains(way));
+        assert!(is_there, "docs/JOBCTL.md says nothing of {command}");
     }
     assert_eq!(
         names(&fixtures(), ".txt"),

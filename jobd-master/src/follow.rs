@@ -245,7 +245,7 @@ fn is(data: &Value, state: &str) -> bool {
 fn is_held(last: &Value) -> bool {
     serde_json::from_value(last.clone()).is_ok_and(|last| match last {
         Followed::State(state) => state.worker.is_some() && state.state != "done",
-        Followed::Output(_) => false,
+        Followed::Output(_) | Followed::Progress(_) => false,
     })
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Arguments, integer};
-use crate::{JobId, JobResult, RequestError};
+use crate::{JobId, JobResult, Progress, RequestError};
 
 /// The `type` on the wire.
 pub const KIND: &str = "follow";
@@ -79,6 +79,8 @@ pub enum Followed {
     Output(Output),
     /// Where it stands: the first message, whenever that changes, and the last.
     State(State),
+    /// How far it has come, by its own account.
+    Progress(Progress),
 }
 
 impl From<Followed> for Value {
@@ -230,6 +232,11 @@ mod tests {
         check(
             &Followed::Output(bytes),
             &json!({"stream": "stderr", "at": 9, "missed": 2, "base64": "/wA="}),
+        );
+        let progress = Progress::parse("40% copying").unwrap();
+        check(
+            &Followed::Progress(progress),
+            &json!({"progress": "copying", "percent": 40}),
         );
         let done = State {
             result: Some(JobResult::Fail),

@@ -2,7 +2,7 @@
 //!
 //! - [`message`], [`codec`]: one message of the wire, and where it ends.
 //! - [`worker`], [`master`]: the typed requests and replies of each daemon; [`follow`]: the one that is answered by
-//!   a stream.
+//!   a stream; [`progress`]: what jobs say of themselves.
 //! - [`connection`], [`listener`]: one symmetric peer, and the door for many.
 //! - [`settings`]: config files; `table`: the job table; `daemon`: what both daemons do alike.
 //!
@@ -21,6 +21,7 @@ pub mod master;
 pub mod memory;
 pub mod message;
 pub mod pattern;
+pub mod progress;
 pub mod secret;
 pub mod settings;
 pub mod signal;
@@ -35,5 +36,6 @@ pub use connection::{
 };
 pub use job::{JobId, JobResult, TargetName};
 pub use pattern::Pattern;
+pub use progress::Progress;
 pub use secret::Secret;
 pub use targets::Targets;

@@ -11,6 +11,7 @@ use tokio::runtime;
 use crate::EX_CONFIG;
 use crate::config::{self, Config};
 use crate::launcher::{Launcher, Payloads};
+use crate::reports::Reports;
 use crate::store::{self, StoreError};
 
 /// Prints what is wrong and says with its exit code whether anything is.
@@ -24,7 +25,13 @@ pub fn run(reading: &Reading<Config>) -> ExitCode {
     let mut sound = findings.is_empty();
     if let Some(config) = config {
         let nothing: Payloads = Arc::new(|_| async { Ok(None) }.boxed());
-        let launcher = Launcher::new(&config.per_target, std::env::vars_os(), "", nothing);
+        let launcher = Launcher::new(
+            &config.per_target,
+            std::env::vars_os(),
+            "",
+            nothing,
+            Reports::nowhere(),
+        );
         for warning in launcher.missing_programs() {
             println!("warning: {warning}");
         }

@@ -32,6 +32,7 @@ use crate::host::{Host, Machine};
 use crate::job::Tokens;
 use crate::launcher::{Launcher, Payloads};
 use crate::ledger::JournalFile;
+use crate::reports::Reports;
 use crate::rescuer::Rescuer;
 use crate::store::{Ability, Inspection, Store, StoreError};
 use crate::{EX_CONFIG, config, control, guard, master_link, reload, store};
@@ -107,7 +108,9 @@ async fn serve(
     // What jobs inherit.
     let nothing = File::open("/dev/null").context("cannot open /dev/null")?;
     dup2_stdin(&nothing).context("cannot give up the standard input")?;
-    let launcher = Launcher::new(&config.per_target, std::env::vars_os(), &worker, payloads);
+    let reports = Reports::start(table.clone());
+    let inherited = std::env::vars_os();
+    let launcher = Launcher::new(&config.per_target, inherited, &worker, payloads, reports);
     for warning in launcher.missing_programs() {
         tracing::warn!("{warning}");
     }

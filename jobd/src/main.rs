@@ -21,6 +21,7 @@ mod marked;
 mod master_link;
 mod per_target;
 mod reload;
+mod reports;
 mod rescuer;
 mod shim;
 #[cfg(test)]

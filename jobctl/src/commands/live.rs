@@ -114,6 +114,13 @@ impl View {
                 self.bar = None;
                 self.sides[output.stream as usize].show(output).await
             }
+            // Among its output it would be in the way.
+            Ok(Followed::Progress(progress)) => {
+                if self.bar.is_some() {
+                    self.tell(&format!("is running: {}", plain(&progress.to_string())));
+                }
+                Ok(())
+            }
             Ok(Followed::State(state)) => {
                 self.tell(&format!("is {}", plain(&state.state)));
                 Ok(())

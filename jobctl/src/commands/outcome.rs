@@ -1,7 +1,7 @@
 //! How a job ended, in words: for `run-manual`, `add --wait` and `show`.
 
 use jobd_proto::worker::JobOutcome;
-use jobd_proto::{JobId, JobResult, signal, table::JobRow};
+use jobd_proto::{JobId, JobResult, Progress, signal, table::JobRow};
 
 use crate::output::{Tone, plain};
 
@@ -16,6 +16,9 @@ pub(super) struct Ending<'a> {
 
 /// The column that says why a job ended.
 pub(super) const REASON: &str = "reason";
+
+/// The column that says how far it has come.
+pub(super) const PROGRESS: &str = "progress";
 
 impl<'a> Ending<'a> {
     /// From the answer to `run-manual`.
@@ -98,6 +101,13 @@ pub(super) fn about(id: JobId, error: &str) -> String {
         Some(rest) => format!("job {id}: {rest}"),
         None => format!("job {id}: {error}"),
     }
+}
+
+/// What a job in hand says of how far it has come: `40 % copying files`.
+pub(super) fn progress(row: &JobRow) -> Option<String> {
+    let (_, said) = row.others.iter().find(|(name, _)| name == PROGRESS)?;
+    let said = said.as_deref().and_then(Progress::parse);
+    said.map(|said| said.to_string())
 }
 
 /// The lines of an output behind its name; nothing where there is none.

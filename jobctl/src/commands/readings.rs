@@ -6,6 +6,7 @@ use jobd_proto::table::{
     Backlog, COUNTED, Connection, DatabaseSettings, JobRow, Patience, RowError, Scan, WINDOW,
 };
 
+use super::outcome::PROGRESS;
 use super::stats::Runs;
 use super::view::Summary;
 
@@ -54,10 +55,7 @@ pub(super) async fn read(
 
 async fn read_open(table: &mut Connection) -> Result<Reading, RowError> {
     let known = |name: &str| table.columns().has(name).then(|| name.to_owned());
-    let columns: Vec<String> = ["worker", "progress"]
-        .into_iter()
-        .filter_map(known)
-        .collect();
+    let columns: Vec<String> = ["worker", PROGRESS].into_iter().filter_map(known).collect();
     let now = table.server_time().await?;
     let newest = table.newest(&Scan::default(), None, WINDOW).await?;
     let since = now - HOUR_S;

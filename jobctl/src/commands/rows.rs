@@ -7,7 +7,7 @@ use jobd_proto::settings::near_match;
 use jobd_proto::table::{Columns, Connection, Filter, Found, JobRow, Kind, RowError};
 use serde::Serialize;
 
-use super::outcome::{Ending, REASON, stream};
+use super::outcome::{Ending, PROGRESS, REASON, progress, stream};
 use super::{Context, Done, ids};
 use crate::cli::{Id, ListArgs};
 use crate::database;
@@ -44,8 +44,11 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         .cloned()
         .collect();
     if wanted.is_empty() {
-        // Why it failed belongs to how it ended.
-        columns.extend(table.columns().has(REASON).then(|| REASON.to_owned()));
+        // Why it failed belongs to how it ended, and how far it has come stands there before.
+        let known = [REASON, PROGRESS]
+            .into_iter()
+            .filter(|name| table.columns().has(name));
+        columns.extend(known.map(str::to_owned));
     }
     let filter = Filter {
         target: args.target,
@@ -277,9 +280,13 @@ fn details(context: &Context, row: &JobRow, now: i64) -> String {
     text
 }
 
-/// How it ended; `-` if it has not.
+/// How it ended; how far it has come if it has not, or `-`.
 fn result(row: &JobRow) -> String {
-    Ending::of_row(row).map_or_else(|| "-".to_owned(), |ending| ending.words())
+    match Ending::of_row(row) {
+        Some(ending) => ending.words(),
+        None if row.status == "running" => progress(row).unwrap_or_else(|| "-".to_owned()),
+        None => "-".to_owned(),
+    }
 }
 
 /// Columns of what a job has used: CPU time, and memory at most.

@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jobd_proto::table::Connection;
+use jobd_proto::table::{Connection, JobRow};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
+use super::outcome::progress;
 use super::view::{Summary, Totals, View, Worker, look};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
@@ -16,6 +17,9 @@ use crate::output::{Screen, Table, Tone, complain, plain, print, seconds, severa
 /// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
 /// sources (two where they are long), the prompt.
 const OTHER_LINES: usize = 9;
+
+/// Jobs of which it is shown how far they have come.
+const REPORTING: usize = 5;
 
 /// Home, and away with what stands below; the screen does not flicker as with a clear.
 const HOME: &str = "\x1b[H\x1b[J";
@@ -307,7 +311,24 @@ fn notes(view: &View, screen: Screen) -> Vec<String> {
         let text = format!("{}: {lack}", several_names(&workers));
         line(Tone::Warning, &text)
     });
-    silent.chain(lacks).collect()
+    let going = progress_of(view);
+    let going = going.iter().map(|text| line(Tone::Plain, text));
+    silent.chain(lacks).chain(going).collect()
+}
+
+/// The jobs that say how far they have come, a few of them.
+fn progress_of(view: &View) -> Vec<String> {
+    let said = |row: &JobRow| {
+        let progress = progress(row).filter(|_| row.status == "running")?;
+        Some(format!("job {} ({}): {progress}", row.id, row.target))
+    };
+    let mut lines: Vec<String> = view.active.iter().filter_map(said).collect();
+    if lines.len() > REPORTING {
+        let more = lines.len() - REPORTING;
+        lines.truncate(REPORTING);
+        lines.push(format!("… and {more} more: jobctl list --status running"));
+    }
+    lines
 }
 
 /// What tables lack, each once, with the workers on them.

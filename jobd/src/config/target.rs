@@ -81,6 +81,12 @@ pub const KEYS: &[Key] = &[
         doc: "Whether the columns stay empty where all output is in `output_file`.",
     },
     Key {
+        name: "progress",
+        kind: "`1` or `0`",
+        default: "`0`",
+        doc: "Whether jobs get a file descriptor to say how far they have come: `echo \"40 copying files\" >&$JOBD_PROGRESS_FD`. It goes to followers, and into the column `progress` where there is one. Off by default, as it costs short jobs more than they do without.",
+    },
+    Key {
         name: "leak_timeout",
         kind: "time",
         default: "`200ms`",
@@ -215,6 +221,7 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         output_file: output_file(reader, launcher.output_file.clone()),
         output_file_max: output_file_max(reader, launcher.output_file_max),
         output_file_only: reader.flag("output_file_only", launcher.output_file_only),
+        progress: reader.flag("progress", launcher.progress),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
         data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
         setup: setup::read(reader, &launcher.setup),

@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jobd_proto::JobResult;
 use jobd_proto::follow::{MAX_TAIL, Output, Stream};
+use jobd_proto::{JobResult, Progress};
 use tokio::sync::Notify;
 
 /// Followers of one job: people and a page or two.
@@ -38,6 +38,8 @@ const PIECE: usize = 64;
 pub enum Item {
     /// The job runs now, its attempt of this number.
     Started(u32),
+    /// How far it has come, as it said last.
+    Progress(Progress),
     /// What it wrote, and what of that is missing before.
     Output(Output),
     /// Nothing more will come.
@@ -89,6 +91,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     started: Option<u32>,
+    /// The last that it said; what it said before that, and nobody has read, is of no interest.
+    progress: Option<Progress>,
     pieces: VecDeque<Piece>,
     /// Of all pieces.
     cost: usize,
@@ -147,6 +151,11 @@ impl Feed {
                 at += bytes.len() as u64;
             }
         });
+    }
+
+    /// The job has come so far.
+    pub fn progress(&self, progress: Progress) {
+        self.change(|state| state.progress = Some(progress));
     }
 
     /// Nothing more will come.
@@ -225,6 +234,9 @@ impl State {
     fn next(&mut self, seen: &mut [u64; 2]) -> Option<Item> {
         if let Some(attempt) = self.started.take() {
             return Some(Item::Started(attempt));
+        }
+        if let Some(progress) = self.progress.take() {
+            return Some(Item::Progress(progress));
         }
         while let Some(piece) = self.pieces.pop_front() {
             self.cost -= PIECE + piece.bytes.len();
@@ -386,7 +398,7 @@ mod tests {
                         counted += bytes.len() as u64;
                     }
                     Item::Ended(_) => break,
-                    other @ Item::Started(_) => panic!("{other:?}"),
+                    other => panic!("{other:?}"),
                 }
             }
             assert_eq!(counted, 2 * at, "every byte is seen or counted as missed");

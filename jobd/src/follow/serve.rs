@@ -95,6 +95,7 @@ impl Session<'_> {
                     self.look_at = None;
                     running(attempt)
                 }
+                Item::Progress(progress) => Followed::Progress(progress),
                 Item::Output(output) => {
                     let earliest = Instant::now().checked_sub(BURST);
                     let from = earliest.map_or(self.paced, |earliest| self.paced.max(earliest));

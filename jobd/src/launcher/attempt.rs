@@ -25,6 +25,7 @@ use self::stop::Stopper;
 use super::exit::Exit;
 use super::input::{self, Input};
 use super::output_file::OutputFile;
+use super::reporter::{self, Reporter};
 use super::start::{Started, start};
 use super::stream::Stream;
 use super::usage::Ended;
@@ -161,7 +162,7 @@ enum Begun {
 /// Finds the program and starts it: on a thread, as file systems may be slow.
 fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> Begun {
     let way = launcher.way(job);
-    let program = match way.program(job, &launcher.inner.worker, fed) {
+    let mut program = match way.program(job, &launcher.inner.worker, fed) {
         Ok(program) => program,
         Err(reason) => return Begun::Never(End::never_started(127, &reason)),
     };
@@ -170,10 +171,18 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
         return Begun::NotNow(io::Error::other("its lease may have ended meanwhile"));
     }
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
-    let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
+    let reports = way.settings.progress;
+    let stay = !fed && !reports && way.settings.output_file.is_none() && way.shim.is_none();
+    let reports = match reports.then(|| reporter::attach(&mut program)).transpose() {
+        Ok(reports) => reports,
+        Err(error) => return Begun::NotNow(error),
+    };
     crash_point!("spawn-before");
     match start(&program, way.settings.max_output, stay, job.terms.accounted) {
-        Ok(started) => Begun::Started(started),
+        Ok(mut started) => {
+            started.reports = reports;
+            Begun::Started(started)
+        }
         Err(error) if is_no_room(&error) => Begun::NotNow(error),
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound {
@@ -249,6 +258,8 @@ struct Process<'a> {
     stdin: Input<ChildStdin>,
     stdout: Stream<ChildStdout>,
     stderr: Stream<ChildStderr>,
+    /// What it says of how far it has come, where it can.
+    reports: Option<Reporter<'a>>,
     /// Where both go too.
     file: Option<OutputFile>,
     stopper: Stopper<'a>,
@@ -272,6 +283,9 @@ impl<'a> Process<'a> {
         let (file, copy) = file.unzip();
         let pid = started.pid();
         let stdin = started.stdin.map(ChildStdin::from_std).transpose()?;
+        let (row, followers) = (&launcher.inner.reports, started.followers);
+        let reports = started.reports;
+        let reports = reports.map(|pipe| Reporter::new(pipe, job, row, followers));
         Ok(Self {
             pid: Some(pid),
             stdin: Input::new(stdin, payload),
@@ -279,6 +293,7 @@ impl<'a> Process<'a> {
                 .stdout
                 .handed_on(ChildStdout::from_std, copy.clone())?,
             stderr: started.stderr.handed_on(ChildStderr::from_std, copy)?,
+            reports: reports.transpose()?,
             file,
             launcher,
             settings,
@@ -300,6 +315,9 @@ impl<'a> Process<'a> {
         let ended = Instant::now();
         self.drain_output().await;
         self.obey_all();
+        if let Some(reports) = self.reports.take() {
+            reports.finish(&self.launcher.inner.leaks).await;
+        }
         let (mut stdout, mut stderr) = (
             self.stdout.finish(&self.launcher.inner.leaks),
             self.stderr.finish(&self.launcher.inner.leaks),
@@ -361,6 +379,7 @@ impl<'a> Process<'a> {
                 () = self.stdin.write(), if self.stdin.is_open() => {}
                 () = self.stdout.read(), if self.stdout.is_open() => self.stopper.heard(),
                 () = self.stderr.read(), if self.stderr.is_open() => self.stopper.heard(),
+                () = turn(&mut self.reports), if self.reports.as_ref().is_some_and(Reporter::is_open) => {}
                 Some(order) = self.orders.recv() => self.obey(order),
                 () = sleep_until(alarm.unwrap_or_else(Deadline::now)), if alarm.is_some() => self.time_up(),
             }
@@ -432,10 +451,21 @@ impl<'a> Process<'a> {
                 within,
             } => self.stop(reason, note, within),
             Order::Follow(feed) => {
+                if let Some(reports) = &mut self.reports {
+                    reports.show(feed.clone());
+                }
                 self.stdout.show(Name::Stdout, feed.clone());
                 self.stderr.show(Name::Stderr, feed);
             }
         }
+    }
+}
+
+/// Of a process that has nothing to report to, there is nothing to wait for.
+async fn turn(reports: &mut Option<Reporter<'_>>) {
+    match reports {
+        Some(reports) => reports.turn().await,
+        None => std::future::pending().await,
     }
 }
 

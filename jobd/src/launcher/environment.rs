@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::CLAIM;
+use super::{CLAIM, reporter};
 
 /// What the service manager tells jobd and nobody else (systemd.exec(5), sd_notify(3),
 /// sd_listen_fds(3)): a job that found these would report jobd's readiness or write to its journal
@@ -29,12 +29,13 @@ const SERVICE_MANAGERS: [&str; 14] = [
 ];
 
 /// Variables that tell a job what it is.
-const OF_EACH_JOB: [&str; 5] = [
+const OF_EACH_JOB: [&str; 6] = [
     "JOBD_ID",
     "JOBD_TARGET",
     "JOBD_ATTEMPT",
     "JOBD_WORKER",
     CLAIM,
+    reporter::VARIABLE,
 ];
 
 /// The program search path of a job whose environment names none.

@@ -11,6 +11,7 @@ mod input;
 mod ladder;
 mod output_file;
 mod process;
+mod reporter;
 mod spawner;
 mod start;
 mod stream;
@@ -35,6 +36,7 @@ use self::spawner::Spawner;
 use crate::fate::Reason;
 use crate::job::Job;
 use crate::per_target::{PerTarget, TargetSettings};
+use crate::reports::Reports;
 use crate::shim::Setup;
 
 pub use attempt::{Attempt, Order};
@@ -77,6 +79,8 @@ pub struct LauncherSettings {
     pub output_file_max: u64,
     /// `output_file_only`: in place of the columns.
     pub output_file_only: bool,
+    /// `progress`: whether jobs can say how far they have come.
+    pub progress: bool,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
     /// `launcher.stdin`: whether `data` goes to the standard input.
@@ -102,6 +106,7 @@ impl LauncherSettings {
             output_file: None,
             output_file_max: 1 << 30,
             output_file_only: false,
+            progress: false,
             leak_timeout: Duration::from_millis(200),
             data_on_stdin: true,
             setup: Setup::default(),
@@ -123,6 +128,7 @@ struct Inner {
     ways: PerTarget<Arc<Way>>,
     worker: String,
     payloads: Payloads,
+    reports: Reports,
     leaks: Arc<Semaphore>,
     writers: Writers,
     spawner: Spawner,
@@ -185,18 +191,21 @@ pub struct End {
 }
 
 impl Launcher {
-    /// `worker` names this worker to jobs (`JOBD_WORKER`), `payloads` is where their `data` is read.
+    /// `worker` names this worker to jobs (`JOBD_WORKER`), `payloads` is where their `data` is read, `reports` where
+    /// it is told how far they have come.
     pub fn new(
         settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
         worker: &str,
         payloads: Payloads,
+        reports: Reports,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 ways: ways(settings, inherited),
                 worker: worker.to_owned(),
                 payloads,
+                reports,
                 leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
                 writers: Writers::default(),
                 spawner: Spawner::default(),
@@ -219,6 +228,7 @@ impl Launcher {
                 ways,
                 worker: self.inner.worker.clone(),
                 payloads: self.inner.payloads.clone(),
+                reports: self.inner.reports.clone(),
                 leaks: self.inner.leaks.clone(),
                 writers: self.inner.writers.clone(),
                 spawner: self.inner.spawner.clone(),
@@ -330,6 +340,7 @@ impl Way {
             ),
             cwd: self.cwd.as_deref(),
             fed,
+            reports: None,
         })
     }
 }

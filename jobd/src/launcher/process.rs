@@ -64,6 +64,8 @@ pub(super) struct Program<'a> {
     pub(super) cwd: Option<&'a CStr>,
     /// Whether its standard input is a pipe, and not jobd's.
     pub(super) fed: bool,
+    /// What it gets as its descriptor 3, which this is not here.
+    pub(super) reports: Option<OwnedFd>,
 }
 
 /// A process that leads a group of its own and is not reaped: until then its number is nobody else's.
@@ -104,8 +106,13 @@ impl Program<'_> {
         let argv = pointers(&self.argv);
         let variables = pointers(shared.iter().chain(own));
         let child = Plan {
-            files: [its_stdin.as_ref(), Some(&its_stdout), Some(&its_stderr)]
-                .map(|file| file.map(OwnedFd::as_raw_fd)),
+            files: [
+                its_stdin.as_ref(),
+                Some(&its_stdout),
+                Some(&its_stderr),
+                self.reports.as_ref(),
+            ]
+            .map(|file| file.map(OwnedFd::as_raw_fd)),
             cwd: self.cwd.map_or(null(), CStr::as_ptr),
             file: self.file.as_ptr(),
             argv: argv.as_ptr(),
@@ -175,8 +182,8 @@ fn pointers<'a>(strings: impl IntoIterator<Item = &'a CString>) -> Vec<*const c_
 
 /// All that the child needs. Its pointers are good, and its lists end with a null, as long as it is in use.
 struct Plan {
-    /// Where its standard files come from, if not from jobd's.
-    files: [Option<RawFd>; 3],
+    /// Where its standard files, and the one behind them, come from, if not from jobd's.
+    files: [Option<RawFd>; 4],
     /// Null to stay.
     cwd: *const c_char,
     file: *const c_char,
@@ -190,7 +197,7 @@ impl Plan {
     fn start(&self) -> io::Result<Child> {
         // They are closed when a program begins, unless they are one of its standard files already. The runtime has
         // opened those before `main`, so a pipe is none of them.
-        assert!(self.files.iter().flatten().all(|file| *file > 2));
+        assert!(self.files.iter().flatten().all(|file| *file > 2) && self.files[3] != Some(3));
         let mut stack = Box::<[u128; STACK / size_of::<u128>()]>::new_uninit();
         // SAFETY: one past the end of the array, aligned as its items are; stacks grow downwards wherever this is built.
         let top = unsafe { stack.as_mut_ptr().add(1) };
@@ -290,6 +297,7 @@ impl Program<'_> {
             variables: (&[], vec![c"PATH=/usr/bin:/bin".into()]),
             cwd: None,
             fed: false,
+            reports: None,
         }
     }
 }

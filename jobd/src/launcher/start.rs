@@ -4,7 +4,7 @@
 //! pipes and a pidfd for a millisecond costs more (docs/PERFORMANCE.md).
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,9 @@ pub(super) struct Started {
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Stream<ChildStdout>,
     pub(super) stderr: Stream<ChildStderr>,
+    /// Where it says how far it has come, and who wants to hear of that.
+    pub(super) reports: Option<OwnedFd>,
+    pub(super) followers: Vec<Feed>,
     /// How and when it ended, where it is over and reaped.
     pub(super) over: Option<(Ended, Instant)>,
 }
@@ -56,6 +59,8 @@ pub(super) fn start(
         stdout: Stream::new(Some(stdout), limit),
         stderr: Stream::new(Some(stderr), limit),
         child,
+        reports: None,
+        followers: Vec::new(),
         over: None,
     };
     if stay {
@@ -75,6 +80,7 @@ impl Started {
     pub(super) fn show(&mut self, feed: &Feed) {
         self.stdout.show(Name::Stdout, feed.clone());
         self.stderr.show(Name::Stderr, feed.clone());
+        self.followers.push(feed.clone());
     }
 
     /// Reads both outputs to their end, and reaps. `None` where that takes longer.

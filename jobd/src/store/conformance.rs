@@ -6,6 +6,7 @@ mod galera;
 mod later;
 mod ownership;
 mod priority;
+mod progress;
 mod unique;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use jobd_tests::{Scratch, Server, server};
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::cancel::what_nobody_runs_is_cancelled_and_nothing_else;
+use self::progress::a_row_says_how_far_its_own_run_has_come;
 use super::*;
 use crate::fate::Again;
 use crate::job::{Origin, Terms, Tokens};
@@ -620,6 +622,7 @@ conformance! {
     large_claims_and_batches_are_split,
     what_is_to_run_again_is_over_on_a_table_that_has_no_rows_for_later,
     a_batch_that_is_refused_changes_nothing,
+    a_row_says_how_far_its_own_run_has_come,
     what_nobody_runs_is_cancelled_and_nothing_else;
     an_end_counts_attempts_and_interruptions,
     a_claim_reads_what_its_row_asks_for,

@@ -92,8 +92,8 @@ impl LaterStatements {
         set.extend(owned.then(|| "`interruptions` = `interruptions` + ?".to_owned()));
         set.extend((token != "stderr").then(|| format!("`{token}` = {no_token}")));
         set.push(format!(
-            "`result` = NULL, `time_started` = 0, `time_finished` = 0{}, `status` = 'scheduled'",
-            counts.unleased
+            "`result` = NULL, `time_started` = 0, `time_finished` = 0{}{}, `status` = 'scheduled'",
+            counts.unleased, counts.unsaid
         ));
         let outcome = ["return_code", "sig", "stdout", "stderr"];
         let outcome = outcome.map(|column| format!("`{column}` {same} ?"));

@@ -20,6 +20,7 @@ mod manual;
 #[cfg(test)]
 pub(crate) mod model;
 mod mysql;
+mod progress;
 mod record;
 mod sql;
 mod sqlite;
@@ -43,6 +44,7 @@ use crate::leases::Lease;
 pub use abilities::{Abilities, Ability};
 pub use cancel::{Cancelled, NOTE as CANCEL_NOTE, REQUESTS, Wish};
 pub use inspect::Inspection;
+pub use progress::Report;
 pub use text::OutputText;
 
 /// A database that holds the job table. Calls run to their end even if their caller goes away.
@@ -126,6 +128,10 @@ pub trait Store: Send + Sync + 'static {
     /// What stands in `data` of a row that is `running` with the job's token; `None` where there is nothing, or no such
     /// row any more.
     fn data(&self, job: Job) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Writes how far jobs have come into those of their rows that still run with their tokens; returns those that
+    /// somebody else has locked. On a table without [`Ability::Progress`] does nothing.
+    fn progress(&self, reports: Vec<Report>) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>>;
 
     /// What the row of a job says, to the worker `worker` (`name@host/instance`); `None` where there is none.
     fn row(&self, id: JobId, worker: String)

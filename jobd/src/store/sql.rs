@@ -17,8 +17,8 @@ use super::connection::Connection;
 use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
-    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, RowState, Store,
-    StoreError, Unrenewed, Wish, cancel, later, record, units,
+    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Report, RowState,
+    Store, StoreError, Unrenewed, Wish, cancel, later, progress, record, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -538,6 +538,21 @@ impl<B: Backend> Store for SqlStore<B> {
             move |connection, statements| {
                 let worker = worker.clone();
                 async move { units::row(connection, &statements, id, &worker).await }.boxed()
+            },
+        )
+        .boxed()
+    }
+
+    fn progress(&self, reports: Vec<Report>) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
+        if self.statements().progress.is_none() {
+            return async { Ok(Vec::new()) }.boxed();
+        }
+        self.unit(
+            Lane::Desk,
+            || false,
+            move |connection, statements| {
+                let reports = reports.clone();
+                async move { progress::write(connection, &statements, &reports).await }.boxed()
             },
         )
         .boxed()

@@ -13,6 +13,7 @@ use super::advance::{AdvanceStatement, Bounds, UNKNOWN_USAGE};
 use super::cancel::{self, CancelStatements};
 use super::later::LaterStatements;
 use super::lists::ListStatement;
+use super::progress::ProgressStatements;
 use super::{Abilities, Ability, OutputText, inspect};
 use crate::faults::guard;
 
@@ -138,6 +139,8 @@ pub(super) struct Statements {
     pub(super) release: ListStatement,
     /// What a row says of its job: status, token while it is claimed, result, exit code, signal.
     pub(super) row: Arc<str>,
+    /// `None` on a table without the column.
+    pub(super) progress: Option<ProgressStatements>,
     /// Rows that carry a token of one worker.
     pub(super) leftovers: Arc<str>,
     /// An orphan → `waiting` or `manual`.
@@ -192,7 +195,10 @@ impl Statements {
         let no_token = if nullable { "NULL" } else { "''" };
         let counts = Counts::new(columns, abilities, now, lease);
         let Counts {
-            leased, unleased, ..
+            leased,
+            unleased,
+            unsaid,
+            ..
         } = &counts;
         // The cast makes the answer's type the same for every type of id.
         let id = "CAST(`id` AS SIGNED)";
@@ -273,7 +279,7 @@ impl Statements {
             )
             .into(),
             release: list(update(
-                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
+                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}{unsaid}", counts.interrupt),
                 &format!("`{token}` = ? AND {claimed}"),
             )),
             row: select(
@@ -284,6 +290,9 @@ impl Statements {
                 "`id` = ?",
             )
             .into(),
+            progress: abilities
+                .has(Ability::Progress)
+                .then(|| ProgressStatements::new(&t, token, columns, dialect)),
             leftovers: format!(
                 "SELECT {id}, CAST(`status` AS CHAR), CAST(`{token}` AS CHAR), {}, {} \
                  FROM {t} {claim_index} WHERE {claimed} AND `{token}` >= ? AND `{token}` < ?",
@@ -291,7 +300,7 @@ impl Statements {
             )
             .into(),
             give_back: update(
-                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}", counts.interrupt),
+                &format!("{}`status` = ?, `time_started` = 0, `{token}` = {no_token}{unleased}{unsaid}", counts.interrupt),
                 &as_seen,
             )
             .into(),
@@ -399,6 +408,12 @@ impl Statements {
             .chain(self.later.iter().flat_map(LaterStatements::texts))
             .cloned()
             .chain(self.cancel.texts())
+            .chain(
+                self.progress
+                    .iter()
+                    .flat_map(ProgressStatements::texts)
+                    .cloned(),
+            )
             .collect()
     }
 }
@@ -445,6 +460,8 @@ pub(super) struct Counts {
     leased: String,
     /// Behind an assignment: ends it.
     pub(super) unleased: &'static str,
+    /// Behind an assignment: what goes back has come nowhere.
+    pub(super) unsaid: &'static str,
     /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
     /// what ran.
     interrupt: &'static str,
@@ -463,12 +480,18 @@ pub(super) struct Counts {
 impl Counts {
     fn new(columns: &Columns, abilities: Abilities, now: &str, lease: Duration) -> Self {
         let reasons = abilities.has(Ability::Reason);
+        let unsaid = if abilities.has(Ability::Progress) {
+            ", `progress` = NULL"
+        } else {
+            ""
+        };
         if !abilities.has(Ability::Ownership) {
             return Self {
                 owned: false,
                 lease: String::new(),
                 leased: String::new(),
                 unleased: "",
+                unsaid,
                 interrupt: "",
                 again_now: "0".to_owned(),
                 until: "0",
@@ -488,6 +511,7 @@ impl Counts {
             leased: format!(", `lease_until` = {lease}"),
             lease,
             unleased: ", `lease_until` = NULL",
+            unsaid,
             interrupt: "`interruptions` = `interruptions` + (`status` = 'running'), ",
             // Interruptions do not count. A sum: a difference of unsigned numbers may not be negative.
             again_now: format!("CAST({most} + `interruptions` > `attempts` AS SIGNED)"),

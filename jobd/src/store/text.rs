@@ -113,6 +113,32 @@ impl OutputText {
     }
 }
 
+/// How short texts are made fit for a column of their own.
+#[derive(Clone, Debug)]
+pub(super) struct LineText(ColumnText);
+
+impl LineText {
+    /// For this column.
+    pub(super) fn of(columns: &Columns, name: &str) -> Self {
+        let column = columns.get(name);
+        Self(column.map_or(ColumnText::UNKNOWN, |column| ColumnText::of(&column.kind)))
+    }
+
+    /// The beginning of a text that the column takes.
+    pub(super) fn fit(&self, text: &str) -> String {
+        let ColumnText { charset, max_bytes } = &self.0;
+        let mut end = text.floor_char_boundary(*max_bytes);
+        loop {
+            let (fitted, size) = charset.encodable(text[..end].to_owned());
+            let over = size.saturating_sub(*max_bytes).min(end);
+            if over == 0 {
+                return fitted;
+            }
+            end = text.floor_char_boundary(end - over);
+        }
+    }
+}
+
 /// At most `limit` bytes of a text in ASCII, which every column takes.
 pub(super) fn ascii(text: &str, limit: usize) -> String {
     let ascii = ColumnText {
@@ -298,6 +324,20 @@ mod tests {
     #[track_caller]
     fn check(charset: &str, bytes: &[u8], expected: &str) {
         assert_eq!(column(charset, 1000).fit(captured(bytes)).text, expected);
+    }
+
+    #[test]
+    fn a_line_fits_its_column_from_its_beginning() {
+        let line = |charset, max_bytes| LineText(ColumnText { charset, max_bytes });
+        for (line, text, fitted) in [
+            (line(Charset::Full, 5), "añé🐟", "añé"),
+            (line(Charset::Bmp, 20), "a🐟", "a\u{fffd}"),
+            (line(Charset::of_server("latin1"), 20), "é→", "é?"),
+            (line(Charset::of_server("gb18030"), 4), "ñb", "ñ"),
+            (line(Charset::Ascii, 0), "abc", ""),
+        ] {
+            assert_eq!(line.fit(text), fitted);
+        }
     }
 
     #[test]

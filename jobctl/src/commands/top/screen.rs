@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
+use super::super::outcome::progress;
 use super::super::status::{
     SPARE, TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
 };
@@ -105,7 +106,7 @@ fn job_rows(board: &Board) -> Vec<(Vec<String>, Tone)> {
             row.status.clone(),
             seconds(now.saturating_sub(since).max(0).unsigned_abs()),
             worker.split('/').next().unwrap_or_default().to_owned(),
-            other("progress").unwrap_or_default(),
+            progress(row).unwrap_or_default(),
         ];
         (cells, Tone::Plain)
     });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use jobd_tests::ground::Ground;
 use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, Wire, until};
@@ -606,4 +607,84 @@ async fn jobctl_shows_both_streams_and_ends_as_the_job_does() {
     let failed = format!("jobctl: job {id}: failed with exit code 7\n");
     assert_eq!(output.stderr, [b"two \xff\n", failed.as_bytes()].concat());
     assert_eq!(output.status.code(), Some(7));
+}
+
+#[tokio::test]
+async fn a_job_that_is_fed_and_one_that_writes_to_a_file_are_seen_too() {
+    for ground in Ground::each().await {
+        let text = "dd bs=1 count=3 2>/dev/null; while [ ! -e $2/go ]; do sleep 0.02; done; cat; echo end >&2";
+        let path = ground.scratch.write("job.sh", text);
+        let folder = ground.scratch.join("");
+        let launcher = format!("sh {} {{id}} {}", path.display(), folder.display());
+        let file = ground.scratch.join("%t/%i.log");
+        let ini = ground.ini().set("launcher", launcher).target("a", 4);
+        let ini = ini
+            .target("filed", 4)
+            .own("filed", "output_file", file.display())
+            .own("filed", "output_file_only", 1);
+        let jobd = Jobd::ready(&ground.scratch, &ini).await;
+        let mut followers = Vec::new();
+        for target in ["a", "filed"] {
+            let id = ground.insert_data(target, b"payload\n").await;
+            let data = json!({"id": id, "wait": true});
+            let mut follower = Following::begin(jobd.addr, data).await;
+            follower.until(|seen| seen.out() == "pay").await;
+            followers.push((id, follower));
+        }
+        ground.scratch.write("go", "");
+        for (id, follower) in &mut followers {
+            let done = json!({"state": "done", "result": "ok", "code": 0});
+            assert_eq!(follower.last().await, done);
+            assert_eq!(
+                (
+                    follower.seen.out(),
+                    follower.seen.err(),
+                    follower.seen.missed
+                ),
+                ("payload\n".to_owned(), "end\n".to_owned(), 0)
+            );
+            assert_eq!(ground.verdict(*id).await, "ok 0 - -");
+        }
+        let (filed, _) = followers[1];
+        let log = ground.scratch.join(&format!("filed/{filed}.log"));
+        let log = std::fs::read_to_string(log).expect("a log");
+        assert!(log.contains("payload\n") && log.contains("end\n"), "{log}");
+        assert_eq!(ground.text(filed, "stdout").await.as_deref(), Some(""));
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_that_follow_what_is_not_there_cost_little() {
+    const ASKED: u64 = 10_000;
+    let world = World::new().await;
+    let (master, jobd) = world.with_master(world.script("echo one; wait go")).await;
+    let id = world.running(&jobd).await;
+    for daemon in [&jobd, &master] {
+        daemon.process.reset_peak();
+        let before = daemon.process.rss_kib();
+        let mut wire = daemon.wire().await;
+        let (mut answered, mut sent) = (0, 0);
+        while answered < ASKED {
+            // As many at a time as a connection takes; half of them wait for a job that nobody will add.
+            while sent < ASKED && sent < answered + 200 {
+                let data =
+                    json!({"id": 1_000_000 + sent, "wait": sent % 2 == 0, "window": sent % 3});
+                let request = json!([0, {"no": sent + 1, "type": "follow", "data": data}]);
+                wire.say(&request.to_string()).await;
+                sent += 1;
+            }
+            let frame = wire.frame_within(PATIENCE * 4).await;
+            if !frame.contains("\"more\":true") {
+                answered += 1;
+            }
+            assert!(!frame.contains("\"running\""), "{frame}");
+        }
+        let peak = daemon.process.peak_rss_kib();
+        println!("{before} to {peak} KiB");
+        assert!(peak < before + (16 << 10), "{before} to {peak} KiB");
+        let mut follower = Following::begin(daemon.addr, json!({"id": id})).await;
+        follower.until(|seen| seen.out() == "one\n").await;
+    }
+    world.go_on("go");
+    world.database.done(id).await;
 }

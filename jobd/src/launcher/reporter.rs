@@ -137,8 +137,7 @@ impl<'a> Reporter<'a> {
         self.end();
         if let (Some(pipe), Ok(permit)) = (pipe, leaks.clone().try_acquire_owned()) {
             tokio::spawn(async move {
-                let mut pipe = pipe;
-                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+                read_on(&pipe).await;
                 drop(permit);
             });
         }
@@ -162,9 +161,6 @@ impl<'a> Reporter<'a> {
                     self.paced = from + Duration::from_secs(1) * bytes / PACE;
                     let said = self.lines.push(&chunk[..count]);
                     self.take(said);
-                    if count < CHUNK {
-                        return;
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Ok(_) | Err(_) => self.end(),
@@ -195,6 +191,21 @@ impl<'a> Reporter<'a> {
             }
             self.reports.tell(self.job, last.clone());
         }
+    }
+}
+
+/// Reads a pipe to its end, at about [`PACE`], for nobody.
+async fn read_on(pipe: &Receiver) {
+    while pipe.readable().await.is_ok() && !skip(pipe) {
+        sleep_until(Instant::now() + Duration::from_millis(1)).await;
+    }
+}
+
+/// Whether that was the end.
+fn skip(pipe: &Receiver) -> bool {
+    match pipe.try_read(&mut [0; CHUNK]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::store::{Abilities, Ability};
@@ -158,7 +159,10 @@ pub fn decide(
         return Fate::Done;
     }
     let asks = reason == Reason::Exit && end.code == Some(TRY_AGAIN);
-    let may = abilities.has(Ability::Retries) && job.again && retries.on.hold(reason, end.code);
+    let left = job.again || planted!("retry-without-an-attempt-left");
+    let held = retries.on.hold(reason, end.code)
+        || reason == Reason::Cancelled && planted!("cancelled-job-runs-again");
+    let may = abilities.has(Ability::Retries) && left && held;
     if !asks && !may {
         return Fate::Done;
     }

@@ -30,8 +30,15 @@ enum Storage {
 impl Ground {
     /// One on the shared server.
     pub async fn mysql() -> Self {
+        Self::mysql_made_by(&[FULL]).await
+    }
+
+    /// One on the shared server, of a table made by these statements.
+    pub async fn mysql_made_by(statements: &[&str]) -> Self {
         let database = Server::shared().await.database().await;
-        database.run(FULL).await;
+        for statement in statements {
+            database.run(statement).await;
+        }
         Self {
             scratch: Scratch::new(),
             table: Storage::MySql(database),
@@ -40,6 +47,11 @@ impl Ground {
 
     /// One in an SQLite file.
     pub async fn sqlite() -> Self {
+        Self::sqlite_made_by(SQLITE_FULL).await
+    }
+
+    /// One in an SQLite file, of a table made by these statements.
+    pub async fn sqlite_made_by(statements: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.join("jobs.db");
         let pool = sqlite(&file);
@@ -47,7 +59,7 @@ impl Ground {
             scratch,
             table: Storage::Sqlite(file, pool),
         };
-        ground.run(SQLITE_FULL).await;
+        ground.run(statements).await;
         ground
     }
 
@@ -90,18 +102,30 @@ impl Ground {
     async fn insert_with(&self, target: &str, more: &[(&str, &str)], data: Option<&[u8]>) -> u64 {
         let columns: String = more.iter().flat_map(|(name, _)| [", ", name]).collect();
         let values: String = more.iter().flat_map(|(_, value)| [", ", value]).collect();
+        // Not every table has the column.
+        let (column, value) = if data.is_some() {
+            (", data", ", ?")
+        } else {
+            ("", "")
+        };
         let sql = format!(
-            "INSERT INTO jobs (target, time_created, data{columns}) VALUES (?, 1, ?{values})"
+            "INSERT INTO jobs (target, time_created{columns}{column}) VALUES (?, 1{values}{value})"
         );
         let sql = AssertSqlSafe(sql);
         match &self.table {
             Storage::MySql(database) => {
-                let insert = sqlx::query(sql).bind(target).bind(data);
+                let mut insert = sqlx::query(sql).bind(target);
+                if let Some(data) = data {
+                    insert = insert.bind(data);
+                }
                 let done = insert.execute(&database.pool).await;
                 done.expect("insert a job").last_insert_id()
             }
             Storage::Sqlite(_, pool) => {
-                let insert = sqlx::query(sql).bind(target).bind(data);
+                let mut insert = sqlx::query(sql).bind(target);
+                if let Some(data) = data {
+                    insert = insert.bind(data);
+                }
                 let done = insert.execute(pool).await.expect("insert a job");
                 done.last_insert_rowid().unsigned_abs()
             }

@@ -1,10 +1,11 @@
-//! The proof can fail: ten bugs, each planted in one place of jobd, each with the fault that makes it show.
+//! The proof can fail: thirteen bugs, each planted in one place of jobd, each with the fault that makes it show.
 //! The checker finds it; the same fault without the bug breaks no promise.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use jobd_tests::chaos::checker::{Breach, Promise};
+use jobd_tests::chaos::job::{HIDDEN, STUCK};
 use jobd_tests::chaos::line::Mode;
 use jobd_tests::chaos::options::Table;
 use jobd_tests::chaos::scene::Scene;
@@ -12,7 +13,7 @@ use jobd_tests::programs::Daemon;
 use jobd_tests::server::Durability;
 use jobd_tests::template::Flavour;
 use jobd_tests::{Server, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -440,6 +441,84 @@ async fn a_drain_that_forgets_accepted_rows_is_caught() {
             let next = scene.start(&scene.worker("w2"), act.variables).await;
             scene.settle(&next, act.limit).await;
             scene.verdict([next]).await
+        },
+    )
+    .await;
+}
+
+/// Jobs of which some fail, each of them allowed a second try.
+#[tokio::test]
+async fn a_retry_without_an_attempt_left_is_caught() {
+    let server = Server::shared().await;
+    caught(
+        plant!("retry-without-an-attempt-left"),
+        Promise::NothingTwice,
+        async |act| {
+            let mut scene = Scene::on_server(&server, Table::Full, &[("quick", 6)]).await;
+            scene.insert(40, "quick", "waiting", 2).await;
+            act.strike();
+            let worker = scene.start(&scene.worker("w1"), act.variables).await;
+            scene.settle(&worker, act.limit).await;
+            scene.verdict([worker]).await
+        },
+    )
+    .await;
+}
+
+/// Kills what jobs have left behind, where the planted bug does not.
+fn clean_up(scene: &Scene) {
+    for run in scene.runs().iter().filter(|run| run.target == HIDDEN) {
+        let line = std::fs::read(format!("/proc/{}/cmdline", run.pid)).unwrap_or_default();
+        let pid = i32::try_from(run.pid).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| String::from_utf8_lossy(&line).contains(HIDDEN)) {
+            // It may have ended since.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// A job takes too long, and has started a process that has left its group.
+#[tokio::test]
+async fn a_stop_that_leaves_who_left_the_group_is_caught() {
+    let server = Server::shared().await;
+    caught(
+        plant!("stop-leaves-who-left-the-group"),
+        Promise::NothingLeftBehind,
+        async |act| {
+            let mut scene = Scene::on_server(&server, Table::Full, &[(STUCK, 2)]).await;
+            scene.insert(2, STUCK, "waiting", 2).await;
+            scene.jobs.run("UPDATE jobs SET timeout = 1").await;
+            act.strike();
+            let worker = scene.start(&scene.worker("w1"), act.variables).await;
+            // Both attempts of both, and what each leaves.
+            begun(&scene, 8).await;
+            scene.settle(&worker, act.limit).await;
+            let breaches = scene.verdict([worker]).await;
+            clean_up(&scene);
+            breaches
+        },
+    )
+    .await;
+}
+
+/// A job that may run again is cancelled while it runs.
+#[tokio::test]
+async fn a_cancelled_job_that_runs_again_is_caught() {
+    let server = Server::shared().await;
+    caught(
+        plant!("cancelled-job-runs-again"),
+        Promise::NothingTwice,
+        async |act| {
+            let mut scene = Scene::on_server(&server, Table::Full, &[(STUCK, 1)]).await;
+            let ids = scene.insert(1, STUCK, "waiting", 3).await;
+            let worker = scene.start(&scene.worker("w1"), act.variables).await;
+            begun(&scene, 2).await;
+            act.strike();
+            scene.cancel(ids[0]).await;
+            scene.settle(&worker, act.limit).await;
+            let breaches = scene.verdict([worker]).await;
+            clean_up(&scene);
+            breaches
         },
     )
     .await;

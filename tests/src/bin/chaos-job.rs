@@ -4,32 +4,54 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use jobd_tests::chaos::job::Plan;
+use jobd_tests::chaos::job::{HIDDEN, Plan, STUCK};
 use jobd_tests::witness::tell;
 
+/// In the environment of a process that SIGTERM does not reach.
+const DEAF: &str = "CHAOS_DEAF";
+
+#[expect(
+    clippy::zombie_processes,
+    reason = "what a stuck job starts is there to outlive it"
+)]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [file, worker, id, target] = &arguments[..] else {
         eprintln!("usage: chaos-job FILE WORKER ID TARGET");
         return ExitCode::from(2);
     };
+    let number: u64 = id.parse().expect("ID");
+    if target == STUCK && number.is_multiple_of(2) && std::env::var_os(DEAF).is_none() {
+        let error = deaf(&arguments).exec();
+        eprintln!("chaos-job: {error}");
+        return ExitCode::from(126);
+    }
+    if target == HIDDEN {
+        rustix::process::setsid().expect("a session of its own");
+    }
     let mut log = File::options()
         .append(true)
         .open(file)
         .expect("the witness's file");
     tell(&mut log, "begin", id, worker, target);
-    let number: u64 = id.parse().expect("ID");
     let attempt = std::env::var("JOBD_ATTEMPT").expect("JOBD_ATTEMPT");
     let attempt = attempt.parse().expect("a number in JOBD_ATTEMPT");
     let plan = Plan::of(number, target);
-    let pid = std::process::id();
-    let mut out = std::io::stdout().lock();
-    out.write_all(plan.stdout(number, attempt, pid).as_bytes())
-        .expect("write to standard output");
-    eprint!("{}", Plan::stderr(number, pid));
+    if target != HIDDEN {
+        let pid = std::process::id();
+        let mut out = std::io::stdout().lock();
+        out.write_all(plan.stdout(number, attempt, pid).as_bytes())
+            .expect("write to standard output");
+        eprint!("{}", Plan::stderr(number, pid));
+    }
+    if target == STUCK {
+        let hidden = [file, worker, id, HIDDEN].map(ToString::to_string);
+        deaf(&hidden).spawn().expect("a process to leave behind");
+    }
     let millis = if attempt == 1 {
         plan.millis
     } else {
@@ -38,4 +60,15 @@ fn main() -> ExitCode {
     std::thread::sleep(Duration::from_millis(millis));
     tell(&mut log, "end", id, worker, target);
     ExitCode::from(plan.code_of(attempt))
+}
+
+/// This program, without an ear for SIGTERM.
+fn deaf(arguments: &[String]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"trap "" TERM; exec "$0" "$@""#])
+        .arg(std::env::current_exe().expect("this program"))
+        .args(arguments)
+        .env(DEAF, "1");
+    command
 }

@@ -3,15 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::job::Plan;
+use self::abilities::{left_behind, started_too_often, undone};
+use super::job::{HIDDEN, Plan};
 use super::record::{Answer, Ledger, Run};
 use crate::database::Row;
 
+mod abilities;
+
 /// What the further columns of the full table say about a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// `attempts`
     pub attempts: u32,
+    /// `interruptions`
+    pub interruptions: u32,
+    /// `max_attempts`
+    pub max_attempts: Option<u32>,
+    /// `reason`
+    pub reason: Option<String>,
+    /// `errors`
+    pub errors: Option<String>,
 }
 
 /// Everything that was seen.
@@ -25,6 +36,8 @@ pub struct Evidence<'a> {
     pub ownership: &'a BTreeMap<u64, Ownership>,
     /// All processes that ran.
     pub runs: &'a [Run],
+    /// Cancelled jobs whose rows said something else afterwards.
+    pub undone: &'a [u64],
     /// Processes of workers that were killed, or frozen beyond their leases.
     pub lost: &'a BTreeSet<u32>,
     /// Slots of each worker by target.
@@ -43,6 +56,8 @@ pub enum Promise {
     NothingTwice,
     /// The row says what happened.
     TrueVerdict,
+    /// Nothing that a job has started outlives it, where it was stopped.
+    NothingLeftBehind,
     /// A worker keeps to its slots.
     Limits,
     /// What somebody has changed by hand is left alone.
@@ -93,7 +108,8 @@ impl Breach {
 /// All breaches of what the evidence can show.
 pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     let mut runs: BTreeMap<u64, Vec<&Run>> = BTreeMap::new();
-    for run in evidence.runs {
+    let is_hidden = |run: &&Run| run.target == HIDDEN;
+    for run in evidence.runs.iter().filter(|run| !is_hidden(run)) {
         runs.entry(run.id).or_default().push(run);
     }
     for of_job in runs.values_mut() {
@@ -113,10 +129,18 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     for row in evidence.rows.values() {
         let of_job = runs.get(&row.id).map_or(&[][..], Vec::as_slice);
         let ownership = evidence.ownership.get(&row.id);
-        if let Err(text) = verdict(row, of_job, ownership, evidence.lost) {
+        if let Err(text) = verdict(row, of_job, ownership, evidence) {
             breaches.push(Breach::of_job(Promise::TrueVerdict, row.id, text));
         }
+        if let Some(ownership) = ownership {
+            started_too_often(row.id, of_job, ownership, evidence.lost, &mut breaches);
+        }
     }
+    for hidden in evidence.runs.iter().filter(is_hidden) {
+        let of_job = runs.get(&hidden.id).map_or(&[][..], Vec::as_slice);
+        left_behind(hidden, of_job, &mut breaches);
+    }
+    undone(evidence, &mut breaches);
     withdrawn(evidence, &mut breaches);
     limits(evidence, &mut breaches);
     answers(evidence, &mut breaches);
@@ -208,8 +232,9 @@ fn verdict(
     row: &Row,
     runs: &[&Run],
     ownership: Option<&Ownership>,
-    lost: &BTreeSet<u32>,
+    evidence: &Evidence<'_>,
 ) -> Result<(), String> {
+    let lost = evidence.lost;
     if row.status != "done" {
         return match runs.first() {
             Some(run) if row.status == "manual" || row.status == "waiting" => Err(format!(
@@ -240,6 +265,15 @@ fn verdict(
             other => Err(format!("is orphaned and {other:?}")),
         };
     }
+    let reason = ownership.and_then(|ownership| ownership.reason.as_deref());
+    match reason {
+        Some("cancelled") => {
+            let asked = evidence.ledger.cancels.contains(&row.id);
+            return abilities::cancelled(row, latest.copied(), asked);
+        }
+        Some("timeout") => return abilities::timed_out(row, latest.copied(), ownership),
+        _ => {}
+    }
     let Some(run) = latest.filter(|run| run.ended) else {
         return Err(format!(
             "is done ({:?}, code {:?}, {:?}), and its last run of {} did not come to an end: {latest:?}",
@@ -261,6 +295,9 @@ fn verdict(
     let found = (row.result.as_deref(), row.return_code, row.sig.as_deref());
     if found != expected {
         return Err(format!("says {found:?}, the job ended with {expected:?}"));
+    }
+    if ownership.is_some() && reason != (code != 0).then_some("exit") {
+        return Err(format!("gives the reason {reason:?}, the code is {code}"));
     }
     if row.out() != plan.stdout(row.id, run.attempt, run.pid) {
         let first = row.out().lines().next().unwrap_or_default();
@@ -302,7 +339,7 @@ fn limits(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
     }
     // A worker that was killed and started again is another one: its guard ends the former's jobs.
     let mut moments: BTreeMap<_, Vec<(u64, i32)>> = BTreeMap::new();
-    for run in evidence.runs {
+    for run in evidence.runs.iter().filter(|run| run.target != HIDDEN) {
         let key = (run.worker.as_str(), run.parent, run.target.as_str());
         let of_worker = moments.entry(key).or_default();
         of_worker.push((run.begin_ns, 1));

@@ -5,9 +5,27 @@ use std::fmt::Write as _;
 
 use super::random::Random;
 
-/// The targets, and how many slots each worker has for them. The last one's jobs outlive a lease; it
-/// takes part only where that is asked for.
-pub const TARGETS: [(&str, u32); 4] = [("quick", 6), ("slow", 3), ("loud", 2), ("long", 2)];
+/// The targets, and how many slots each worker has for them.
+pub const TARGETS: [(&str, u32); 5] = [
+    ("quick", 6),
+    ("slow", 3),
+    ("loud", 2),
+    (STUCK, 2),
+    (LONG, 2),
+];
+
+/// Jobs that never end by themselves, and leave a process behind that hides in a session of its own and does not hear
+/// SIGTERM. On tables with time limits only.
+pub const STUCK: &str = "stuck";
+
+/// What the witness is told of that process.
+pub const HIDDEN: &str = "stuck-hidden";
+
+/// Jobs that outlive a lease; only where that is asked for.
+pub const LONG: &str = "long";
+
+/// As good as never: longer than a run of the suite waits for its last jobs.
+const NEVER_MILLIS: u64 = 120_000;
 
 /// A line of a loud job: characters of two and three bytes stand at every offset of a read.
 const LOUD_LINE: &str =
@@ -36,7 +54,8 @@ impl Plan {
         let mut random = Random::new(id);
         let first = match target {
             "slow" => random.between(300, 2_500),
-            "long" => random.between(7_000, 12_000),
+            LONG => random.between(7_000, 12_000),
+            STUCK | HIDDEN => NEVER_MILLIS,
             _ => millis(target).unwrap_or_else(|| random.between(1, 30)),
         };
         let again = target.split_once('-').and_then(|(_, again)| millis(again));

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::job::{LONG, STUCK};
 use super::options::{Options, Table};
 use super::random::Random;
 use super::record::SharedLedger;
@@ -27,6 +28,9 @@ const WAITERS: u64 = 2;
 
 /// Above so many open jobs the inserters rest: an outage must not be followed by an hour of work.
 const MAX_OPEN: usize = 300;
+
+/// Which of the last jobs are cancelled: some have ended, most have not.
+const RECENT: usize = 60;
 
 /// After a failure.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +54,7 @@ struct Shared {
     master: SocketAddr,
     workers: Vec<SocketAddr>,
     rate: u64,
-    targets: &'static [(&'static str, u32)],
+    targets: Vec<(&'static str, u32)>,
     resting: AtomicBool,
     /// Clients in the middle of something.
     busy: AtomicUsize,
@@ -89,6 +93,9 @@ impl Load {
         }
         for _ in 0..WAITERS {
             tasks.spawn(wait_for_manual_jobs(shared.clone(), pool(), random.fork()));
+        }
+        if stage.table == Table::Full {
+            tasks.spawn(cancel(shared.clone(), pool(), random.fork()));
         }
         tasks.spawn(count_open(shared.clone(), stage.database.pool.clone()));
         Self { shared, tasks }
@@ -152,7 +159,23 @@ impl Shared {
     ) -> Option<Vec<u64>> {
         let (columns, values) = match self.table {
             Table::Minimal => ("", String::new()),
-            Table::Full => (", max_attempts", format!(", {}", random.between(1, 3))),
+            Table::Full => {
+                // Where the row does not say how often, the config does.
+                let most = random.between(0, 3);
+                let most = if most == 0 {
+                    "NULL".to_owned()
+                } else {
+                    most.to_string()
+                };
+                let limit = if target == STUCK { "1" } else { "NULL" };
+                let run_at = if status == "scheduled" {
+                    format!("UNIX_TIMESTAMP() + {}", random.index(3))
+                } else {
+                    "NULL".to_owned()
+                };
+                let columns = ", max_attempts, timeout, run_at";
+                (columns, format!(", {most}, {limit}, {run_at}"))
+            }
         };
         let row = format!("('{target}', '{status}', UNIX_TIMESTAMP(){values})");
         let rows = vec![row; count].join(", ");
@@ -194,14 +217,18 @@ impl Shared {
     /// The next job's: most are of the first.
     fn target(&self, random: &mut Random) -> &'static str {
         let other = random.index(20);
-        // Long jobs are few: each holds its slot for ten seconds.
-        let other = if other == 3 && !random.one_in(12) {
-            0
-        } else {
-            other
+        let (name, _) = *self.targets.get(other).unwrap_or(&self.targets[0]);
+        // Few of those that hold their slots for long: ten seconds, and two.
+        let few = match name {
+            LONG => 12,
+            STUCK => 4,
+            _ => 1,
         };
-        let (name, _) = self.targets.get(other).unwrap_or(&self.targets[0]);
-        name
+        if random.one_in(few) {
+            name
+        } else {
+            self.targets[0].0
+        }
     }
 }
 
@@ -211,9 +238,11 @@ async fn insert(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
         let count = random.between(1, 12);
         let target = shared.target(&mut random);
         let few = usize::try_from(count).expect("few");
-        let added = shared.add(&pool, few, target, "waiting", &mut random).await;
+        let later = shared.table == Table::Full && random.one_in(6);
+        let status = if later { "scheduled" } else { "waiting" };
+        let added = shared.add(&pool, few, target, status, &mut random).await;
         // Some applications never poke; then the worker looks for itself.
-        if added.is_some() && !random.one_in(4) {
+        if added.is_some() && !later && !random.one_in(4) {
             let _ = request(shared.master, "poke", json!({"targets": [target]})).await;
         }
         drop(busy);
@@ -223,6 +252,38 @@ async fn insert(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
             PAUSE
         };
         sleep(pause).await;
+    }
+}
+
+/// Has jobs cancelled that were inserted not long ago, in every way that there is.
+async fn cancel(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
+    loop {
+        let busy = shared.begin().await;
+        let one = {
+            let mut ledger = shared.ledger.lock().expect("the ledger");
+            let back = random.index(RECENT);
+            let one = ledger.acknowledged.keys().rev().nth(back).copied();
+            // Before it is asked for: an answer may get lost.
+            ledger.cancels.extend(one);
+            one
+        };
+        if let Some(id) = one {
+            let ids = json!({"ids": [id]});
+            match random.index(3) {
+                0 => drop(request(shared.master, "cancel", ids).await),
+                1 => {
+                    let worker = shared.workers[random.index(shared.workers.len())];
+                    drop(request(worker, "cancel", ids).await);
+                }
+                _ => {
+                    let sql = format!("UPDATE jobs SET cancel_requested = 1 WHERE id = {id}");
+                    // Without an answer it may have been done, or not.
+                    drop(sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await);
+                }
+            }
+        }
+        drop(busy);
+        sleep(random.millis(50, 500)).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use super::job::TARGETS;
+use super::job::{LONG, STUCK, TARGETS};
 
 /// Which table the jobs stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,9 +54,14 @@ pub struct Options {
 
 impl Options {
     /// The targets of this run, and the slots that each worker has for them.
-    pub fn targets(&self) -> &'static [(&'static str, u32)] {
-        let count = TARGETS.len() - usize::from(!self.long_jobs);
-        &TARGETS[..count]
+    pub fn targets(&self) -> Vec<(&'static str, u32)> {
+        let takes_part = |name| match name {
+            LONG => self.long_jobs,
+            STUCK => self.table == Table::Full,
+            _ => true,
+        };
+        let targets = TARGETS.into_iter();
+        targets.filter(|(name, _)| takes_part(*name)).collect()
     }
 
     /// How long faults go on.

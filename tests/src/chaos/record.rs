@@ -1,7 +1,7 @@
 //! The suite's own books: which inserts the database acknowledged, what waiters were answered, and
 //! which processes ran, told by the witness and, where a process was killed, by the kernel.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -46,6 +46,8 @@ pub struct Ledger {
     /// Jobs that an application has set to `ignored` by hand while a worker held them, and when that was
     /// acknowledged, by the boot clock: nobody may touch them any more.
     pub withdrawn: BTreeMap<u64, u64>,
+    /// Jobs that somebody wanted to be cancelled; whether that came in time, their rows say.
+    pub cancels: BTreeSet<u64>,
     /// The most rows of a target that the table called `running` at once, where one worker alone serves it.
     pub most_running: BTreeMap<&'static str, u32>,
 }

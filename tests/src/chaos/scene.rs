@@ -204,6 +204,13 @@ impl Scene {
         self.ledger.withdrawn.insert(id, boot_ns());
     }
 
+    /// An application asks in the row for its job to be cancelled.
+    pub async fn cancel(&mut self, id: u64) {
+        self.ledger.cancels.insert(id);
+        let sql = format!("UPDATE jobs SET cancel_requested = 1 WHERE id = {id}");
+        assert_eq!(self.jobs.run(&sql).await, 1, "there is no job {id}");
+    }
+
     /// Looks how many rows of a target the table calls `running`.
     pub async fn look_at_running(&mut self, target: &'static str) -> u32 {
         let condition = format!("status = 'running' AND target = '{target}'");
@@ -267,6 +274,7 @@ impl Scene {
             runs: &self.observer.runs(),
             limits: self.targets,
             lost: &self.lost,
+            undone: &[],
         })
     }
 }

@@ -197,6 +197,11 @@ impl Stage {
         ] {
             database.run(&statement).await;
         }
+        if options.table == Table::Full {
+            for statement in UNDONE {
+                database.run(statement).await;
+            }
+        }
         let level = log_level(options);
         let master_ini = Ini::listen()
             .set("ping_interval", 1)
@@ -224,12 +229,14 @@ impl Stage {
                 .set("master_port", master_line.port)
                 .set("master_reconnect_timeout", 1)
                 .set("poll_interval", 1)
+                .set("retry", 1)
                 .set("retry_backoff", "0.1..2")
+                .set("kill_sequence", "TERM,0.5s,KILL")
                 .set("launcher", launcher(&witness, name))
                 .set("state_dir", state.display())
                 .set("log_level_console", level);
             for (target, slots) in options.targets() {
-                ini = ini.target(target, *slots);
+                ini = ini.target(target, slots);
             }
             if options.table == Table::Full {
                 ini = ini.set("lease", LEASE.as_secs());
@@ -359,6 +366,14 @@ async fn server(scratch: &Scratch) -> (Server, Option<Clock>) {
     let server = Server::start_under(Durability::Real, &[], &variables).await;
     (server, Some(clock))
 }
+
+/// Notes every cancelled job whose row says anything else afterwards.
+const UNDONE: [&str; 2] = [
+    "CREATE TABLE undone (n bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, id bigint unsigned NOT NULL)",
+    "CREATE TRIGGER undone AFTER UPDATE ON jobs FOR EACH ROW \
+     IF OLD.status = 'done' AND OLD.reason <=> 'cancelled' AND NOT (NEW.status = 'done' AND NEW.reason <=> 'cancelled' \
+     AND NEW.time_finished = OLD.time_finished) THEN INSERT INTO undone (id) VALUES (OLD.id); END IF",
+];
 
 /// The DDL of a table.
 pub fn table(table: Table) -> &'static str {

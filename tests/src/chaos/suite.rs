@@ -19,6 +19,7 @@ use super::random::Random;
 use super::record::{Ledger, Observer, Run, SharedLedger};
 use super::report::{Recovery, Report};
 use super::stage::{Stage, WORKERS};
+use super::table;
 use super::taken_back::TakenBack;
 use crate::database::Row;
 use crate::programs;
@@ -108,7 +109,8 @@ pub async fn run(options: &Options) -> Verdict {
         .into_iter()
         .map(|row| (row.id, row))
         .collect();
-    let ownership = ownership(&stage).await;
+    let (ownership, undone) = further(&stage).await;
+    let targets = options.targets();
     end_daemons(&stage, &mut breaches).await;
     let runs = observer.runs();
     let lost = stage.lost.lock().expect("the list of lost workers").clone();
@@ -118,14 +120,18 @@ pub async fn run(options: &Options) -> Verdict {
         rows: &rows,
         ownership: &ownership,
         runs: &runs,
-        limits: options.targets(),
+        limits: &targets,
         lost: &lost,
+        undone: &undone,
     }));
 
     let taken_back = TakenBack::of(&stage, &mut breaches).await;
 
     println!("\n{}", report.table());
-    println!("{}", summary(&report, &ledger, &rows, &runs, &breaches));
+    println!(
+        "{}",
+        summary(&report, &ledger, &rows, &ownership, &runs, &breaches)
+    );
     if options.galera {
         taken_back.print(seed, |job| ledger.acknowledged.contains_key(&job));
     }
@@ -283,19 +289,17 @@ async fn compare_footprints(
     }
 }
 
-/// The further columns of the full table.
-async fn ownership(stage: &Stage) -> BTreeMap<u64, Ownership> {
+/// What the full table says beside.
+async fn further(stage: &Stage) -> (BTreeMap<u64, Ownership>, Vec<u64>) {
     if stage.table == Table::Minimal {
-        return BTreeMap::new();
+        return (BTreeMap::new(), Vec::new());
     }
-    let sql = "SELECT CAST(id AS UNSIGNED) AS id, CAST(attempts AS UNSIGNED) AS attempts FROM jobs";
-    let rows = sqlx::query(sql).fetch_all(&stage.database.pool).await;
-    let rows = rows.expect("the columns of the full table");
-    let read = |row: &sqlx::mysql::MySqlRow| {
-        let attempts = u32::try_from(row.get::<u64, _>("attempts")).expect("few attempts");
-        (row.get("id"), Ownership { attempts })
-    };
-    rows.iter().map(read).collect()
+    let pool = &stage.database.pool;
+    let sql = "SELECT CAST(id AS UNSIGNED) AS id FROM undone";
+    let undone = sqlx::query(sql).fetch_all(pool).await;
+    let undone = undone.expect("the table of the trigger");
+    let undone = undone.iter().map(|row| row.get("id")).collect();
+    (table::ownership(pool).await, undone)
 }
 
 /// SIGTERM to every daemon; each must end with 0.
@@ -315,10 +319,32 @@ async fn end_daemons(stage: &Stage, breaches: &mut Vec<Breach>) {
     }
 }
 
+/// What became of jobs on a table with every ability.
+fn abilities(ownership: &BTreeMap<u64, Ownership>, ledger: &Ledger) -> String {
+    if ownership.is_empty() {
+        return String::new();
+    }
+    let ended = |reason: &str| {
+        let for_it = |row: &&Ownership| row.reason.as_deref() == Some(reason);
+        ownership.values().filter(for_it).count()
+    };
+    let again = ownership
+        .values()
+        .filter(|row| row.errors.is_some())
+        .count();
+    format!(
+        "\n{again} failed and ran again, {} timed out for good, {} of {} cancelled when that was asked for",
+        ended("timeout"),
+        ended("cancelled"),
+        ledger.cancels.len()
+    )
+}
+
 fn summary(
     report: &Report,
     ledger: &Ledger,
     rows: &BTreeMap<u64, Row>,
+    ownership: &BTreeMap<u64, Ownership>,
     runs: &[Run],
     breaches: &[Breach],
 ) -> String {
@@ -326,6 +352,7 @@ fn summary(
         let of_it = breaches.iter().filter(|breach| breach.promise == promise);
         of_it.count()
     };
+    let abilities = abilities(ownership, ledger);
     let done = rows.values().filter(|row| row.status == "done").count();
     let ok = rows
         .values()
@@ -337,7 +364,7 @@ fn summary(
         .count();
     format!(
         "{} faults; {} jobs acknowledged, {} INSERTs without an answer; {done} done ({ok} ok), {} runs; \
-         {} waiters answered, asked again {} times; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, limits crossed {}",
+         {} waiters answered, asked again {} times; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, left behind {}, limits crossed {}{abilities}",
         report.count(),
         ledger.acknowledged.len(),
         ledger.unacknowledged,
@@ -348,6 +375,7 @@ fn summary(
         count(Promise::NothingTwice),
         count(Promise::TrueVerdict),
         count(Promise::TrueAnswer),
+        count(Promise::NothingLeftBehind),
         count(Promise::Limits),
     )
 }

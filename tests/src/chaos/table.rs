@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sqlx::mysql::MySqlRow;
+use sqlx::mysql::{MySqlPool, MySqlRow};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -139,32 +139,61 @@ impl Jobs {
             return BTreeMap::new();
         }
         match self {
-            Self::Server(database) => {
-                let sql = "SELECT CAST(id AS UNSIGNED) AS id, CAST(attempts AS SIGNED) AS attempts FROM jobs";
-                let rows = sqlx::query(sql).fetch_all(&database.pool).await;
-                let read = |row: &MySqlRow| (row.get("id"), attempts(row.get("attempts")));
-                rows.expect("the columns of the full table")
+            Self::Server(database) => ownership(&database.pool).await,
+            Self::Sqlite(_, pool) => {
+                let rows = sqlx::query(AssertSqlSafe(further("INTEGER", "TEXT"))).fetch_all(pool);
+                let read = |row: &SqliteRow| {
+                    let numbers = ["id", "attempts", "interruptions", "max_attempts"];
+                    let texts = ["reason", "errors"];
+                    one(
+                        numbers.map(|name| row.get(name)),
+                        texts.map(|name| row.get(name)),
+                    )
+                };
+                rows.await
+                    .expect("the columns of the full table")
                     .iter()
                     .map(read)
                     .collect()
-            }
-            Self::Sqlite(_, pool) => {
-                let rows = sqlx::query("SELECT id, attempts FROM jobs").fetch_all(pool);
-                let read = |row: &SqliteRow| {
-                    let id = row.get::<i64, _>("id").unsigned_abs();
-                    (id, attempts(row.get("attempts")))
-                };
-                let rows = rows.await.expect("the columns of the full table");
-                rows.iter().map(read).collect()
             }
         }
     }
 }
 
-fn attempts(number: i64) -> Ownership {
-    Ownership {
-        attempts: u32::try_from(number).expect("few attempts"),
-    }
+/// What a full table on a server says beside.
+pub async fn ownership(pool: &MySqlPool) -> BTreeMap<u64, Ownership> {
+    let rows = sqlx::query(AssertSqlSafe(further("SIGNED", "CHAR"))).fetch_all(pool);
+    let read = |row: &MySqlRow| {
+        let numbers = ["id", "attempts", "interruptions", "max_attempts"];
+        let texts = ["reason", "errors"];
+        one(
+            numbers.map(|name| row.get(name)),
+            texts.map(|name| row.get(name)),
+        )
+    };
+    let rows = rows.await.expect("the columns of the full table");
+    rows.iter().map(read).collect()
+}
+
+fn further(number: &str, text: &str) -> String {
+    format!(
+        "SELECT CAST(id AS {number}) AS id, CAST(attempts AS {number}) AS attempts, \
+         CAST(interruptions AS {number}) AS interruptions, CAST(max_attempts AS {number}) AS max_attempts, \
+         CAST(reason AS {text}) AS reason, CAST(errors AS {text}) AS errors FROM jobs"
+    )
+}
+
+fn one(numbers: [Option<i64>; 4], [reason, errors]: [Option<String>; 2]) -> (u64, Ownership) {
+    let [id, attempts, interruptions, max_attempts] = numbers;
+    let few = |number: i64| u32::try_from(number).expect("few attempts");
+    let ownership = Ownership {
+        attempts: attempts.map_or(0, few),
+        interruptions: interruptions.map_or(0, few),
+        max_attempts: max_attempts.map(few),
+        reason,
+        errors,
+    };
+    (id.expect("a key").unsigned_abs(), ownership)
 }
 
 fn row_of_file(row: &SqliteRow) -> Row {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CLAIM, Process};
 use crate::fate::Reason;
+use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::ladder::{KillSequence, Ladder};
 use crate::launcher::{LauncherSettings, run_name};
@@ -145,6 +146,9 @@ impl Process<'_> {
         }
         // Where nobody is left in it, nobody gets it.
         let _ = kill_process_group(group, Signal::KILL);
+        if planted!("stop-leaves-who-left-the-group") {
+            return;
+        }
         let mark = [format!("{CLAIM}={}", run_name(self.stopper.job)).into_bytes()];
         for _ in 0..SWEEPS {
             let mark = mark.clone();

@@ -1,8 +1,9 @@
 //! The checker can say no: each promise with the least evidence against it.
 
 use super::*;
+use crate::chaos::job::STUCK;
 
-const LIMITS: &[(&str, u32)] = &[("quick", 1)];
+const LIMITS: &[(&str, u32)] = &[("quick", 1), (STUCK, 2)];
 
 struct Case {
     ledger: Ledger,
@@ -10,6 +11,7 @@ struct Case {
     ownership: BTreeMap<u64, Ownership>,
     runs: Vec<Run>,
     lost: BTreeSet<u32>,
+    undone: Vec<u64>,
 }
 
 /// The first id whose job ends with a code of 0, or not.
@@ -61,6 +63,16 @@ fn good(id: u64) -> Case {
         ownership: BTreeMap::new(),
         runs: vec![run(id, 1, 100, 1_000)],
         lost: BTreeSet::new(),
+        undone: Vec::new(),
+    }
+}
+
+/// The row of a job that has run so often, and may run so often.
+fn counts(attempts: u32, most: u32) -> Ownership {
+    Ownership {
+        attempts,
+        max_attempts: Some(most),
+        ..Ownership::default()
     }
 }
 
@@ -72,6 +84,7 @@ fn breached(case: &Case) -> Vec<Promise> {
         runs: &case.runs,
         lost: &case.lost,
         limits: LIMITS,
+        undone: &case.undone,
     });
     breaches.iter().map(|breach| breach.promise).collect()
 }
@@ -133,7 +146,7 @@ fn an_attempt_after_a_killed_one_passes() {
     let text = Plan::of(id, "quick").stdout(id, 2, 100);
     row(&mut case, id).stdout = Some(text.clone());
     case.ledger.answers[0].1.stdout = text;
-    case.ownership.insert(id, Ownership { attempts: 2 });
+    case.ownership.insert(id, counts(2, 3));
     assert_eq!(breached(&case), []);
     case.ownership.get_mut(&id).unwrap().attempts = 1;
     assert_eq!(
@@ -158,8 +171,20 @@ fn an_attempt_after_a_failed_one_passes_where_the_table_has_retries() {
     case.runs[1].attempt = 2;
     row(&mut case, id).stdout = Some(Plan::of(id, "quick").stdout(id, 2, 100));
     assert_eq!(breached(&case), [Promise::NothingTwice]);
-    case.ownership.insert(id, Ownership { attempts: 2 });
+    let row = Ownership {
+        reason: Some("exit".to_owned()),
+        ..counts(2, 2)
+    };
+    case.ownership.insert(id, row);
     assert_eq!(breached(&case), []);
+    case.ownership.get_mut(&id).unwrap().max_attempts = Some(1);
+    assert_eq!(breached(&case), [Promise::NothingTwice], "one too many");
+    // Where the row counts wrong, what was seen tells.
+    case.ownership.get_mut(&id).unwrap().interruptions = 1;
+    assert_eq!(breached(&case), [Promise::NothingTwice]);
+    case.ownership.get_mut(&id).unwrap().max_attempts = Some(2);
+    case.ownership.get_mut(&id).unwrap().reason = None;
+    assert_eq!(breached(&case), [Promise::TrueVerdict], "no reason");
 }
 
 #[test]
@@ -271,4 +296,109 @@ fn orphans_of_lost_workers_pass() {
     assert_eq!(breached(&case), [Promise::TrueVerdict]);
     case.lost.insert(7);
     assert_eq!(breached(&case), []);
+}
+
+/// A job that was stopped, for this reason, with the process that it left behind.
+fn stopped(reason: &str) -> (u64, Case) {
+    let id = 8;
+    let mut case = good(id);
+    case.ledger.answers.clear();
+    let stuck = Run {
+        target: STUCK.to_owned(),
+        ended: false,
+        ..run(id, 1, 100, 1_000)
+    };
+    let hidden = Run {
+        target: HIDDEN.to_owned(),
+        pid: 101,
+        begin_ns: 1_005,
+        until_ns: 1_020,
+        ..stuck.clone()
+    };
+    case.runs = vec![stuck, hidden];
+    let row = row(&mut case, id);
+    row.target = STUCK.to_owned();
+    row.result = Some("fail".to_owned());
+    row.return_code = None;
+    row.sig = Some("SIGKILL".to_owned());
+    row.stdout = Some(Plan::of(id, STUCK).stdout(id, 1, 100));
+    let further = Ownership {
+        reason: Some(reason.to_owned()),
+        ..counts(1, 1)
+    };
+    case.ownership.insert(id, further);
+    case.ledger.cancels.insert(id);
+    (id, case)
+}
+
+#[track_caller]
+fn check_stopped(reason: &str, promise: Promise, spoil: impl FnOnce(&mut Case, u64)) {
+    let (id, mut case) = stopped(reason);
+    assert_eq!(breached(&case), []);
+    spoil(&mut case, id);
+    assert_eq!(breached(&case), [promise]);
+}
+
+#[test]
+fn what_a_stopped_job_leaves_behind_is_seen() {
+    for reason in ["timeout", "cancelled"] {
+        check_stopped(reason, Promise::NothingLeftBehind, |case, _| {
+            case.runs[1].until_ns = 21_000_000_000;
+        });
+    }
+    check_stopped("timeout", Promise::NothingLeftBehind, |case, id| {
+        let mut next = run(id, 2, 200, 1_015);
+        next.target = STUCK.to_owned();
+        next.ended = false;
+        case.runs.push(next);
+        let further = case.ownership.get_mut(&id).unwrap();
+        (further.attempts, further.max_attempts) = (2, Some(2));
+        row(case, id).stdout = None;
+    });
+}
+
+#[test]
+fn false_words_about_stopped_jobs_are_seen() {
+    check_stopped("cancelled", Promise::TrueVerdict, |case, _| {
+        case.ledger.cancels.clear();
+    });
+    for reason in ["timeout", "cancelled"] {
+        check_stopped(reason, Promise::TrueVerdict, |case, id| {
+            row(case, id).result = Some("ok".to_owned());
+        });
+        check_stopped(reason, Promise::TrueVerdict, |case, id| {
+            row(case, id).stdout = Some("something else".to_owned());
+        });
+        check_stopped(reason, Promise::TrueVerdict, |case, id| {
+            let row = row(case, id);
+            (row.sig, row.return_code) = (None, Some(7));
+        });
+    }
+    check_stopped("timeout", Promise::TrueVerdict, |case, id| {
+        case.ownership.get_mut(&id).unwrap().reason = Some("exit".to_owned());
+    });
+    check_stopped("timeout", Promise::TrueVerdict, |case, _| {
+        case.runs[0].ended = true;
+    });
+}
+
+#[test]
+fn a_job_that_is_stopped_before_it_says_a_word_passes() {
+    for reason in ["timeout", "cancelled"] {
+        let (id, mut case) = stopped(reason);
+        case.runs.clear();
+        row(&mut case, id).stdout = Some(String::new());
+        assert_eq!(breached(&case), []);
+    }
+}
+
+#[test]
+fn cancelled_jobs_that_do_not_stay_so_are_seen() {
+    check_stopped("cancelled", Promise::NothingTwice, |case, id| {
+        case.undone.push(id);
+    });
+    check_stopped("cancelled", Promise::NothingTwice, |case, id| {
+        let errors = r#"[{"attempt":1,"reason":"cancelled"}]"#;
+        case.ownership.get_mut(&id).unwrap().errors = Some(errors.to_owned());
+    });
 }

@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use super::daemons::{end_host, held_by};
 use super::{Outcome, machine};
+use crate::chaos::job::{HIDDEN, Plan, STUCK};
 use crate::chaos::line::Mode;
+use crate::chaos::options::Table;
 use crate::chaos::random::Random;
 use crate::chaos::stage::{LEASE, Stage, Worker};
 use crate::witness::boot_ns;
@@ -56,7 +58,10 @@ pub(super) async fn power_lost(stage: &Stage, random: &mut Random) -> Outcome {
     let judged_ns = cut_ns + u64::try_from(JUDGED.as_nanos()).expect("seconds");
     let again = stage.witness.events().into_iter().filter(|event| {
         let soon = (died_ns..judged_ns).contains(&event.at_ns);
-        event.begins && soon && kept.contains(&event.id)
+        // What failed may run again for that, and an end that is kept says so too.
+        let before = Plan::of(event.id, &event.target).code_of(event.attempt.saturating_sub(1));
+        let retried = stage.table == Table::Full && (before != 0 || event.target == STUCK);
+        event.begins && soon && kept.contains(&event.id) && event.target != HIDDEN && !retried
     });
     wrong.extend(again.map(|event| event.id));
     Outcome {

@@ -244,7 +244,7 @@ async fn jobs_are_cancelled_through_the_master_wherever_they_run() {
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
         "job 1: running, its processes are being stopped\njob 2: running, its processes are being stopped\n\
-         job 3: cancelled\njob 777: job 777 not found\n"
+         job 3: cancelled\njob 777: not found\n"
     );
     assert_eq!(output.status.code(), Some(1));
     database.all_done(PATIENCE).await;

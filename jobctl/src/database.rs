@@ -56,7 +56,13 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
         sqlx::Error::Database(answer) => {
             let said = answer.message();
             Failure::Refused(if said.ends_with("already exists") {
-                format!("{place} has such a table; it is left as it is, jobctl doctor looks at it")
+                let table = match database {
+                    DatabaseSettings::MySql(mysql) => &mysql.table,
+                    DatabaseSettings::Sqlite(sqlite) => &sqlite.table,
+                };
+                format!(
+                    "{place}: table {table} already exists; it is left as it is, jobctl doctor looks at it"
+                )
             } else {
                 format!("{place} refused: {said}")
             })

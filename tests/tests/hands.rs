@@ -209,7 +209,7 @@ async fn jobctl_runs_manual_jobs_and_signals_running_ones() {
     );
     cluster.jobctl(&["run-manual", "1"]).await.check(
         1,
-        "job 1: not run: status = done != manual\n",
+        "job 1: status = done != manual\n  only manual jobs are run by hand; jobctl retry 1 has one that failed run again\n",
         "",
     );
     cluster

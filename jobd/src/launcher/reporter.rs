@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::process::Program;
+use super::stream::read_on;
 use crate::follow::Feed;
 use crate::job::Job;
 use crate::reports::Reports;
@@ -135,11 +136,8 @@ impl<'a> Reporter<'a> {
         self.read();
         let pipe = self.pipe.take();
         self.end();
-        if let (Some(pipe), Ok(permit)) = (pipe, leaks.clone().try_acquire_owned()) {
-            tokio::spawn(async move {
-                read_on(&pipe).await;
-                drop(permit);
-            });
+        if let Some(pipe) = pipe {
+            read_on(pipe, leaks);
         }
         if self.untold {
             self.tell();
@@ -191,21 +189,6 @@ impl<'a> Reporter<'a> {
             }
             self.reports.tell(self.job, last.clone());
         }
-    }
-}
-
-/// Reads a pipe to its end, at about [`PACE`], for nobody.
-async fn read_on(pipe: &Receiver) {
-    while pipe.readable().await.is_ok() && !skip(pipe) {
-        sleep_until(Instant::now() + Duration::from_millis(1)).await;
-    }
-}
-
-/// Whether that was the end.
-fn skip(pipe: &Receiver) -> bool {
-    match pipe.try_read(&mut [0; CHUNK]) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 

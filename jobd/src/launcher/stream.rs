@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use jobd_proto::follow::Stream as Name;
 use rustix::event::PollFlags;
 use rustix::io::ioctl_fionread;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use super::capture::{Capture, Captured};
 use super::output_file::Copy;
@@ -25,6 +27,9 @@ const PIPE_CAPACITY: usize = 64 << 10;
 /// Bytes read at a time. The chunk lives on the stack: most jobs write little or nothing, and a buffer of their
 /// own would cost more than what they write.
 const CHUNK: usize = 16 << 10;
+
+/// Between two chunks that nobody wants.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// See the module. `R` is the pipe as a thread or as the reactor reads it.
 pub(super) struct Stream<R> {
@@ -169,13 +174,24 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
                 break;
             }
         }
-        if let (Some(mut pipe), Ok(permit)) = (self.pipe.take(), leaks.clone().try_acquire_owned())
-        {
-            tokio::spawn(async move {
-                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-                drop(permit);
-            });
+        if let Some(pipe) = self.pipe.take() {
+            read_on(pipe, leaks);
         }
         self.captured()
     }
+}
+
+/// Reads a pipe to its end for nobody, as far as `leaks` allows, at [`CHUNK`] a [`BREATH`], 16 MiB a second: a background
+/// child that writes without end waits for its own pipe, and costs everybody else little.
+pub(super) fn read_on(mut pipe: impl AsyncRead + Unpin + Send + 'static, leaks: &Arc<Semaphore>) {
+    let Ok(permit) = leaks.clone().try_acquire_owned() else {
+        return;
+    };
+    tokio::spawn(async move {
+        let mut chunk = vec![0; CHUNK];
+        while matches!(pipe.read(&mut chunk).await, Ok(1..)) {
+            sleep(BREATH).await;
+        }
+        drop(permit);
+    });
 }

@@ -45,7 +45,7 @@ const SERVER_OPTIONS: [&str; 4] = [
 pub enum Table {
     /// `sql/mysql/jobs-minimal.sql`.
     Minimal,
-    /// `sql/mysql/jobs.sql`: with ownership.
+    /// `sql/mysql/jobs.sql`: with every ability.
     Full,
 }
 

@@ -19,6 +19,7 @@ use crate::{Database, Jobd, until};
 /// What stands in a table beside the jobs that are run.
 struct Case {
     name: &'static str,
+    table: Table,
     /// Rows of whom, in which status.
     rows: usize,
     target: &'static str,
@@ -31,6 +32,7 @@ struct Case {
 const fn case(name: &'static str, rows: usize, target: &'static str, status: &'static str) -> Case {
     Case {
         name,
+        table: Table::Minimal,
         rows,
         target,
         status,
@@ -41,10 +43,13 @@ const fn case(name: &'static str, rows: usize, target: &'static str, status: &'s
 /// Nothing but the jobs of the measurement.
 const EMPTY: Case = case("empty", 0, TARGET, "waiting");
 
+/// What is compared with [`EVERY_COLUMN`].
+const WAITING: Case = case("waiting-1m", 1_000_000, TARGET, "waiting");
+
 const FULL: &[Case] = &[
     EMPTY,
     case("waiting-100k", 100_000, TARGET, "waiting"),
-    case("waiting-1m", 1_000_000, TARGET, "waiting"),
+    WAITING,
     case("waiting-10m", 10_000_000, TARGET, "waiting"),
     case("done-10m", 10_000_000, TARGET, "done"),
     case("foreign-1m", 1_000_000, "other", "waiting"),
@@ -52,7 +57,14 @@ const FULL: &[Case] = &[
         transaction: true,
         ..case("transaction", 0, TARGET, "waiting")
     },
+    EVERY_COLUMN,
 ];
+
+/// [`WAITING`] with every ability.
+const EVERY_COLUMN: Case = Case {
+    table: Table::Full,
+    ..case("every-column-1m", WAITING.rows, TARGET, "waiting")
+};
 
 const QUICK: &[Case] = &[EMPTY, case("waiting-100k", 100_000, TARGET, "waiting")];
 
@@ -89,6 +101,12 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
         results.ratio(&cpu(case.name), &cpu(EMPTY.name));
         let claim = |name: &str| format!("{}-claim-p99", figure(name));
         results.ratio(&claim(case.name), &claim(EMPTY.name));
+    }
+    if cases.iter().any(|case| case.name == EVERY_COLUMN.name) {
+        for what in ["", "-claim-p50", "-claim-p99"] {
+            let of = |case: &Case| format!("{}{what}", figure(case.name));
+            results.ratio(&of(&EVERY_COLUMN), &of(&WAITING));
+        }
     }
     let waiting = |case: &&Case| case.name.starts_with("waiting") || case.name == EMPTY.name;
     let least = options.size(ROWS.0, ROWS.1);
@@ -140,7 +158,7 @@ async fn table(stage: &Stage, case: &Case) -> Database {
     let database = stage.server.open(&name);
     if !filled {
         eprintln!("  filling in {}", case.name);
-        database.run(Table::Minimal.ddl()).await;
+        database.run(case.table.ddl()).await;
         let mut connection = stage.connection(&database).await;
         if case.rows > 0 {
             fill(&mut connection, case.rows, case.target, case.status).await;

@@ -371,7 +371,7 @@ async fn the_table_is_created_once_and_never_touched_again() {
     assert_eq!(jobctl(&["add", "--target", "a"]).await.code, 0);
     jobctl(&["create-table"])
         .await
-        .failed(1, &["has such a table; it is left as it is"]);
+        .failed(1, &["already exists; it is left as it is"]);
     assert_eq!(
         jobctl(&["list", "--json"]).await.json()["jobs"][0]["target"],
         "a"

@@ -240,10 +240,6 @@ impl Dispatcher {
     }
 
     fn row(&self, id: JobId, answer: oneshot::Sender<Result<Option<RowState>, StoreError>>) {
-        let Table::Ready(_) = self.table else {
-            let error = StoreError::Unavailable("not reached yet".to_owned());
-            return drop(answer.send(Err(error)));
-        };
         let (store, worker) = (Arc::clone(&self.store), self.tokens.worker().to_owned());
         tokio::spawn(async move { answer.send(store.row(id, worker).await) });
     }

@@ -109,14 +109,13 @@ impl<B: Backend> SqlStore<B> {
         }
     }
 
-    fn statements(&self) -> Arc<Statements> {
+    /// None before the table was looked at.
+    fn statements(&self) -> Option<Arc<Statements>> {
         let statements = self
             .statements
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        statements
-            .clone()
-            .expect("a store is inspected before it is used")
+        statements.clone()
     }
 
     fn floors(&self) -> MutexGuard<'_, Floors> {
@@ -151,7 +150,9 @@ impl<B: Backend> SqlStore<B> {
         + Send
         + 'static,
     ) -> Result<T, StoreError> {
-        let statements = self.statements();
+        let statements = self
+            .statements()
+            .ok_or_else(|| StoreError::Unavailable("not reached yet".to_owned()))?;
         let make = move || -> Unit<B::Connection, T> {
             let (statements, work) = (statements.clone(), work.clone());
             Box::new(move |connection| work(connection, statements))
@@ -401,9 +402,10 @@ impl<B: Backend> Store for SqlStore<B> {
             || false,
             |connection, statements| {
                 async move {
-                    let requests = statements.cancel.requests.as_ref();
-                    let requests = requests.expect("asked about where there is a column for them");
-                    connection.leases(&requests.open, &[]).await
+                    match &statements.cancel.requests {
+                        Some(requests) => connection.leases(&requests.open, &[]).await,
+                        None => Ok(Vec::new()),
+                    }
                 }
                 .boxed()
             },
@@ -458,7 +460,7 @@ impl<B: Backend> Store for SqlStore<B> {
                     move |connection, statements| {
                         let (worker, ids) = (worker.clone(), ids.clone());
                         async move {
-                            let ownership = owned(&statements);
+                            let ownership = owned(&statements)?;
                             let how = (worker.as_str(), passing);
                             units::renew(connection, &statements, ownership, how, &ids).await
                         }
@@ -485,7 +487,7 @@ impl<B: Backend> Store for SqlStore<B> {
             Lane::Rescues,
             || false,
             |connection, statements| {
-                async move { connection.leases(&owned(&statements).leases, &[]).await }.boxed()
+                async move { connection.leases(&owned(&statements)?.leases, &[]).await }.boxed()
             },
         )
         .boxed()
@@ -544,7 +546,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn progress(&self, reports: Vec<Report>) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
-        if self.statements().progress.is_none() {
+        if self.statements().is_some_and(|it| it.progress.is_none()) {
             return async { Ok(Vec::new()) }.boxed();
         }
         self.unit(
@@ -560,11 +562,14 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn output_text(&self) -> OutputText {
         let packet = self.backend.max_packet();
-        self.statements().output_text.with_packet(packet)
+        let statements = self.statements();
+        let statements = statements.expect("nothing runs before the table was looked at");
+        statements.output_text.with_packet(packet)
     }
 }
 
-fn owned(statements: &Statements) -> &Ownership {
+/// Leases are asked about on tables with ownership only; its columns may have been dropped since.
+fn owned(statements: &Statements) -> Result<&Ownership, sqlx::Error> {
     let ownership = statements.ownership.as_ref();
-    ownership.expect("leases are asked about on tables with ownership only")
+    ownership.ok_or_else(|| sqlx::Error::ColumnNotFound("lease_until".to_owned()))
 }

@@ -4,7 +4,7 @@
 //! for moments under load, and for as long as somebody's report runs. A claim that began at the first
 //! entry each time would walk over all of them. So it goes on behind the last row that it took, and
 //! begins at the first one again when it finds too little there, and every now and then for rows that
-//! have come back.
+//! have come back, or have come with a higher priority.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,9 +15,8 @@ use jobd_proto::TargetName;
 use super::Claimed;
 use super::connection::key;
 
-/// A row that has come back before the floor waits about this long, while rows behind it keep the
-/// worker busy.
-const LOOK_BACK: Duration = Duration::from_secs(1);
+/// A row before the floor waits about this long, while rows behind it keep the worker busy.
+pub(super) const LOOK_BACK: Duration = Duration::from_millis(100);
 
 /// Looking from the first entry may take one part in so many of a worker's time, however long it takes.
 const SHARE: u32 = 20;
@@ -50,7 +49,7 @@ struct Floor {
 }
 
 impl Floors {
-    /// The place behind which a claim begins. Rows of a higher priority are before it, and looked for all the same.
+    /// The place behind which a claim begins.
     pub(super) fn of(&self, target: &TargetName, now: Instant) -> Place {
         let floor = self.0.get(target).filter(|floor| now < floor.until);
         floor.map_or(Place::FIRST, |floor| floor.place)
@@ -141,39 +140,27 @@ mod tests {
         assert_eq!(floors.of(&target, at(0)).id, 0);
         floors.claimed(&target, behind(0), 5, &claimed(1..6), (at(0), at(10)));
         assert_eq!(floors.of(&target, at(20)).id, 5);
-        floors.claimed(&target, behind(5), 5, &claimed(6..11), (at(20), at(500)));
+        floors.claimed(&target, behind(5), 5, &claimed(6..11), (at(20), at(200)));
         assert_eq!(
-            floors.of(&target, at(1009)).id,
+            floors.of(&target, at(209)).id,
             10,
             "a slow claim behind the floor is no look"
         );
         assert_eq!(
-            floors.of(&target, at(1010)).id,
+            floors.of(&target, at(210)).id,
             0,
-            "after a second it looks at all"
+            "a look of 10 ms is made again after twenty times that"
         );
-        floors.claimed(
-            &target,
-            behind(0),
-            5,
-            &claimed(11..16),
-            (at(1010), at(1210)),
-        );
+        floors.claimed(&target, behind(0), 5, &claimed(11..16), (at(210), at(211)));
         assert_eq!(
-            floors.of(&target, at(5209)).id,
+            floors.of(&target, at(310)).id,
             15,
-            "a look of 200 ms is not made again within 4 s"
+            "a short look is not made again within 100 ms"
         );
-        assert_eq!(floors.of(&target, at(5210)).id, 0);
-        floors.claimed(
-            &target,
-            behind(15),
-            5,
-            &claimed(16..18),
-            (at(3000), at(3001)),
-        );
+        assert_eq!(floors.of(&target, at(311)).id, 0);
+        floors.claimed(&target, behind(15), 5, &claimed(16..18), (at(300), at(301)));
         assert_eq!(
-            floors.of(&target, at(3002)).id,
+            floors.of(&target, at(302)).id,
             0,
             "there was no more behind it"
         );
@@ -191,6 +178,7 @@ mod tests {
         assert_eq!(floors.of(&target, at(31)).id, 0);
         floors.failed(&target, behind(0), (at(31), at(61)));
         assert_eq!(floors.of(&target, at(62)).id, 5);
+        assert_eq!(floors.of(&target, at(660)).id, 5);
         assert_eq!(floors.of(&target, at(661)).id, 0);
         floors.failed(&target, behind(5), (at(62), at(63)));
         assert_eq!(floors.of(&target, at(661)).id, 0, "that was no look");

@@ -205,12 +205,11 @@ impl Statements {
         let claim = format!("{id}, {}", terms(columns, abilities));
         let waiting = format!("FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` = ?");
         let prioritised = abilities.has(Ability::Priority);
-        // Three ranges of the index, in its order: higher priorities, which came later, the rest of one, and lower ones.
+        // Two ranges of the index, in its order: the rest of a priority, and lower ones. A third, for higher ones, would
+        // begin before the floor, and be read through all that nobody has purged yet.
         let behind = if prioritised {
             let p = format!("{unranged}`priority`");
-            format!(
-                "({p} > ? OR ({p} = ? AND {t}.`id` > ?) OR {p} < ?) ORDER BY `priority` DESC, {t}.`id`"
-            )
+            format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?) ORDER BY `priority` DESC, {t}.`id`")
         } else {
             format!("{t}.`id` > ? ORDER BY {t}.`id`")
         };

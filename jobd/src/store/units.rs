@@ -97,7 +97,7 @@ pub(super) async fn claim<C: Connection>(
         let Place { priority, id } = floor;
         let mut values = vec![Value::Text(target.as_str())];
         if statements.prioritised {
-            values.extend([priority, priority, id, priority].map(Value::Number));
+            values.extend([priority, id, priority].map(Value::Number));
         } else {
             values.push(Value::Number(id));
         }

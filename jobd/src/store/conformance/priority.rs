@@ -1,6 +1,7 @@
 //! The order of claims on tables with priorities.
 
 use super::*;
+use crate::store::floors::LOOK_BACK;
 
 pub(super) async fn higher_priorities_are_claimed_first(mut ground: Ground) {
     ground.insert("mail", false, 8).await;
@@ -14,7 +15,8 @@ pub(super) async fn higher_priorities_are_claimed_first(mut ground: Ground) {
         taken.extend(jobs.iter().map(|job| job.id.0));
     }
     assert_eq!(taken, [4, 8, 3, 7, 2, 6]);
-    // What comes meanwhile with a higher priority, or comes back, is found at once, and what is left of each.
+    // What comes meanwhile with a higher priority, or comes back, is found by the next look from the first entry on,
+    // and what is left of each.
     ground.insert("mail", false, 3).await;
     ground
         .run("UPDATE jobs SET priority = CASE id WHEN 9 THEN 1 WHEN 10 THEN 0 ELSE -9 END WHERE id > 8")
@@ -22,6 +24,7 @@ pub(super) async fn higher_priorities_are_claimed_first(mut ground: Ground) {
     ground
         .run("UPDATE jobs SET status = 'waiting', worker = NULL WHERE id = 7")
         .await;
+    tokio::time::sleep(LOOK_BACK).await;
     let jobs = ground.claim("mail", 4).await;
     let order: Vec<(u64, i64)> = jobs
         .iter()

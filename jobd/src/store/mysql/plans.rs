@@ -22,7 +22,6 @@ fn with_values(sql: &str) -> String {
         .replace("LIMIT ?", "LIMIT 10")
         .replace("`target` = ?", "`target` = 't'")
         .replace("`target` > ?", "`target` > 't'")
-        .replace("`priority` > ?", "`priority` > 1")
         .replace("`priority` = ?", "`priority` = 1")
         .replace("`priority` < ?", "`priority` < 1")
         .replace("`target` LIKE ?", "`target` LIKE 't%'")
@@ -169,6 +168,63 @@ async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
     }
     assert!(costs[0].len() == 2 && costs[0] == costs[1], "{costs:?}");
     assert!(costs[0].iter().all(|cost| *cost <= 10), "{costs:?}");
+}
+
+/// With priorities too: rows that were claimed, and that a transaction can still see, are not walked over.
+#[tokio::test]
+async fn a_claim_begins_behind_what_is_not_purged() {
+    let database = Server::shared().await.database().await;
+    database
+        .run(include_str!("../../../../sql/mysql/jobs.sql"))
+        .await;
+    let first = database.insert(10, "t", "waiting").await[0];
+    for _ in 0..DOUBLINGS {
+        database.double().await;
+    }
+    let settings = settings(database.port, &database.name);
+    let mut report = connect_mysql(&settings).await.unwrap();
+    for sql in [
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+        "SELECT COUNT(*) FROM jobs",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut report).await.unwrap();
+    }
+    let mut connection = connect_mysql(&settings).await.unwrap();
+    let (_, statements) = look(&mut connection, &settings, Duration::from_secs(30))
+        .await
+        .unwrap();
+    let select = statements.unwrap().claim_select;
+    let floor = i64::try_from(first).unwrap() + (10 << DOUBLINGS) / 2;
+    let claimed = format!("UPDATE jobs SET status = 'accepted' WHERE id <= {floor}");
+    assert!(database.run(&claimed).await > 1000);
+
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..15 {
+        for (times, (priority, id)) in times.iter_mut().zip([(0, floor), (i64::MAX, 0)]) {
+            let begun = Instant::now();
+            let claim = sqlx::query(AssertSqlSafe(select.clone())).bind("t");
+            let rows = claim
+                .bind(priority)
+                .bind(id)
+                .bind(priority)
+                .bind(10)
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            times.push(begun.elapsed());
+            let next: i64 = rows[0].try_get(0).unwrap();
+            assert!(next > floor, "row {next} was claimed");
+        }
+    }
+    let [behind, from_the_first] = times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    });
+    assert!(
+        behind * 3 < from_the_first,
+        "{behind:?} behind the floor, {from_the_first:?} from the first entry on"
+    );
 }
 
 /// Rows that this connection has read by an index.

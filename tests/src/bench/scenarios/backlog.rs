@@ -58,6 +58,11 @@ const FULL: &[Case] = &[
         ..case("transaction", 0, TARGET, "waiting")
     },
     EVERY_COLUMN,
+    Case {
+        table: Table::Full,
+        transaction: true,
+        ..case("every-column-transaction", 0, TARGET, "waiting")
+    },
 ];
 
 /// [`WAITING`] with every ability.
@@ -163,11 +168,19 @@ async fn table(stage: &Stage, case: &Case) -> Database {
         if case.rows > 0 {
             fill(&mut connection, case.rows, case.target, case.status).await;
         }
+        write_out(&mut connection).await;
         // Statistics of a table that was small a moment ago mislead every planner.
         database.run("ANALYZE TABLE jobs").await;
         database.run("ALTER TABLE jobs COMMENT 'filled'").await;
     }
     database
+}
+
+/// Has the server write what was changed: it would do so in the next measurement, of another table.
+async fn write_out(connection: &mut MySqlConnection) {
+    let flush = "FLUSH TABLES jobs FOR EXPORT; UNLOCK TABLES";
+    let flushed = sqlx::raw_sql(flush).execute(connection).await;
+    flushed.expect("the server writes a table out");
 }
 
 /// How a fresh worker does.
@@ -295,5 +308,6 @@ impl Work {
         if let Some(transaction) = self.transaction {
             transaction.close().await.expect("close a connection");
         }
+        write_out(connection).await;
     }
 }

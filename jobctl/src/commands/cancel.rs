@@ -2,7 +2,7 @@
 
 use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
-use jobd_proto::table::{BATCH, Filter};
+use jobd_proto::table::BATCH;
 use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 
 use super::Context;
@@ -81,12 +81,7 @@ async fn by_rows(
     let failed = |error| database::failure(settings, &error);
     let mut reply = CancelReply::default();
     for ids in ids.chunks(BATCH) {
-        let filter = Filter {
-            ids: ids.to_vec(),
-            limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-            ..Filter::default()
-        };
-        let rows = table.list(&filter).await.map_err(failed)?;
+        let rows = table.by_ids(ids).await.map_err(failed)?;
         table.request_cancel(ids).await.map_err(failed)?;
         for id in ids {
             let row = rows.iter().find(|row| row.id == *id);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use jobd_proto::table::{RowError, Scan};
+use jobd_proto::table::{Filter, RowError, Scan};
 
 use super::Context;
 use crate::cli::ExportArgs;
@@ -32,15 +32,18 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
     let mut table = database::open(settings).await?;
     let since = args.since.map(|since| since.seconds(now()));
     let scan = Scan {
-        target: args.target,
-        status: args.status,
-        since,
+        filter: Filter {
+            target: args.target,
+            status: args.status,
+            since,
+            columns: table.other_columns(),
+            ..Filter::default()
+        },
         floor: match since {
             Some(since) => table.first_since(since).await.map_err(failure)?,
             None => 0,
         },
         outputs: true,
-        columns: table.other_columns(),
         ..Scan::default()
     };
     let mut out = io::BufWriter::new(io::stdout().lock());

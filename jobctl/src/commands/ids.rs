@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::JobId;
-use jobd_proto::table::{BATCH, Connection, Filter, Scan, WINDOW};
+use jobd_proto::table::{Connection, Scan, WINDOW};
 
 use super::Context;
 use super::ask::confirm;
@@ -133,17 +133,10 @@ pub(super) async fn named(context: &Context, jobs: Vec<JobRef>) -> Result<Chosen
     let mut chosen = Vec::new();
     for JobRef { id, target } in jobs {
         let found = self::numbers(context, &mut table, &[id]).await?;
-        let mut targets = BTreeMap::new();
-        for ids in found.chunks(BATCH) {
-            let filter = Filter {
-                ids: ids.to_vec(),
-                limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-                ..Filter::default()
-            };
-            let rows = table.list(&filter).await;
-            let rows = rows.map_err(|error| database::failure(settings, &error))?;
-            targets.extend(rows.into_iter().map(|row| (row.id, row.target)));
-        }
+        let rows = table.by_ids(&found).await;
+        let rows = rows.map_err(|error| database::failure(settings, &error))?;
+        let targets = rows.into_iter().map(|row| (row.id, row.target));
+        let mut targets: BTreeMap<JobId, String> = targets.collect();
         chosen.extend(found.into_iter().map(|id| Named {
             id,
             target: target.clone().or_else(|| targets.remove(&id)),

@@ -213,11 +213,7 @@ pub(crate) async fn newest(context: &Context) -> Result<Vec<JobRow>, Failure> {
     const ROWS: u32 = 30;
     let settings = database::settings(&context.settings)?;
     let mut table = database::open(settings).await?;
-    let filter = Filter {
-        limit: ROWS,
-        ..Filter::default()
-    };
-    let rows = table.list(&filter).await;
+    let rows = table.list(&Filter::default(), ROWS).await;
     rows.map_err(|error| database::failure(settings, &error))
 }
 

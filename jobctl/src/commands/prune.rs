@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jobd_proto::table::{BATCH, Connection, RowError, Scan, WINDOW};
+use jobd_proto::table::{BATCH, Connection, Filter, RowError, Scan, WINDOW};
 use serde::Serialize;
 
 use super::Context;
@@ -44,8 +44,11 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
         return Ok(0);
     }
     let scan = Scan {
-        target: args.target.clone(),
-        result: args.result.clone(),
+        filter: Filter {
+            target: args.target.clone(),
+            result: args.result.clone(),
+            ..Filter::default()
+        },
         ended_before: Some(before),
         // What was added later has not ended before.
         ceiling: Some(table.first_since(before).await.map_err(failure)?),

@@ -93,10 +93,13 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
     let now = table.server_time().await?;
     let since = args.since.map_or(0, |since| since.seconds(now));
     let scan = Scan {
-        target: args.target.clone(),
-        status: Some("done".to_owned()),
-        result: Some("fail".to_owned()),
-        since: Some(since),
+        filter: Filter {
+            target: args.target.clone(),
+            status: Some("done".to_owned()),
+            result: Some("fail".to_owned()),
+            since: Some(since),
+            ..Filter::default()
+        },
         floor: table.first_since(since).await?,
         ..Scan::default()
     };
@@ -114,15 +117,7 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
 
 /// Those of `ids` that are done and failed.
 async fn named(table: &mut Connection, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
-    let mut rows = Vec::new();
-    for ids in ids.chunks(BATCH) {
-        let filter = Filter {
-            ids: ids.to_vec(),
-            limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-            ..Filter::default()
-        };
-        rows.extend(table.list(&filter).await?);
-    }
+    let mut rows = table.by_ids(ids).await?;
     rows.retain(|row| row.status == "done" && row.result.as_deref() == Some("fail"));
     rows.sort_by_key(|row| row.id);
     Ok(rows)

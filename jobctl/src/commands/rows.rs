@@ -56,10 +56,9 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         result: args.result,
         since: args.since.map(|since| since.seconds(now)),
         columns,
-        ids: Vec::new(),
-        limit: args.limit,
     };
-    let Found { jobs, gave_up } = table.search(&filter).await.map_err(failure)?;
+    let found = table.search(&filter, args.limit).await;
+    let Found { jobs, gave_up } = found.map_err(failure)?;
     if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {
         check_status(table.columns(), status)?;
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use jobd_proto::JobId;
 use jobd_proto::master::{ManualJob, MasterRequest};
-use jobd_proto::table::Filter;
 use jobd_proto::worker::{JobOutcome, RunManualReply, WorkerRequest};
 use serde::Serialize;
 
@@ -113,15 +112,8 @@ pub(super) async fn with_targets(
     let mut table = database::open(settings).await?;
     ids.sort_unstable();
     ids.dedup();
-    let filter = Filter {
-        limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-        ids: ids.clone(),
-        ..Filter::default()
-    };
-    let rows = table
-        .list(&filter)
-        .await
-        .map_err(|error| database::failure(settings, &error))?;
+    let rows = table.by_ids(&ids).await;
+    let rows = rows.map_err(|error| database::failure(settings, &error))?;
     known.extend(rows.into_iter().map(|row| (row.id, row.target)));
     ids.retain(|id| !known.contains_key(id));
     Ok((known, ids))

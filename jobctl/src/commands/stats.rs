@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jobd_proto::table::{JobRow, Scan, WINDOW};
+use jobd_proto::table::{Filter, JobRow, Scan, WINDOW};
 use serde::Serialize;
 
 use super::Context;
@@ -131,13 +131,16 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     let since = args.since.seconds(now());
     let scan = Scan {
         within: args.target.map(|target| ("done".to_owned(), target)),
-        since: Some(since),
+        filter: Filter {
+            since: Some(since),
+            columns: READ
+                .into_iter()
+                .filter(|column| table.columns().has(column))
+                .map(str::to_owned)
+                .collect(),
+            ..Filter::default()
+        },
         floor: table.first_since(since).await.map_err(failure)?,
-        columns: READ
-            .into_iter()
-            .filter(|column| table.columns().has(column))
-            .map(str::to_owned)
-            .collect(),
         ..Scan::default()
     };
     let mut targets = BTreeMap::<String, Runs>::new();

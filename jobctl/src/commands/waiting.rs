@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use jobd_proto::JobId;
-use jobd_proto::table::{Connection, DatabaseSettings, Filter, JobRow};
+use jobd_proto::table::{Connection, DatabaseSettings, JobRow};
 
 use super::Context;
 use super::outcome::{Ending, stream};
@@ -75,12 +75,7 @@ impl Wait<'_> {
         let mut rows = Vec::new();
         let looks = if self.any { left.len() } else { LOOKED_AT };
         for ids in left[..left.len().min(looks)].chunks(LOOKED_AT) {
-            let filter = Filter {
-                limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-                ids: ids.to_vec(),
-                ..Filter::default()
-            };
-            let found = self.table.list(&filter).await;
+            let found = self.table.by_ids(ids).await;
             let found = found.map_err(|error| database::failure(self.settings, &error))?;
             if let Some(gone) = ids
                 .iter()

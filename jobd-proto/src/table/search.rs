@@ -1,6 +1,7 @@
 //! Reading many rows without being a burden: every statement goes by an index and reads a bounded
 //! number of rows, none takes a lock. Rows come in the order of their ids.
 
+use super::change::BATCH;
 use super::name::quote;
 use super::rows::{Connection, Driver, JobRow, RowError, job_row};
 use crate::JobId;
@@ -17,7 +18,7 @@ pub(super) const MOST_TARGETS: usize = 2_000;
 /// Statuses of rows that a worker still has to do with: few, compared with those that are done.
 const OPEN: [&str; 5] = ["waiting", "manual", "scheduled", "accepted", "running"];
 
-/// Which rows [`Connection::search`] finds.
+/// Which rows are wanted, and what of them. What is left out narrows nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only this target.
@@ -28,12 +29,8 @@ pub struct Filter {
     pub result: Option<String>,
     /// Only rows added then or later, in seconds since 1970.
     pub since: Option<i64>,
-    /// Only these ids.
-    pub ids: Vec<JobId>,
     /// Further columns to read, into [`JobRow::others`].
     pub columns: Vec<String>,
-    /// At most this many, the newest first.
-    pub limit: u32,
 }
 
 /// What [`Connection::search`] found.
@@ -48,16 +45,10 @@ pub struct Found {
 /// A part of the table that is read from one end, window by window.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
+    /// Only these rows, of those that are read.
+    pub filter: Filter,
     /// Read the index of this status and target instead of all rows.
     pub within: Option<(String, String)>,
-    /// Only rows of this target, status and result, of those that are read.
-    pub target: Option<String>,
-    /// See `target`.
-    pub status: Option<String>,
-    /// See `target`.
-    pub result: Option<String>,
-    /// Only rows added then or later, in seconds since 1970.
-    pub since: Option<i64>,
     /// Only jobs that ended before that, in seconds since 1970.
     pub ended_before: Option<i64>,
     /// No row below this id; see [`Connection::first_since`].
@@ -66,8 +57,6 @@ pub struct Scan {
     pub ceiling: Option<u64>,
     /// Whether outputs are read too.
     pub outputs: bool,
-    /// Further columns to read, into [`JobRow::others`].
-    pub columns: Vec<String>,
 }
 
 /// The rows of one step of a [`Scan`].
@@ -82,27 +71,20 @@ pub struct Window {
 }
 
 impl Connection {
-    /// The rows that `filter` names, newest first, without outputs.
-    pub async fn list(&mut self, filter: &Filter) -> Result<Vec<JobRow>, RowError> {
-        Ok(self.search(filter).await?.jobs)
+    /// The newest `limit` rows that `filter` names, without outputs.
+    pub async fn list(&mut self, filter: &Filter, limit: u32) -> Result<Vec<JobRow>, RowError> {
+        Ok(self.search(filter, limit).await?.jobs)
     }
 
     /// The same, and whether it gave up before it had looked at everything.
-    pub async fn search(&mut self, filter: &Filter) -> Result<Found, RowError> {
-        if !filter.ids.is_empty() {
-            return self.by_ids(filter).await;
-        }
+    pub async fn search(&mut self, filter: &Filter, limit: u32) -> Result<Found, RowError> {
         let floor = match filter.since {
             Some(since) => self.first_since(since).await?,
             None => 0,
         };
         let scan = Scan {
-            target: filter.target.clone(),
-            status: filter.status.clone(),
-            result: filter.result.clone(),
-            since: filter.since,
+            filter: filter.clone(),
             floor,
-            columns: filter.columns.clone(),
             ..Scan::default()
         };
         let mut found = Found::default();
@@ -112,34 +94,31 @@ impl Connection {
                 within,
                 ..scan.clone()
             };
-            self.gather(&scan, filter.limit, &mut found, &mut budget)
-                .await?;
+            self.gather(&scan, limit, &mut found, &mut budget).await?;
         }
         found.jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
         found
             .jobs
-            .truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
+            .truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(found)
     }
 
-    async fn by_ids(&mut self, filter: &Filter) -> Result<Found, RowError> {
-        let ids: Vec<String> = filter.ids.iter().map(ToString::to_string).collect();
-        let sql = format!(
-            "SELECT {} FROM {} WHERE `id` IN ({}) ORDER BY {}.`id` DESC LIMIT {}",
-            self.select(false, &filter.columns),
-            self.quoted,
-            ids.join(","),
-            self.quoted,
-            filter.limit
-        );
-        let rows = self.fetch(&sql, &[]).await?;
-        let jobs = rows
-            .into_iter()
-            .map(|row| self.job_row(row, false, &filter.columns));
-        Ok(Found {
-            jobs: jobs.collect::<Result<_, _>>()?,
-            gave_up: false,
-        })
+    /// Those of these rows that are there, in no order, without outputs.
+    pub async fn by_ids(&mut self, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
+        let mut jobs = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(BATCH) {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            let sql = format!(
+                "SELECT {} FROM {} WHERE `id` IN ({})",
+                self.select(false, &[]),
+                self.quoted,
+                ids.join(",")
+            );
+            for row in self.fetch(&sql, &[]).await? {
+                jobs.push(self.job_row(row, false, &[])?);
+            }
+        }
+        Ok(jobs)
     }
 
     /// The parts of the claim index that hold what `filter` wants; `[None]` for the whole table,
@@ -187,7 +166,7 @@ impl Connection {
         let mut from = None;
         let mut taken = 0;
         // What all rows match needs no more of them than wanted.
-        let narrow = scan.result.is_some() || (scan.within.is_none() && scan.status.is_some());
+        let narrow = scan.filter.result.is_some() || (scan.within.is_none() && scan.filter.status.is_some());
         let step = if narrow { WINDOW } else { limit.min(WINDOW) };
         while taken < wanted {
             if *budget == 0 {
@@ -266,7 +245,7 @@ impl Connection {
         } = self;
         driver
             .fetch_each(&sql, &binds, patience, |row| {
-                take(job_row(table, row, scan.outputs, &scan.columns)?)
+                take(job_row(table, row, scan.outputs, &scan.filter.columns)?)
             })
             .await?;
         Ok((read == u64::from(rows)).then_some(highest + 1))
@@ -314,7 +293,7 @@ impl Connection {
         let (sql, binds) = self.select_between(scan, lowest, highest, order);
         let rows = self.fetch(&sql, &binds).await?;
         rows.into_iter()
-            .map(|row| self.job_row(row, scan.outputs, &scan.columns))
+            .map(|row| self.job_row(row, scan.outputs, &scan.filter.columns))
             .collect()
     }
 
@@ -329,17 +308,17 @@ impl Connection {
         let mut binds = Vec::new();
         let ids = format!("{}.`id` BETWEEN {lowest} AND {highest}", self.quoted);
         let mut conditions = vec![ids];
-        let within = scan.within.as_ref();
+        let (within, filter) = (scan.within.as_ref(), &scan.filter);
         let named = [
             (
                 "status",
-                within.map(|(status, _)| status).or(scan.status.as_ref()),
+                within.map(|(status, _)| status).or(filter.status.as_ref()),
             ),
             (
                 "target",
-                within.map(|(_, target)| target).or(scan.target.as_ref()),
+                within.map(|(_, target)| target).or(filter.target.as_ref()),
             ),
-            ("result", scan.result.as_ref()),
+            ("result", filter.result.as_ref()),
         ];
         for (name, value) in named {
             if let Some(value) = value {
@@ -347,7 +326,7 @@ impl Connection {
                 binds.push(value.clone());
             }
         }
-        if let Some(since) = scan.since {
+        if let Some(since) = filter.since {
             conditions.push(format!("`time_created` >= {since}"));
         }
         if let Some(time) = scan.ended_before {
@@ -355,7 +334,7 @@ impl Connection {
         }
         let sql = format!(
             "SELECT {} FROM {} WHERE {} ORDER BY {}.`id` {order}",
-            self.select(scan.outputs, &scan.columns),
+            self.select(scan.outputs, &filter.columns),
             self.quoted,
             conditions.join(" AND "),
             self.quoted

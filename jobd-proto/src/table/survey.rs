@@ -47,10 +47,8 @@ impl Connection {
         }
         let mut added = BTreeMap::new();
         let ids: Vec<JobId> = found.iter().map(|(_, _, first)| *first).collect();
-        for ids in ids.chunks(super::change::BATCH) {
-            let rows = self.list(&named(ids)).await?;
-            added.extend(rows.into_iter().map(|row| (row.id, row.time_created)));
-        }
+        let rows = self.by_ids(&ids).await?;
+        added.extend(rows.into_iter().map(|row| (row.id, row.time_created)));
         let backlogs = found.into_iter().map(|(target, waiting, first)| Backlog {
             target,
             waiting,
@@ -78,19 +76,10 @@ impl Connection {
             let filter = Filter {
                 status: Some(status.to_owned()),
                 columns: columns.to_vec(),
-                limit: MOST_ACTIVE,
                 ..Filter::default()
             };
-            rows.extend(self.list(&filter).await?);
+            rows.extend(self.list(&filter, MOST_ACTIVE).await?);
         }
         Ok(rows)
-    }
-}
-
-fn named(ids: &[JobId]) -> Filter {
-    Filter {
-        ids: ids.to_vec(),
-        limit: u32::try_from(ids.len()).unwrap_or(u32::MAX),
-        ..Filter::default()
     }
 }

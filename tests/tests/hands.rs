@@ -192,6 +192,11 @@ async fn jobctl_reads_rows_of_every_type() {
         .json();
     assert_eq!(listed["jobs"][0]["time_finished"], job["time_finished"]);
     assert!(listed["jobs"][0].get("stdout").is_none());
+    let binary = "INSERT INTO jobs (target, time_created, status, data) VALUES ('mail', 1, 'ignored', x'00FF')";
+    cluster.database.run(binary).await;
+    let export = ["export", "--json-lines", "--status", "ignored"];
+    let exported = cluster.jobctl(&export).await.json();
+    assert_eq!(exported["others"]["data"], json!({"base64": "AP8="}));
     cluster.stop().await;
 }
 

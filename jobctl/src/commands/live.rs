@@ -160,7 +160,7 @@ impl View {
 
     /// What is still to be shown of the whole output; `None` where that cannot be told. With `ended` all that the job
     /// wrote was shown, or counted as missing.
-    pub(super) fn rest<'a>(&self, whole: [&'a str; 2], ended: bool) -> [Option<&'a str>; 2] {
+    pub(super) fn rest<'a>(&self, whole: [&'a [u8]; 2], ended: bool) -> [Option<&'a [u8]>; 2] {
         let [out, err] = &self.sides;
         [out.rest(whole[0], ended), err.rest(whole[1], ended)]
     }
@@ -204,21 +204,19 @@ impl Side {
         write(self.stream, bytes).await
     }
 
-    fn rest<'a>(&self, whole: &'a str, ended: bool) -> Option<&'a str> {
+    fn rest<'a>(&self, whole: &'a [u8], ended: bool) -> Option<&'a [u8]> {
         let rest = match self.state {
             Shown::Parts => None,
-            Shown::All | Shown::Beginning => whole
-                .get(self.kept.len()..)
-                .filter(|_| whole.as_bytes().starts_with(&self.kept)),
+            Shown::All | Shown::Beginning => whole.strip_prefix(&self.kept[..]),
         };
         // The row's text is another one where the job wrote what is none, or more than is kept.
-        rest.or((ended && self.state == Shown::All).then_some(""))
+        rest.or((ended && self.state == Shown::All).then_some(&[]))
     }
 }
 
 /// Without what could steer a terminal, its lines as they are.
 fn for_terminal(text: &str) -> String {
-    let mut safe = shown(text, true);
+    let mut safe = shown(text);
     if !text.ends_with('\n') {
         safe.pop();
     }
@@ -273,8 +271,9 @@ mod tests {
             (Shown::Beginning, "ab", "a… left out …z", true, None),
             (Shown::Parts, "", "all", true, None),
         ] {
-            let found = side(state, kept).rest(whole, ended);
-            assert_eq!(found, rest, "{kept} of {whole}");
+            let side = side(state, kept);
+            let found = side.rest(whole.as_bytes(), ended);
+            assert_eq!(found, rest.map(str::as_bytes), "{kept} of {whole}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jobd_proto::JobId;
 use jobd_proto::follow::{Follow, MAX_TAIL};
-use jobd_proto::table::{Connection, DatabaseSettings, JobRow};
+use jobd_proto::table::{Cell, Connection, DatabaseSettings, JobRow};
 use serde::Serialize;
 
 use super::follow::{Watched, elsewhere, outcome, state, watch};
@@ -16,18 +16,18 @@ use super::{Context, ids};
 use crate::cli::{FollowArgs, LogsArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{complain, plain, print};
+use crate::output::{complain, plain, print_bytes};
 
 /// Before a job that was cut short is followed again: its row is on its way.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// `{"id", "status", "stdout": text|null, "stderr": text|null}`
+/// `{"id", "status", "stdout": text|null, "stderr": text|null}`; see [`Cell`]
 #[derive(Serialize)]
 struct Logs<'a> {
     id: JobId,
     status: &'a str,
-    stdout: Option<&'a str>,
-    stderr: Option<&'a str>,
+    stdout: Option<&'a Cell>,
+    stderr: Option<&'a Cell>,
 }
 
 /// Shows it; with `-f` until the job is done.
@@ -67,16 +67,14 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
         let logs = Logs {
             id: row.id,
             status: &row.status,
-            stdout: row.stdout.as_deref(),
+            stdout: row.stdout.as_ref(),
             stderr: output(&row),
         };
         context.screen.show(&logs, |_| String::new())?;
         return Ok(0);
     }
-    let whole = [
-        row.stdout.as_deref().unwrap_or_default(),
-        output(&row).unwrap_or_default(),
-    ];
+    let whole = [row.stdout.as_ref(), output(&row)];
+    let whole = whole.map(|output| output.map_or(&[][..], Cell::as_bytes));
     show_rest(&view, whole, ended)?;
     if !is_over(&row) {
         let status = plain(&row.status);
@@ -150,12 +148,15 @@ async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Optio
 }
 
 /// Shows what was not shown of an output yet. `ended`: the job was followed to its end.
-pub(super) fn show_rest(view: &View, whole: [&str; 2], ended: bool) -> Result<(), Failure> {
+pub(super) fn show_rest(view: &View, whole: [&[u8]; 2], ended: bool) -> Result<(), Failure> {
     let [out, err] = view.rest(whole, ended);
-    print(&shown(out.unwrap_or_default(), io::stdout().is_terminal()))?;
-    let errors = shown(err.unwrap_or_default(), io::stderr().is_terminal());
+    let written = |output: Option<&[u8]>, terminal| match output.unwrap_or_default() {
+        output if terminal => shown(&String::from_utf8_lossy(output)).into_bytes(),
+        output => output.to_owned(),
+    };
+    print_bytes(&written(out, io::stdout().is_terminal()))?;
     // Where standard error is closed there is nobody left to tell.
-    let _ = io::stderr().write_all(errors.as_bytes());
+    let _ = io::stderr().write_all(&written(err, io::stderr().is_terminal()));
     if out.is_none() || err.is_none() {
         let id = view.id();
         complain(&format!(
@@ -167,16 +168,13 @@ pub(super) fn show_rest(view: &View, whole: [&str; 2], ended: bool) -> Result<()
 
 /// What the job wrote to standard error. On the minimal table the claim's token stands there while
 /// the job is in hand.
-fn output(row: &JobRow) -> Option<&str> {
-    let stderr = row.stderr.as_deref();
+fn output(row: &JobRow) -> Option<&Cell> {
+    let stderr = row.stderr.as_ref();
     stderr.filter(|_| !matches!(row.status.as_str(), "accepted" | "running"))
 }
 
-/// On a terminal without what could steer it, and with a newline at its end.
-pub(super) fn shown(output: &str, terminal: bool) -> String {
-    if !terminal {
-        return output.to_owned();
-    }
+/// As a terminal shows it: without what could steer it, and with a newline at its end.
+pub(super) fn shown(output: &str) -> String {
     let line = |line: &str| {
         let cells: Vec<String> = line.split('\t').map(plain).collect();
         cells.join("\t") + "\n"

@@ -157,7 +157,7 @@ mod tests {
         let row = |reason: &str| JobRow {
             status: "done".to_owned(),
             sig: Some("SIGKILL".to_owned()),
-            others: vec![("reason".to_owned(), Some(reason.to_owned()))],
+            others: vec![("reason".to_owned(), Some(reason.into()))],
             ..JobRow::default()
         };
         let words = |row: &JobRow| Ending::of_row(row).map(|ending| ending.words());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jobd_proto::JobId;
 use jobd_proto::settings::near_match;
-use jobd_proto::table::{Columns, Connection, Filter, Found, JobRow, Kind, RowError};
+use jobd_proto::table::{Cell, Columns, Connection, Filter, Found, JobRow, Kind, RowError};
 use serde::Serialize;
 
 use super::outcome::{Ending, PROGRESS, REASON, progress, stream};
@@ -146,9 +146,8 @@ fn cell(row: &JobRow, column: &str) -> String {
         "time_finished" => row.time_finished.to_string(),
         other => {
             let found = row.others.iter().find(|(name, _)| name == other);
-            found
-                .and_then(|(_, value)| value.clone())
-                .unwrap_or_else(null)
+            let value = found.and_then(|(_, value)| value.as_deref());
+            value.map_or_else(null, str::to_owned)
         }
     }
 }
@@ -294,7 +293,7 @@ const USAGE: [&str; 2] = ["cpu_ms", "peak_kib"];
 /// What it has used; `None` where nobody knows.
 fn used(row: &JobRow) -> Option<String> {
     let [cpu, peak] = USAGE.map(|column| row.others.iter().find(|(name, _)| name == column));
-    let number = |value: Option<&(String, Option<String>)>| value?.1.as_ref()?.parse::<u64>().ok();
+    let number = |value: Option<&(String, Option<Cell>)>| value?.1.as_ref()?.parse::<u64>().ok();
     let cpu = number(cpu).map(|ms| format!("{}.{} s CPU", ms / 1000, ms % 1000 / 100));
     let peak = number(peak).map(|kib| format!("{} peak", bytes(kib.saturating_mul(1024))));
     let known: Vec<String> = cpu.into_iter().chain(peak).collect();

@@ -156,7 +156,8 @@ fn show(
         context.screen.show(&ran, |_| String::new())?;
         return Ok(ending.exit_code());
     }
-    show_rest(view, [&ran.outcome.stdout, &ran.outcome.stderr], ended)?;
+    let whole = [&ran.outcome.stdout, &ran.outcome.stderr];
+    show_rest(view, whole.map(String::as_bytes), ended)?;
     if !ending.is_ok() {
         complain(&format!("jobctl: job {id}: {}", ending.words()));
     }

@@ -262,7 +262,7 @@ mod tests {
             time_started: started,
             time_finished: finished,
             others: [("attempts", "2"), ("cpu_ms", "1500"), ("peak_kib", "64")]
-                .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+                .map(|(name, value)| (name.to_owned(), Some(value.into())))
                 .into(),
             ..JobRow::default()
         };

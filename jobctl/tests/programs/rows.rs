@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::jobctl::run;
+use crate::jobctl::{program, run};
 use crate::table::Table;
 
 #[tokio::test]
@@ -310,6 +310,35 @@ async fn a_job_is_shown_with_its_times_and_output() {
         .jobctl(&["show", "10"])
         .await
         .failed(1, &["job 10 not found"]);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_come_as_they_are() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN data BLOB; \
+             INSERT INTO jobs (target, time_created, status, stdout, data) VALUES \
+             ('mail', 1, 'done', x'fe0a', x'00ff'), ('mail', 1, 'done', 'out', x'c3a9'), ('mail', 1, 'done', '', NULL)",
+        )
+        .await;
+    let export = table.jobctl(&["export", "--json-lines"]).await.stdout;
+    let rows: Vec<Value> = export
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let data: Vec<&Value> = rows.iter().map(|row| &row["others"]["data"]).collect();
+    assert_eq!(
+        data,
+        [&json!({"base64": "AP8="}), &json!("é"), &json!(null)]
+    );
+    assert_eq!(rows[0]["stdout"], json!({"base64": "/go="}));
+    assert_eq!(rows[1]["stdout"], "out");
+    let shown = table.jobctl(&["show", "1", "--json"]).await.json();
+    assert_eq!(shown, rows[0]);
+    let config = table.config.to_str().unwrap();
+    let logs = program().args(["--config", config, "logs", "1"]).output();
+    assert_eq!(logs.await.unwrap().stdout, b"\xfe\n", "in a pipe");
 }
 
 #[tokio::test]

@@ -42,11 +42,10 @@ impl Connection {
         };
         let mut indexes: Vec<TableIndex> = Vec::new();
         for row in rows {
-            let mut cells = row.into_iter();
-            let (name, column) = (cells.next().flatten(), cells.next().flatten());
-            let name = name.unwrap_or_default();
             // An expression has no column.
-            let column = column.unwrap_or_default();
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || String::from(cells.next().unwrap_or_default());
+            let (name, column) = (next(), next());
             match indexes.last_mut() {
                 Some(last) if last.name == name => last.columns.push(column),
                 _ => indexes.push(TableIndex {

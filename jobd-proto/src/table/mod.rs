@@ -1,6 +1,7 @@
 //! The job table as everybody sees it: its name, where it is, which columns it has, and what an
 //! application may do with it. What a worker does with rows (claim, start, finish) is not here.
 
+mod cell;
 mod change;
 mod columns;
 mod connect;
@@ -13,6 +14,7 @@ mod search;
 pub mod settings;
 mod survey;
 
+pub use cell::Cell;
 pub use change::BATCH;
 pub use columns::{Column, Columns, Kind};
 pub use connect::{connect_mysql, connect_sqlite};

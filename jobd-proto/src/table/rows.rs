@@ -10,6 +10,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::cell::Cell;
 use super::columns::{Column, Columns, Kind};
 use super::name::{TableName, quote};
 use super::patience::Patience;
@@ -30,7 +31,7 @@ pub struct NewJob {
     pub others: Vec<(String, String)>,
 }
 
-/// A row as text and numbers. `stdout`, `stderr` and `others` are empty in lists.
+/// A row as text and numbers; what is no text is kept as it is. `stdout`, `stderr` and `others` are empty in lists.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobRow {
     /// Primary key.
@@ -53,17 +54,17 @@ pub struct JobRow {
     pub time_finished: i64,
     /// Captured output; while a job is claimed, jobd may keep its claim token in `stderr`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdout: Option<String>,
+    pub stdout: Option<Cell>,
     /// See `stdout`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stderr: Option<String>,
+    pub stderr: Option<Cell>,
     /// Every further column of the table, in its order; as JSON an object.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_object")]
-    pub others: Vec<(String, Option<String>)>,
+    pub others: Vec<(String, Option<Cell>)>,
 }
 
 fn as_object<S: Serializer>(
-    pairs: &[(String, Option<String>)],
+    pairs: &[(String, Option<Cell>)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
@@ -131,7 +132,7 @@ pub const REQUIRED: [&str; 11] = [
 /// How many of [`REQUIRED`], from the first, a list shows.
 const LISTED: usize = 9;
 
-pub(super) type TextRow = Vec<Option<String>>;
+pub(super) type TextRow = Vec<Option<Cell>>;
 
 impl Connection {
     /// Connects and reads the table's columns.
@@ -297,11 +298,11 @@ pub(super) fn job_row(
 ) -> Result<JobRow, RowError> {
     let mut values = row.into_iter();
     let mut next = || values.next().flatten();
-    let number = |name: &str, value: Option<String>| -> Result<Option<i64>, RowError> {
+    let number = |name: &str, value: Option<Cell>| -> Result<Option<i64>, RowError> {
         value
             .map(|text| {
                 text.parse().map_err(|_| {
-                    RowError::Unreadable(table.to_string(), format!("{name} is {text:?}"))
+                    RowError::Unreadable(table.to_string(), format!("{name} is {:?}", &*text))
                 })
             })
             .transpose()
@@ -311,11 +312,11 @@ pub(super) fn job_row(
         .unwrap_or_default();
     Ok(JobRow {
         id: JobId(id),
-        target: next().unwrap_or_default(),
-        status: next().unwrap_or_default(),
-        result: next(),
+        target: next().unwrap_or_default().into(),
+        status: next().unwrap_or_default().into(),
+        result: next().map(String::from),
         return_code: number("return_code", next())?,
-        sig: next(),
+        sig: next().map(String::from),
         time_created: number("time_created", next())?.unwrap_or(0),
         time_started: number("time_started", next())?.unwrap_or(0),
         time_finished: number("time_finished", next())?.unwrap_or(0),
@@ -375,7 +376,7 @@ impl Driver {
         Ok(ids)
     }
 
-    /// Rows of text columns. Bytes that are no UTF-8 (from a BLOB) are replaced.
+    /// Rows of text columns.
     pub(super) async fn fetch(
         &mut self,
         sql: &str,
@@ -389,7 +390,7 @@ impl Driver {
                     query = query.bind(bind);
                 }
                 for row in query.fetch_all(connection).await? {
-                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(text));
+                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(cell));
                     found.push(cells.collect::<Result<TextRow, _>>()?);
                 }
             }
@@ -399,7 +400,7 @@ impl Driver {
                     query = query.bind(bind);
                 }
                 for row in query.fetch_all(connection).await? {
-                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(text));
+                    let cells = (0..row.len()).map(|index| row.try_get_unchecked(index).map(cell));
                     found.push(cells.collect::<Result<TextRow, _>>()?);
                 }
             }
@@ -424,8 +425,8 @@ impl Driver {
                 }
                 let mut rows = query.fetch($connection);
                 while let Some(row) = patience.statement(rows.try_next()).await? {
-                    let cell = |index| row.try_get_unchecked(index).map(text);
-                    let cells = (0..row.len()).map(cell).collect::<Result<TextRow, _>>();
+                    let read = |index| row.try_get_unchecked(index).map(cell);
+                    let cells = (0..row.len()).map(read).collect::<Result<TextRow, _>>();
                     take(cells.map_err(RowError::from)?)?;
                 }
             }};
@@ -438,7 +439,6 @@ impl Driver {
     }
 }
 
-/// Bytes that are no UTF-8 are replaced.
-fn text(bytes: Option<Vec<u8>>) -> Option<String> {
-    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+fn cell(bytes: Option<Vec<u8>>) -> Option<Cell> {
+    bytes.map(Cell::from)
 }

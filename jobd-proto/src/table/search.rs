@@ -426,7 +426,8 @@ impl Connection {
             binds.extend(targets.last().cloned());
             let sql = if targets.is_empty() { &first } else { &next };
             let row = self.fetch(sql, &binds).await?.into_iter().next();
-            match row.into_iter().flatten().flatten().next() {
+            let target = row.into_iter().flatten().flatten().next();
+            match target.map(String::from) {
                 // The second can only be a collation that says otherwise than the index.
                 Some(target) if targets.last() != Some(&target) => targets.push(target),
                 _ => break,

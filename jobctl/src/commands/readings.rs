@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jobd_proto::table::{
-    Backlog, COUNTED, Connection, DatabaseSettings, JobRow, Patience, RowError, Scan, WINDOW,
+    Backlogs, COUNTED, Connection, DatabaseSettings, JobRow, Patience, RowError, Scan, WINDOW,
 };
 
 use super::outcome::PROGRESS;
@@ -25,7 +25,7 @@ pub(super) struct Reading {
     pub(super) now: i64,
     /// Rows that a worker has in hand, with the column `worker` where there is one.
     pub(super) active: Vec<JobRow>,
-    waiting: Vec<Backlog>,
+    pub(super) waiting: Backlogs,
     recent: BTreeMap<String, Recent>,
     /// Whether the newest rows, of which `recent` is, go back for less than an hour.
     is_short: bool,
@@ -91,7 +91,8 @@ fn recent(rows: &[JobRow], since: i64) -> BTreeMap<String, Recent> {
 impl Reading {
     /// Every target that was seen.
     pub(super) fn targets(&self) -> BTreeSet<&str> {
-        let waiting = self.waiting.iter().map(|backlog| backlog.target.as_str());
+        let waiting = self.waiting.targets.iter();
+        let waiting = waiting.map(|backlog| backlog.target.as_str());
         let active = self.active.iter().map(|row| row.target.as_str());
         let recent = self.recent.keys().map(String::as_str);
         waiting.chain(active).chain(recent).collect()
@@ -100,10 +101,13 @@ impl Reading {
     /// Fills in what the table knows of a target. Its word on what runs counts more than the
     /// workers': a row is the truth.
     pub(super) fn fill(&self, name: &str, summary: &mut Summary) {
-        let backlog = self.waiting.iter().find(|backlog| backlog.target == name);
-        let waiting = backlog.map_or(0, |backlog| backlog.waiting);
-        summary.waiting = Some(waiting.min(COUNTED));
-        summary.waiting_is_more = waiting > COUNTED;
+        let mut backlogs = self.waiting.targets.iter();
+        let backlog = backlogs.find(|backlog| backlog.target == name);
+        let waiting = backlog.map(|backlog| backlog.waiting);
+        // Of a target that was not looked at nobody knows.
+        let waiting = waiting.or((!self.waiting.is_more).then_some(0));
+        summary.waiting = waiting.map(|waiting| waiting.min(COUNTED));
+        summary.waiting_is_more = waiting > Some(COUNTED);
         summary.oldest_s = backlog
             .and_then(|backlog| backlog.oldest)
             .map(|added| self.since(added));

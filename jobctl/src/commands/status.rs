@@ -302,6 +302,7 @@ fn worker_state(worker: &Worker) -> (String, Tone) {
 /// Lines about what is not as it should be.
 fn notes(view: &View, screen: Screen) -> Vec<String> {
     let line = |tone, text: &str| screen.tone(tone, &plain(text)) + "\n";
+    let more = view.more().map(|text| line(Tone::Warning, &text));
     let silent = view.workers.iter().filter_map(|worker| {
         let error = worker.error.as_ref()?;
         let text = format!("{} at {}: {error}", worker.name, worker.address);
@@ -313,7 +314,8 @@ fn notes(view: &View, screen: Screen) -> Vec<String> {
     });
     let going = progress_of(view);
     let going = going.iter().map(|text| line(Tone::Plain, text));
-    silent.chain(lacks).chain(going).collect()
+    let notes = more.into_iter().chain(silent).chain(lacks);
+    notes.chain(going).collect()
 }
 
 /// The jobs that say how far they have come, a few of them.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::master::MasterStatus;
-use jobd_proto::table::{Connection, JobRow, Patience};
+use jobd_proto::table::{Connection, JobRow, MOST_TARGETS, Patience};
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub(super) struct View {
     /// The database, where one was read.
     pub(super) database: Option<String>,
     pub(super) targets: Vec<Summary>,
+    /// Whether jobs wait for more targets than are looked at.
+    pub(super) targets_are_more: bool,
     pub(super) workers: Vec<Worker>,
     pub(super) totals: Totals,
     /// Rows that workers have in hand, and the server's clock; for the live screen only.
@@ -149,6 +151,7 @@ pub(super) async fn look(
         errors,
         database: place.filter(|_| reading.is_some()),
         targets: summaries(kind, &workers, reading.as_ref()),
+        targets_are_more: reading.as_ref().is_some_and(|read| read.waiting.is_more),
         totals: totals(&workers),
         workers: match (&reading, kind) {
             (Some(reading), "table") => owners(reading),
@@ -348,6 +351,12 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 }
 
 impl View {
+    /// What is said where jobs wait for more targets than are looked at.
+    pub(super) fn more(&self) -> Option<String> {
+        let said = || format!("jobs wait for more than {MOST_TARGETS} targets; of the others nothing is counted");
+        self.targets_are_more.then(said)
+    }
+
     /// Who says all this, in words.
     pub(super) fn source(&self) -> String {
         let daemon = self.address.as_ref().map(|address| match self.kind {

@@ -91,6 +91,7 @@ async fn the_cluster_as_json() {
             {"name": "web3", "address": "10.0.0.3:3333", "error": "no answer within 5 s", "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [],
              "targets": [{"name": "mail", "paused": null, "slots": null, "queued": null, "running": null, "jobs": null}]},
         ],
+        "targets_are_more": false,
         "totals": {"workers": 3, "targets": 2, "slots": 7, "queued": 5, "running": 4, "jobs": 12, "paused": 1},
     });
     assert_eq!(status.json(), expected);
@@ -274,6 +275,34 @@ async fn the_table_alone_says_so() {
         table.jobctl(&["status", "--json"]).await.json()["kind"],
         "table"
     );
+}
+
+#[tokio::test]
+async fn more_targets_than_are_looked_at_are_told() {
+    let table = busy(None).await;
+    let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1999) \
+                INSERT INTO jobs (target, time_created, status) SELECT 'a' || i, 1, 'waiting' FROM n";
+    table.execute(fill).await;
+    let said = "jobs wait for more than 2000 targets";
+    let status = table.jobctl(&["status", "--json"]).await.json();
+    assert_eq!(status["targets_are_more"], true, "lost and mail, too");
+    let of = |name: &str| {
+        let mut targets = status["targets"].as_array().unwrap().iter();
+        targets.find(|target| target["name"] == name).unwrap()["waiting"].clone()
+    };
+    assert_eq!((of("a1"), of("mail")), (json!(1), Value::Null));
+    let lines = table.jobctl(&["status"]).await.stdout;
+    assert!(lines.contains(said), "{lines}");
+    let config = table.config.to_str().unwrap();
+    let mut top = Terminal::start(200, &["--config", config, "top"], &[]);
+    top.sees(&[said]);
+    top.press("q");
+    top.ends();
+    table.execute("DELETE FROM jobs WHERE target = 'a1'").await;
+    let status = table.jobctl(&["status", "--json"]).await.json();
+    assert_eq!(status["targets_are_more"], false, "two thousand are not more");
+    let lines = table.jobctl(&["status"]).await.stdout;
+    assert!(!lines.contains(said), "{lines}");
 }
 
 #[tokio::test]

@@ -23,6 +23,6 @@ pub use indexes::TableIndex;
 pub use name::{TableName, TableNameError, quote};
 pub use patience::Patience;
 pub use rows::{Connection, JobRow, NewJob, REQUIRED, RowError};
-pub use search::{Filter, Found, Scan, WINDOW, Window};
+pub use search::{Filter, Found, MOST_TARGETS, Scan, WINDOW, Window};
 pub use settings::{DatabaseSettings, MySqlAddress, MySqlSettings, SqliteSettings, Tls};
-pub use survey::{Backlog, COUNTED};
+pub use survey::{Backlog, Backlogs, COUNTED};

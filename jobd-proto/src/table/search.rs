@@ -13,7 +13,7 @@ pub const WINDOW: u32 = 5_000;
 const MOST_LOOKED_AT: u64 = 1_000_000;
 
 /// Targets of one status that are told apart, at most: each costs a statement.
-pub(super) const MOST_TARGETS: usize = 2_000;
+pub const MOST_TARGETS: usize = 2_000;
 
 /// Statuses of rows that a worker still has to do with: few, compared with those that are done.
 const OPEN: [&str; 5] = ["waiting", "manual", "scheduled", "accepted", "running"];
@@ -142,7 +142,7 @@ impl Connection {
         match &filter.status {
             Some(status) if OPEN.contains(&status.to_lowercase().as_str()) => {
                 let targets = self.targets_with(status).await?;
-                if targets.len() == MOST_TARGETS {
+                if targets.len() > MOST_TARGETS {
                     return Ok(vec![None]);
                 }
                 let parts = targets
@@ -409,8 +409,9 @@ impl Connection {
         })
     }
 
-    /// The targets of the rows of one status, the first two thousand by name, found by leaps over the index of status and target: one
-    /// statement a target, which reads one entry. (GROUP BY and DISTINCT read every row between.)
+    /// The targets of the rows of one status, by name: at most [`MOST_TARGETS`] + 1, which means that there are more.
+    /// They are found by leaps over the index of status and target: one statement a target, which reads one entry.
+    /// (GROUP BY and DISTINCT read every row between.)
     pub async fn targets_with(&mut self, status: &str) -> Result<Vec<String>, RowError> {
         let (first, next) = {
             let target = match self.driver {
@@ -421,7 +422,7 @@ impl Connection {
             (sql.clone(), sql + " AND `target` > ?")
         };
         let mut targets: Vec<String> = Vec::new();
-        while targets.len() < MOST_TARGETS {
+        while targets.len() <= MOST_TARGETS {
             let mut binds = vec![status.to_owned()];
             binds.extend(targets.last().cloned());
             let sql = if targets.is_empty() { &first } else { &next };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::rows::{Connection, JobRow, RowError};
-use super::search::Filter;
+use super::search::{Filter, MOST_TARGETS};
 use crate::JobId;
 
 /// Waiting rows of a target that are counted, at most.
@@ -27,10 +27,21 @@ pub struct Backlog {
     pub oldest: Option<i64>,
 }
 
+/// What waits, target by target.
+#[derive(Clone, Debug, Default)]
+pub struct Backlogs {
+    /// The first [`MOST_TARGETS`] by name.
+    pub targets: Vec<Backlog>,
+    /// Whether jobs of others wait, too.
+    pub is_more: bool,
+}
+
 impl Connection {
-    /// What waits, target by target.
-    pub async fn backlogs(&mut self) -> Result<Vec<Backlog>, RowError> {
-        let targets = self.targets_with("waiting").await?;
+    /// Counts what waits.
+    pub async fn backlogs(&mut self) -> Result<Backlogs, RowError> {
+        let mut targets = self.targets_with("waiting").await?;
+        let is_more = targets.len() > MOST_TARGETS;
+        targets.truncate(MOST_TARGETS);
         let mut found: Vec<(String, u64, JobId)> = Vec::with_capacity(targets.len());
         for targets in targets.chunks(TARGETS) {
             let counts: Vec<String> = (0..targets.len()).map(|at| self.count_of(at)).collect();
@@ -54,7 +65,10 @@ impl Connection {
             waiting,
             oldest: added.get(&first).copied(),
         });
-        Ok(backlogs.collect())
+        Ok(Backlogs {
+            targets: backlogs.collect(),
+            is_more,
+        })
     }
 
     /// Counts the waiting rows of a target, up to a bound; `at` tells the answer from others.

@@ -83,7 +83,10 @@ fn heading(board: &Board) -> Paragraph<'static> {
             format!("jobctl top: asking {} for {asking}", board.server)
         }
         (None, None) => format!("jobctl top: asking {}", board.server),
-        (Some(view), None) => format!("jobctl top: {}", view.source()),
+        (Some(view), None) => {
+            let more = view.more().map_or_else(String::new, |more| more + "; ");
+            format!("jobctl top: {more}{}", view.source())
+        }
     };
     Paragraph::new(Line::styled(plain(&text), tone(board, Tone::Strong)))
 }

@@ -84,7 +84,11 @@ impl Ground {
                 database.run(sql).await;
                 return;
             }
-            Storage::Sqlite(_, pool) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await,
+            Storage::Sqlite(_, pool) => {
+                // A read first: a connection of the pool may still know the indexes of before.
+                let sql = format!("SELECT 1 FROM sqlite_schema; {sql}");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await
+            }
         };
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }

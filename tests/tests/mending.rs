@@ -136,6 +136,16 @@ async fn what_the_doctor_advises_mends_what_he_found() {
         let drop = world.ground.drop_index("status_target_idx");
         world.ground.run(&drop).await;
         world.mend("no index begins with status and target").await;
+        let drop = world.ground.drop_index("status_target_idx");
+        world.ground.run(&drop).await;
+        let old = "CREATE INDEX status_target_idx ON jobs (status, target, id)";
+        world.ground.run(old).await;
+        let text = "the index status_target_idx lacks priority DESC";
+        world.mend(text).await;
+        let found = world
+            .findings("claims go by the index status_target_idx")
+            .await;
+        assert_eq!(found.len(), 1, "{found:?}");
         let drop = world.ground.drop_index("run_at_idx");
         world.ground.run(&drop).await;
         world.mend("no index begins with run_at").await;

@@ -3,12 +3,15 @@
 use super::name::quote;
 use super::rows::{Connection, Driver, RowError};
 
+/// Behind a column of an index that goes from the highest down.
+const DESCENDING: &str = " desc";
+
 /// An index that the server may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableIndex {
     /// Its name.
     pub name: String,
-    /// Its columns in order, in lower case.
+    /// Its columns in order, in lower case; ` desc` stands behind one that goes from the highest down.
     pub columns: Vec<String>,
 }
 
@@ -23,7 +26,7 @@ impl Connection {
                     None => "DATABASE()",
                 };
                 let sql = format!(
-                    "SELECT CAST(index_name AS CHAR), LOWER(CAST(column_name AS CHAR)) FROM information_schema.statistics \
+                    "SELECT CAST(index_name AS CHAR), CAST(CONCAT(LOWER(column_name), IF(collation = 'D', '{DESCENDING}', '')) AS CHAR) FROM information_schema.statistics \
                      WHERE table_schema = {schema} AND table_name = ? ORDER BY index_name, seq_in_index"
                 );
                 let names = self.table.database().into_iter();
@@ -34,10 +37,13 @@ impl Connection {
                 self.fetch(&sql, &names).await?
             }
             Driver::Sqlite(_) => {
-                let sql = "SELECT list.name, LOWER(info.name) FROM pragma_index_list(?) AS list, \
-                           pragma_index_info(list.name) AS info ORDER BY list.name, info.seqno";
+                let sql = format!(
+                    "SELECT list.name, LOWER(info.name) || CASE WHEN info.\"desc\" THEN '{DESCENDING}' ELSE '' END \
+                     FROM pragma_index_list(?) AS list, pragma_index_xinfo(list.name) AS info \
+                     WHERE info.key ORDER BY list.name, info.seqno"
+                );
                 let table = [self.table.table().to_owned()];
-                self.fetch(sql, &table).await?
+                self.fetch(&sql, &table).await?
             }
         };
         let mut indexes: Vec<TableIndex> = Vec::new();
@@ -59,17 +65,37 @@ impl Connection {
 
     /// The statement that gives the table an index of these columns.
     pub fn index_ddl(&self, name: &str, columns: &[&str]) -> String {
-        let columns: Vec<String> = columns.iter().map(|column| quote(column)).collect();
-        let name = quote(name);
-        format!(
-            "CREATE INDEX {name} ON {} ({})",
-            self.quoted,
-            columns.join(", ")
-        )
+        let (name, columns) = (quote(name), list(columns));
+        format!("CREATE INDEX {name} ON {} ({columns})", self.quoted)
+    }
+
+    /// The statement that has an index go by these columns in place of its own, under its name, while workers go on.
+    pub fn reindex_ddl(&self, name: &str, columns: &[&str]) -> String {
+        let (quoted, keys) = (quote(name), list(columns));
+        match self.driver {
+            Driver::MySql(_) => format!(
+                "ALTER TABLE {} DROP KEY {quoted}, ADD KEY {quoted} ({keys}), ALGORITHM=INPLACE, LOCK=NONE",
+                self.quoted
+            ),
+            Driver::Sqlite(_) => {
+                format!("DROP INDEX {quoted}; {}", self.index_ddl(name, columns))
+            }
+        }
     }
 
     /// The table as a statement names it.
     pub fn quoted_table(&self) -> &str {
         &self.quoted
     }
+}
+
+/// The columns of an index as a statement lists them.
+fn list(columns: &[&str]) -> String {
+    let columns = columns
+        .iter()
+        .map(|column| match column.strip_suffix(DESCENDING) {
+            Some(column) => quote(column) + " DESC",
+            None => quote(column),
+        });
+    columns.collect::<Vec<_>>().join(", ")
 }

@@ -166,18 +166,9 @@ fn missing_indexes(table: &Connection, indexes: &[TableIndex]) -> Vec<Finding> {
             first.eq(columns.iter().copied())
         })
     };
-    let mut findings = Vec::new();
-    match begins(&["status", "target"]) {
-        Some(index) => {
-            let text = format!("claims go by the index {}", index.name);
-            findings.push(Finding::ok("indexes", text));
-        }
-        None => findings.push(Finding::error(
-            "indexes",
-            "no index begins with status and target: every claim reads the whole table",
-            table.index_ddl("status_target_idx", &["status", "target", "id"]),
-        )),
-    }
+    let prioritised = table.columns().has("priority");
+    let begun = begins(&["status", "target"]);
+    let mut findings = vec![claims(table, indexes, prioritised, begun.is_some())];
     for (column, name) in [("run_at", "run_at_idx"), ("cancel_requested", "cancel_idx")] {
         if table.columns().has(column) && begins(&[column]).is_none() {
             findings.push(Finding::warning(
@@ -190,6 +181,55 @@ fn missing_indexes(table: &Connection, indexes: &[TableIndex]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The index that claims go by. `begun`: there is one, at least, that begins with status and target.
+fn claims(table: &Connection, indexes: &[TableIndex], prioritised: bool, begun: bool) -> Finding {
+    let columns: &[&str] = if prioritised {
+        &["status", "target", "priority desc", "id"]
+    } else {
+        &["status", "target", "id"]
+    };
+    if let Some(index) = claim_index(indexes, prioritised) {
+        return Finding::ok("indexes", format!("claims go by the index {}", index.name));
+    }
+    let added = |name| table.index_ddl(name, columns);
+    match claim_index(indexes, false) {
+        Some(plain) => Finding::warning(
+            "indexes",
+            format!(
+                "claims sort all that waits for their target, as the index {} lacks priority DESC (which MySQL 8 and MariaDB 10.8 know)",
+                plain.name
+            ),
+            table.reindex_ddl(&plain.name, columns),
+        ),
+        None if begun => Finding::warning(
+            "indexes",
+            format!(
+                "no index goes by {}: claims sort all that waits for their target",
+                columns.join(", ")
+            ),
+            added("status_target_claim_idx"),
+        ),
+        None => Finding::error(
+            "indexes",
+            "no index begins with status and target: every claim reads the whole table",
+            added("status_target_idx"),
+        ),
+    }
+}
+
+/// The index that serves claims, as a worker sees it: each has `id` at its end, whether it is named or not.
+fn claim_index(indexes: &[TableIndex], prioritised: bool) -> Option<&TableIndex> {
+    indexes.iter().find(|index| {
+        let mut columns = index.columns.iter().map(String::as_str);
+        let first = (columns.next(), columns.next());
+        matches!(
+            first,
+            (Some("status"), Some("target")) | (Some("target"), Some("status"))
+        ) && (!prioritised || columns.next() == Some("priority desc"))
+            && matches!(columns.next(), None | Some("id"))
+    })
 }
 
 /// The database's clock against this machine's, and against the newest row's.

@@ -172,7 +172,11 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
         text.extend(["… and ", &left_workers.to_string(), " workers: --all\n"]);
     }
     text.extend(notes);
-    text.extend([&summary(&view.totals), "from ", &view.source(), "\n"]);
+    if view.kind != "table" {
+        // Of workers that were not asked there is no sum.
+        text += &summary(&view.totals);
+    }
+    text.extend(["from ", &view.source(), "\n"]);
     text
 }
 
@@ -308,13 +312,17 @@ fn notes(view: &View, screen: Screen) -> Vec<String> {
         let text = format!("{} at {}: {error}", worker.name, worker.address);
         Some(line(Tone::Bad, &text))
     });
+    let away = view.workers.iter().filter_map(|worker| {
+        let text = format!("{} {}", worker.name, worker.database_trouble()?);
+        Some(line(Tone::Bad, &text))
+    });
     let lacks = lacks(&view.workers).into_iter().map(|(lack, workers)| {
         let text = format!("{}: {lack}", several_names(&workers));
         line(Tone::Warning, &text)
     });
     let going = progress_of(view);
     let going = going.iter().map(|text| line(Tone::Plain, text));
-    let notes = more.into_iter().chain(silent).chain(lacks);
+    let notes = more.into_iter().chain(silent).chain(away).chain(lacks);
     notes.chain(going).collect()
 }
 
@@ -345,7 +353,7 @@ fn lacks(workers: &[Worker]) -> BTreeMap<&str, Vec<&str>> {
 }
 
 /// `web1, web2, web3 and 4 more`.
-fn several_names(names: &[&str]) -> String {
+pub(super) fn several_names(names: &[&str]) -> String {
     const NAMED: usize = 3;
     let shown = names[..names.len().min(NAMED)].join(", ");
     match names.len().saturating_sub(NAMED) {

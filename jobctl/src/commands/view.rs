@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jobd_proto::master::MasterStatus;
 use jobd_proto::table::{Connection, JobRow, MOST_TARGETS, Patience};
 use jobd_proto::worker::WorkerStatus;
+use jobd_proto::{Pattern, TargetName};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -77,6 +78,10 @@ pub(super) struct Worker {
     pub(super) table: Option<String>,
     /// What missing columns cost; empty if nothing, or if it does not say.
     pub(super) lacks: Vec<String>,
+    /// Whether it cannot reach its database; `null` if it does not say.
+    pub(super) database_away: Option<bool>,
+    /// Ends of jobs that wait on its disk for the database; `null` without `state_dir`, or if it does not say.
+    pub(super) journaled_ends: Option<u64>,
     pub(super) targets: Vec<Target>,
 }
 
@@ -209,6 +214,8 @@ fn worker(name: String, address: String, status: WorkerStatus) -> Worker {
         error: None,
         table: status.extra.get("table").and_then(text),
         lacks: lacks.into_iter().flatten().filter_map(text).collect(),
+        database_away: status.extra.get("databaseAway").and_then(Value::as_bool),
+        journaled_ends: status.extra.get("journaledEnds").and_then(Value::as_u64),
         version: status.version,
         uptime_s: status.uptime,
         waiters: status.waiters,
@@ -239,7 +246,24 @@ fn silent_worker(
         waiters: 0,
         table: None,
         lacks: Vec::new(),
+        database_away: None,
+        journaled_ends: None,
         targets: targets.into_iter().map(unknown).collect(),
+    }
+}
+
+impl Worker {
+    /// What is wrong between it and its database, in words.
+    pub(super) fn database_trouble(&self) -> Option<String> {
+        let away = (self.database_away == Some(true))
+            .then(|| "cannot reach its database: it claims nothing".to_owned());
+        let ends = self.journaled_ends.filter(|ends| *ends > 0);
+        let ends = ends.map(|ends| match ends {
+            1 => "1 end of a job waits in its journal for the database".to_owned(),
+            _ => format!("{ends} ends of jobs wait in its journal for the database"),
+        });
+        let trouble: Vec<String> = away.into_iter().chain(ends).collect();
+        (!trouble.is_empty()).then(|| trouble.join("; "))
     }
 }
 
@@ -339,8 +363,8 @@ fn served(workers: &[Worker], name: &str) -> bool {
 /// Whether `name` is one of these, or matches a pattern among them.
 pub(super) fn is_among<'a>(mut names: impl Iterator<Item = &'a str>, name: &str) -> bool {
     names.any(|served| {
-        let pattern = served.split_once('*');
-        served == name || pattern.is_some_and(|(start, _)| name.starts_with(start))
+        let pattern = || Pattern::of(&TargetName::new(served).ok()?);
+        served == name || pattern().is_some_and(|pattern| pattern.matches(name))
     })
 }
 
@@ -353,7 +377,11 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 impl View {
     /// What is said where jobs wait for more targets than are looked at.
     pub(super) fn more(&self) -> Option<String> {
-        let said = || format!("jobs wait for more than {MOST_TARGETS} targets; of the others nothing is counted");
+        let said = || {
+            format!(
+                "jobs wait for more than {MOST_TARGETS} targets; of the others nothing is counted"
+            )
+        };
         self.targets_are_more.then(said)
     }
 
@@ -409,5 +437,13 @@ mod tests {
         let shown: Vec<_> = targets.iter().map(|target| target.state).collect();
         assert_eq!(shown, [Some("paused"), Some("active")]);
         assert!(!served(&workers, "z") && served(&workers, "y"));
+    }
+
+    #[test]
+    fn patterns_count_as_the_daemons_count_them() {
+        let among = |served: &str, name: &str| is_among([served].into_iter(), name);
+        assert!(among("user/*", "user/7") && among("*/low", "user/low"));
+        assert!(!among("*/low", "mail") && !among("user/*", "user/"));
+        assert!(among("user/*", "user/*"), "by its own text, too");
     }
 }

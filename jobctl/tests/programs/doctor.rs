@@ -122,6 +122,59 @@ async fn each_finding_comes_with_what_mends_it() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_away_from_its_database_is_an_error() {
+    let mut away = worker(false);
+    away["workerStatus"]["databaseAway"] = true.into();
+    away["workerStatus"]["journaledEnds"] = 3.into();
+    let daemon = Daemon::master(Ok(master(&json!([away])))).await;
+    let trouble =
+        "web1 cannot reach its database: it claims nothing; 3 ends of jobs wait in its journal";
+    let doctor = crate::jobctl::ask(daemon.address, &["--master", "doctor"]).await;
+    assert_eq!(finding(&doctor, trouble).0, "error");
+    let status = crate::jobctl::ask(daemon.address, &["--master", "status"]).await;
+    assert!(status.stdout.contains(trouble), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_worker_does_not_answer_for_what_others_may_serve() {
+    let status = worker(false)["workerStatus"].clone();
+    let daemon = Daemon::worker(Ok(status)).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table
+        .execute("INSERT INTO jobs (target, time_created) VALUES ('lost', unixepoch()), ('mail', unixepoch())")
+        .await;
+    let run = table.jobctl(&["doctor"]).await;
+    let (level, mend) = finding(&run, "jobs wait for lost, which this worker does not serve");
+    assert_eq!(level, "warning");
+    assert!(mend.starts_with("jobctl --master doctor"), "{mend}");
+    assert!(!run.stdout.contains("what waits is served"), "{run:?}");
+}
+
+#[tokio::test]
+async fn of_many_findings_of_a_kind_some_are_told() {
+    let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table
+        .execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 13) \
+             INSERT INTO jobs (target, time_created, status) \
+             SELECT 'lost ' || i, unixepoch(), 'waiting' FROM n UNION ALL SELECT 'mail', 1, 'accepted' FROM n",
+        )
+        .await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    for (text, more) in [
+        ("which no worker serves", "and 3 more"),
+        ("is accepted and not", "and 3 more"),
+    ] {
+        let told = run.stdout.lines().filter(|line| line.contains(text));
+        assert_eq!(told.count(), 10, "{text}: {run:?}");
+        assert!(run.stdout.contains(more), "{run:?}");
+    }
+    let (_, mend) = finding(&run, "1 job waits for lost 1,");
+    assert!(mend.contains("add-target 'lost 1' 1 #"), "{mend}");
+}
+
+#[tokio::test]
 async fn leases_that_passed_long_ago_have_no_rescuer() {
     let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
     let table = Table::new(Some(daemon.address)).await;

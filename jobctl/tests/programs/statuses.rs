@@ -84,11 +84,11 @@ async fn the_cluster_as_json() {
         "targets": [summary("mail", "active", 6, 4), summary("report", "paused", 1, 0)],
         "workers": [
             {"name": "web1", "address": "10.0.0.1:1111", "error": null, "version": "2.0.0", "uptime_s": 7800, "waiters": 2,
-             "table": "MariaDB 10.11.6, minimal table", "lacks": ["no ownership: rows stay"],
+             "table": "MariaDB 10.11.6, minimal table", "lacks": ["no ownership: rows stay"], "database_away": null, "journaled_ends": null,
              "targets": [target("mail", false, 4, json!([5, 4]), 9), target("report", true, 1, json!([0, 0]), 0)]},
-            {"name": "web2", "address": "[::1]:2222", "error": null, "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [],
+            {"name": "web2", "address": "[::1]:2222", "error": null, "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [], "database_away": null, "journaled_ends": null,
              "targets": [target("mail", false, 2, json!([null, null]), 3)]},
-            {"name": "web3", "address": "10.0.0.3:3333", "error": "no answer within 5 s", "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [],
+            {"name": "web3", "address": "10.0.0.3:3333", "error": "no answer within 5 s", "version": null, "uptime_s": null, "waiters": 0, "table": null, "lacks": [], "database_away": null, "journaled_ends": null,
              "targets": [{"name": "mail", "paused": null, "slots": null, "queued": null, "running": null, "jobs": null}]},
         ],
         "targets_are_more": false,
@@ -266,6 +266,7 @@ async fn the_table_alone_says_so() {
         lines.contains(&"web1@h\t-\t-\t-\t-\t0\t1\t1\tmail"),
         "{status:?}"
     );
+    assert!(!status.stdout.contains("0 workers"), "nobody was asked");
     let last = lines.last().unwrap();
     assert!(
         last.starts_with("from the table alone, SQLite file"),
@@ -300,7 +301,10 @@ async fn more_targets_than_are_looked_at_are_told() {
     top.ends();
     table.execute("DELETE FROM jobs WHERE target = 'a1'").await;
     let status = table.jobctl(&["status", "--json"]).await.json();
-    assert_eq!(status["targets_are_more"], false, "two thousand are not more");
+    assert_eq!(
+        status["targets_are_more"], false,
+        "two thousand are not more"
+    );
     let lines = table.jobctl(&["status"]).await.stdout;
     assert!(!lines.contains(said), "{lines}");
 }

@@ -166,7 +166,8 @@ impl Connection {
         let mut from = None;
         let mut taken = 0;
         // What all rows match needs no more of them than wanted.
-        let narrow = scan.filter.result.is_some() || (scan.within.is_none() && scan.filter.status.is_some());
+        let narrow =
+            scan.filter.result.is_some() || (scan.within.is_none() && scan.filter.status.is_some());
         let step = if narrow { WINDOW } else { limit.min(WINDOW) };
         while taken < wanted {
             if *budget == 0 {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::view::{Summary, View, Worker, ask};
-use super::{Context, Finding};
+use super::super::status::several_names;
+use super::super::view::{Summary, View, Worker, ask, is_among};
+use super::{Context, Finding, few};
 use crate::output::{plain, seconds};
 use crate::settings::Kind;
 
@@ -22,8 +23,8 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         Ok(workers) => workers,
         Err(failure) => {
             let mend = match server.kind {
-                Kind::Master => "systemctl start jobd-master, on its host",
-                Kind::Worker => "systemctl start jobd, on its host; or jobctl --master doctor",
+                Kind::Master => "systemctl start jobd-master # on its host",
+                Kind::Worker => "systemctl start jobd # on its host; or jobctl --master doctor",
             };
             findings.push(Finding::error("reach", failure.to_string(), mend));
             return None;
@@ -45,7 +46,7 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         ));
     }
     for worker in &workers {
-        findings.extend(about(worker));
+        findings.extend(about(worker, server.kind));
     }
     let versions: BTreeSet<&str> = workers
         .iter()
@@ -63,14 +64,21 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     Some(workers)
 }
 
-fn about(worker: &Worker) -> Vec<Finding> {
+fn about(worker: &Worker, asked: Kind) -> Vec<Finding> {
     let name = plain(&worker.name);
     let mut findings = Vec::new();
     if let Some(error) = &worker.error {
         findings.push(Finding::error(
             "reach",
             format!("{name} at {}: {}", worker.address, plain(error)),
-            "systemctl status jobd, on its host",
+            "systemctl status jobd # on its host",
+        ));
+    }
+    if let Some(trouble) = worker.database_trouble() {
+        findings.push(Finding::error(
+            "reach",
+            format!("{name} {trouble}"),
+            "jobd --check-config # on its host: says what it meets there",
         ));
     }
     let paused = worker.targets.iter();
@@ -82,7 +90,15 @@ fn about(worker: &Worker) -> Vec<Finding> {
         findings.push(Finding::warning(
             "reach",
             format!("{name} has paused {}", plain(&paused.join(", "))),
-            format!("jobctl --master continue {}", plain(&paused.join(" "))),
+            format!(
+                "jobctl {}continue {}",
+                if asked == Kind::Master {
+                    "--master "
+                } else {
+                    ""
+                },
+                plain(&shell_words::join(&paused))
+            ),
         ));
     }
     findings
@@ -93,13 +109,36 @@ pub(super) fn join(view: Option<&View>, workers: Option<Vec<Worker>>, findings: 
     let (Some(view), Some(_)) = (view, workers) else {
         return;
     };
-    let before = findings.len();
-    for target in &view.targets {
-        findings.extend(waits(target));
+    let waits = view.targets.iter().filter_map(waits);
+    let mut found = few(waits.collect(), "jobctl --master status --all");
+    found.extend(view.more().map(|more| {
+        let mend = "jobctl list --status waiting --limit 10000";
+        Finding::warning("rows", more, mend)
+    }));
+    found.extend(strangers(view));
+    if found.is_empty() {
+        found.push(Finding::ok("rows", "what waits is served"));
     }
-    if findings.len() == before {
-        findings.push(Finding::ok("rows", "what waits is served"));
-    }
+    findings.extend(found);
+}
+
+/// What waits and is not this worker's to run. Whether it is another one's only a master knows.
+fn strangers(view: &View) -> Option<Finding> {
+    let served = || view.workers.iter().flat_map(|worker| &worker.targets);
+    let served = || served().map(|target| target.name.as_str());
+    let waits = |target: &&Summary| {
+        view.kind == "worker" && target.waiting > Some(0) && !is_among(served(), &target.name)
+    };
+    let targets = view.targets.iter().filter(waits);
+    let names: Vec<&str> = targets.map(|target| target.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        let names = plain(&several_names(&names));
+        Finding::warning(
+            "rows",
+            format!("jobs wait for {names}, which this worker does not serve"),
+            "jobctl --master doctor # knows whether another one does",
+        )
+    })
 }
 
 fn waits(target: &Summary) -> Option<Finding> {
@@ -112,7 +151,10 @@ fn waits(target: &Summary) -> Option<Finding> {
                 1 => format!("1 job waits for {name}, which no worker serves"),
                 _ => format!("{waiting} jobs wait for {name}, which no worker serves"),
             },
-            format!("jobctl --host WORKER add-target {name} 1, and the same in its config"),
+            format!(
+                "jobctl --host WORKER add-target {} 1 # and the same in its config",
+                shell_words::quote(&name)
+            ),
         ));
     }
     let is_free = target.running < target.slots && target.state == Some("active");
@@ -125,6 +167,9 @@ fn waits(target: &Summary) -> Option<Finding> {
             "jobs of {name} wait for up to {}, although it has free slots",
             seconds(oldest)
         ),
-        format!("jobctl --master poke {name}; poll_interval of its workers should not be 0"),
+        format!(
+            "jobctl --master poke {} # poll_interval of its workers should not be 0",
+            shell_words::quote(&name)
+        ),
     ))
 }

@@ -66,6 +66,19 @@ impl Finding {
     }
 }
 
+/// Of many findings of one kind the first ones, and how many there are beside.
+fn few(mut findings: Vec<Finding>, shows_all: &str) -> Vec<Finding> {
+    const FEW: usize = 10;
+    let left = findings.split_off(findings.len().min(FEW));
+    findings.extend(left.first().map(|first| Finding {
+        level: first.level,
+        text: format!("and {} more of this kind", left.len()),
+        mend: Some(shows_all.to_owned()),
+        ..Finding::ok(first.about, "")
+    }));
+    findings
+}
+
 /// Examines; 1 if anything is an error.
 pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let mut findings = vec![config(&context.settings)];
@@ -83,7 +96,7 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
             Err(failure) => findings.push(Finding::error(
                 "table",
                 failure.to_string(),
-                "jobctl create-table, if it is not there; else look after the database or the account",
+                "jobctl create-table # if it is not there; else look after the database or the account",
             )),
             Ok(mut open) => {
                 let examined = table::examine(&mut open, settings, &mut findings).await;

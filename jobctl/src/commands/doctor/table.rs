@@ -4,7 +4,7 @@ use jobd_proto::table::{
     Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, TableIndex,
 };
 
-use super::Finding;
+use super::{Finding, few};
 use crate::database;
 use crate::output::{now, seconds, several};
 
@@ -78,7 +78,7 @@ pub(super) async fn examine(
         );
         findings.push(Finding::ok("rows", text));
     }
-    findings.extend(stuck);
+    findings.extend(few(stuck, "jobctl list --status running --limit 10000"));
     Ok(())
 }
 
@@ -241,7 +241,7 @@ fn clocks(server: i64, newest: Option<&JobRow>) -> Finding {
         return Finding::warning(
             "clocks",
             format!("the clocks of the database and of this host are {apart} apart"),
-            "timedatectl set-ntp true, on the host whose clock is wrong",
+            "timedatectl set-ntp true # on the host whose clock is wrong",
         );
     }
     if let Some(row) = newest.filter(|row| row.time_created > server + CLOCKS_S) {
@@ -251,7 +251,7 @@ fn clocks(server: i64, newest: Option<&JobRow>) -> Finding {
                 "job {} was added in the future, by the database's clock",
                 row.id
             ),
-            "timedatectl set-ntp true, on the host of the application",
+            "timedatectl set-ntp true # on the host of the application",
         );
     }
     Finding::ok("clocks", "the database and this host agree")

@@ -2,23 +2,18 @@
 //! by the row itself.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use jobd_proto::JobId;
 use jobd_proto::worker::{CancelFate, CancelReply};
 use tokio::sync::oneshot;
-use tokio::time::Instant as Deadline;
 
-use super::{Dispatcher, DrainState, Event, slot};
+use super::{Dispatcher, Event, slot};
 use crate::fate::Reason;
 use crate::job::Job;
 use crate::launcher::End;
 use crate::leases::Lease;
 use crate::ledger::Entry;
-use crate::store::{Ability, CANCEL_NOTE, Cancelled, REQUESTS, StoreError, Wish};
-
-/// The longest pause between two looks for requests in rows, on a table that has them.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+use crate::store::{CANCEL_NOTE, Cancelled, REQUESTS, StoreError, Wish};
 
 /// What jobs are told in their `stderr`.
 const CANCELLED: &str = "stopped because it was cancelled";
@@ -183,41 +178,15 @@ impl Dispatcher {
                 // What somebody has locked would be found again, and nothing else.
                 let settled = |fate| matches!(fate, &Cancelled::Ended | &Cancelled::TooLate);
                 if more && fates.values().any(settled) {
-                    self.look_for_requests();
+                    self.look_at_once();
                 }
             }
             (Err(error), None) => tracing::debug!(%error, "cannot cancel rows yet"),
         }
     }
 
-    /// Plans the next look for requests in rows, on a table that has them.
-    pub(super) fn schedule_requests(&mut self) {
-        if self.abilities().has(Ability::Cancel) && self.drain == DrainState::Working {
-            let pause = LOOK_PAUSE.mul_f64(0.5 + 0.5 * self.host.random());
-            self.next_requests = Some(Deadline::now() + pause);
-        }
-    }
-
-    /// Asks the table for requests that nobody has seen to.
-    pub(super) fn look_for_requests(&mut self) {
-        self.schedule_requests();
-        if std::mem::replace(&mut self.looking_for_requests, true) {
-            return;
-        }
-        let (store, sender) = (self.store.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            let requests = store.requests().await;
-            drop(sender.send(Event::Requests(requests)));
-        });
-    }
-
-    /// What of it is ours is stopped, what is nobody's is ended; the others see to theirs.
-    pub(super) fn requests(&mut self, requests: Result<Vec<Lease>, StoreError>) {
-        self.looking_for_requests = false;
-        let rows = match requests {
-            Ok(rows) => rows,
-            Err(error) => return tracing::debug!(%error, "cannot look for cancellations"),
-        };
+    /// What of the rows that ask for it is ours is stopped, what is nobody's is ended; the others see to theirs.
+    pub(super) fn requests(&mut self, rows: Vec<Lease>) {
         let more = rows.len() == REQUESTS;
         let (mut wishes, mut jobs) = (Vec::new(), Vec::new());
         let ours: HashSet<JobId> = self.held_rows().into_iter().collect();

@@ -44,7 +44,7 @@ pub struct Unwritten {
 impl Dispatcher {
     pub(super) fn begin_drain(&mut self) {
         self.drain = DrainState::Until(Deadline::now() + self.settings.limits.drain_timeout);
-        (self.next_poll, self.next_requests, self.due.next) = (None, None, None);
+        (self.next_poll, self.looks.next) = (None, None);
         let mut unstarted = self.targets.drain();
         if planted!("drain-forgets-accepted-rows") {
             unstarted.clear();

@@ -15,9 +15,9 @@ mod cancel;
 mod claiming;
 mod command;
 mod drain;
-mod due;
 mod following;
 mod guarding;
+mod looks;
 mod reload;
 mod running;
 mod tenure;
@@ -37,9 +37,9 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use self::command::ManualReply;
 use self::drain::{DrainState, SHUTTING_DOWN};
-use self::due::Looks;
 use self::following::Followers;
 use self::guarding::Post;
+use self::looks::Looks;
 use self::tenure::{Keeper, Renewal};
 use crate::clock;
 use crate::host::{Host, Word};
@@ -74,10 +74,10 @@ enum Event {
     Table(Option<Inspection>),
     /// A client asks for something.
     Command(Command),
-    /// Time to look for rows whose time has come.
-    DueTick,
+    /// Time to look for what comes up in rows without a poke.
+    LookTick,
     /// Such a look has ended.
-    Promoted(Result<Promoted, StoreError>),
+    Looked(Vec<Lease>, Result<Promoted, StoreError>),
     /// Which of the targets that wanted nothing have waiting rows.
     Pending(Result<Vec<TargetName>, StoreError>),
     /// Which names of a pattern have waiting rows.
@@ -88,10 +88,6 @@ enum Event {
         asked: u32,
         claimed: Result<Vec<Job>, StoreError>,
     },
-    /// Time to look for cancellations that rows ask for.
-    RequestTick,
-    /// Such a look has ended.
-    Requests(Result<Vec<Lease>, StoreError>),
     /// Rows were cancelled, or not.
     Cancelled(cancel::Ended),
     /// A manual claim has ended.
@@ -200,11 +196,8 @@ pub struct Dispatcher {
     cancelling: BTreeSet<(JobId, ClaimToken)>,
     drain: DrainState,
     next_poll: Option<Deadline>,
-    /// On a table whose rows can ask for a cancellation: when to look for that.
-    next_requests: Option<Deadline>,
-    looking_for_requests: bool,
-    /// For rows whose time has come.
-    due: Looks,
+    /// For what comes up in rows without a poke.
+    looks: Looks,
     started: Instant,
 }
 
@@ -313,9 +306,7 @@ impl Dispatcher {
             cancelling: BTreeSet::new(),
             drain: DrainState::Working,
             next_poll: None,
-            next_requests: None,
-            looking_for_requests: false,
-            due: Looks::default(),
+            looks: Looks::default(),
             started: clock::now(),
             settings,
         };
@@ -370,8 +361,7 @@ impl Dispatcher {
             () = sleep_until(give_up_at.unwrap_or(far)), if give_up_at.is_some() => Event::GiveUp,
             () = sleep_until(lease_tick.unwrap_or(far)), if lease_tick.is_some() => Event::LeaseTick,
             () = sleep_until(self.next_poll.unwrap_or(far)), if self.next_poll.is_some() => Event::PollTick,
-            () = sleep_until(self.next_requests.unwrap_or(far)), if self.next_requests.is_some() => Event::RequestTick,
-            () = sleep_until(self.due.next.unwrap_or(far)), if self.due.next.is_some() => Event::DueTick,
+            () = sleep_until(self.looks.next.unwrap_or(far)), if self.looks.next.is_some() => Event::LookTick,
             () = sleep_until(wake) => Event::Wake,
             Some(event) = self.events.recv() => event,
         }
@@ -382,8 +372,8 @@ impl Dispatcher {
         match event {
             Event::Table(inspection) => self.table_seen(inspection),
             Event::Command(command) => self.command(command),
-            Event::DueTick => self.look_for_due(),
-            Event::Promoted(promoted) => self.promoted(promoted),
+            Event::LookTick => self.look_around(),
+            Event::Looked(requests, promoted) => self.looked(requests, promoted),
             Event::Pending(found) => self.pending(found),
             Event::Names(search, found) => self.names(&search, found),
             Event::Claimed {
@@ -391,8 +381,6 @@ impl Dispatcher {
                 asked,
                 claimed,
             } => self.claimed(&target, asked, claimed),
-            Event::RequestTick => self.look_for_requests(),
-            Event::Requests(requests) => self.requests(requests),
             Event::Cancelled(ended) => self.rows_cancelled(ended),
             Event::ManualClaimed {
                 ticket,
@@ -426,8 +414,7 @@ impl Dispatcher {
                 self.ignore_case_of_settings();
             }
             self.schedule_poll();
-            self.schedule_requests();
-            self.schedule_due();
+            self.schedule_look();
             self.inherit();
         }
         for (ids, reply) in std::mem::take(&mut self.early) {

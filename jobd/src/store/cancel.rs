@@ -61,7 +61,9 @@ pub(super) struct Requests {
     pub(super) ask: ListStatement,
     /// Says that a request was seen to.
     pub(super) settle: ListStatement,
-    /// Every request that was not seen to, as leases.
+    /// Those that were not seen to, as a [`Glance`](super::glance::Glance) asks for them.
+    pub(super) look: String,
+    /// The first of them, as leases.
     pub(super) open: Arc<str>,
 }
 
@@ -227,13 +229,12 @@ impl CancelStatements {
                     );
                     ListStatement::new(&text, "")
                 };
+                let look = format!("FROM {t} {index} WHERE `cancel_requested` = 1");
                 Requests {
                     ask: set("1", "`status` IN ('accepted', 'running')"),
                     settle: set("0", "`status` NOT IN ('waiting', 'manual', 'scheduled', 'accepted', 'running') AND `cancel_requested` = 1"),
-                    open: format!(
-                        "SELECT {row}, 0 FROM {t} {index} WHERE `cancel_requested` = 1 LIMIT {REQUESTS}"
-                    )
-                    .into(),
+                    open: format!("SELECT {row}, 0 {look} LIMIT {REQUESTS}").into(),
+                    look,
                 }
             }),
         }

@@ -25,10 +25,10 @@ const PUT_OFF: u32 = 60;
 /// A table's statements about them.
 #[derive(Clone, Debug)]
 pub(super) struct LaterStatements {
-    /// The first rows whose time has come: id and target. Takes no lock.
+    /// Rows whose time has come, as a [`Glance`](super::glance::Glance) asks for them.
+    pub(super) look: String,
+    /// The first of them, id and target; locks them, passing over locked ones.
     due: Arc<str>,
-    /// The same, locked, passing over locked ones.
-    due_locked: Arc<str>,
     /// `scheduled` → `waiting`, where their time has come.
     promote: ListStatement,
     /// A row that may not be `waiting` yet gets another [`PUT_OFF`] seconds.
@@ -66,12 +66,7 @@ impl LaterStatements {
         let (owned, reasons) = (counts.owned, counts.reasons);
         let retries = abilities.has(Ability::Retries);
         let is_due = format!("`status` = 'scheduled' AND `run_at` <= {now}");
-        let due = |lock: &str| {
-            format!(
-                "SELECT CAST(`id` AS SIGNED), CAST(`target` AS CHAR) FROM {t} {run_at_index} \
-                 WHERE {is_due} ORDER BY {t}.`run_at` LIMIT {MAX_ROWS} {lock}"
-            )
-        };
+        let look = format!("FROM {t} {run_at_index} WHERE {is_due}");
         let changed = |set: &str| {
             ListStatement::new(
                 &format!("UPDATE {t} {id_index} SET {set} WHERE {is_due} AND"),
@@ -99,8 +94,12 @@ impl LaterStatements {
         let outcome = outcome.map(|column| format!("`{column}` {same} ?"));
         let attempt = if owned { "`attempts` = ?" } else { "1 = ?" };
         Self {
-            due: due("").into(),
-            due_locked: due(skip_locked).into(),
+            due: format!(
+                "SELECT CAST(`id` AS SIGNED), CAST(`target` AS CHAR) {look} \
+                 ORDER BY {t}.`run_at` LIMIT {MAX_ROWS} {skip_locked}"
+            )
+            .into(),
+            look,
             promote: changed("`status` = 'waiting', `run_at` = NULL"),
             put_off: changed(&format!("`run_at` = {now} + {PUT_OFF}")),
             errors: retries.then(|| {
@@ -122,7 +121,7 @@ impl LaterStatements {
     /// Every text, for EXPLAIN.
     #[cfg(test)]
     pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
-        let single = [&self.due, &self.due_locked, &self.retry, &self.retried];
+        let single = [&self.due, &self.retry, &self.retried];
         single
             .into_iter()
             .chain(&self.errors)
@@ -131,18 +130,15 @@ impl LaterStatements {
     }
 }
 
-/// Makes rows `waiting` whose time has come. Where there are none, that costs one read.
+/// Makes rows `waiting` whose time has come.
 pub(super) async fn promote<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     later: &LaterStatements,
 ) -> Result<Promoted, sqlx::Error> {
-    if connection.notes(&later.due, &[]).await?.is_empty() {
-        return Ok(Promoted::default());
-    }
     connection.control(statements.begin).await?;
     // Others look at the same moment: what they have locked they promote.
-    let rows = connection.notes(&later.due_locked, &[]).await?;
+    let rows = connection.notes(&later.due, &[]).await?;
     let ids: Vec<_> = rows.iter().map(|(key, _)| id(*key)).collect();
     if !ids.is_empty() {
         make_waiting(connection, later, &ids).await?;

@@ -13,6 +13,7 @@ mod conformance;
 mod connection;
 mod errors;
 mod floors;
+mod glance;
 mod inspect;
 mod later;
 mod lists;
@@ -95,6 +96,9 @@ pub trait Store: Send + Sync + 'static {
         patient: bool,
     ) -> BoxFuture<'_, Result<BTreeMap<JobId, Cancelled>, StoreError>>;
 
+    /// What has come up in rows without a poke, on tables where anything can.
+    fn glance(&self) -> BoxFuture<'_, Result<Vec<Sight>, StoreError>>;
+
     /// Rows for which a cancellation was asked and that were not seen to, at most [`REQUESTS`]. On tables with
     /// [`Ability::Cancel`].
     fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
@@ -173,6 +177,15 @@ pub struct Claimed {
     pub jobs: Vec<Job>,
     /// Of a manual claim: why the others were left alone, in the words of the protocol.
     pub errors: BTreeMap<JobId, String>,
+}
+
+/// What comes up in rows without anybody's poke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// The time of some has come: for [`Store::promote`].
+    Due,
+    /// Some ask to be cancelled: for [`Store::requests`].
+    Requests,
 }
 
 /// What a look for rows whose time has come has found.

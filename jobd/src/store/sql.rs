@@ -18,7 +18,7 @@ use super::floors::Floors;
 use super::statements::{Ownership, Statements};
 use super::{
     Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Report, RowState,
-    Store, StoreError, Unrenewed, Wish, cancel, later, progress, record, units,
+    Sight, Store, StoreError, Unrenewed, Wish, cancel, glance, later, progress, record, units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -50,7 +50,7 @@ pub(super) enum Lane {
     Leases,
     /// Looks for orphans, which may take long on a large table, and their rescues.
     Rescues,
-    /// Looks for rows whose time has come.
+    /// Looks at what comes up by itself, and promotions.
     Look,
     /// Everything else.
     Desk,
@@ -396,9 +396,29 @@ impl<B: Backend> Store for SqlStore<B> {
         .boxed()
     }
 
+    fn glance(&self) -> BoxFuture<'_, Result<Vec<Sight>, StoreError>> {
+        async move {
+            let seen = self.unit(
+                Lane::Look,
+                || false,
+                |connection, statements| {
+                    async move {
+                        match &statements.glance {
+                            Some(all) => glance::glance(connection, all).await,
+                            None => Ok(Vec::new()),
+                        }
+                    }
+                    .boxed()
+                },
+            );
+            self.refreshed(seen.await).await
+        }
+        .boxed()
+    }
+
     fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
         self.unit(
-            Lane::Desk,
+            Lane::Look,
             || false,
             |connection, statements| {
                 async move {

@@ -11,10 +11,11 @@ use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::{AdvanceStatement, Bounds, UNKNOWN_USAGE};
 use super::cancel::{self, CancelStatements};
+use super::glance::{Glance, probe};
 use super::later::LaterStatements;
 use super::lists::ListStatement;
 use super::progress::ProgressStatements;
-use super::{Abilities, Ability, OutputText, inspect};
+use super::{Abilities, Ability, OutputText, Sight, inspect};
 use crate::faults::guard;
 
 /// Targets that one statement asks about.
@@ -153,6 +154,8 @@ pub(super) struct Statements {
     pub(super) cancel: CancelStatements,
     /// `None` on a table without rows for later.
     pub(super) later: Option<LaterStatements>,
+    /// `None` on a table where nothing comes up by itself.
+    pub(super) glance: Option<Glance>,
     /// Which of [`PROBES`] targets have a `waiting` row.
     pub(super) pending: Arc<str>,
     /// The next target that has one, of those that begin with something.
@@ -213,8 +216,6 @@ impl Statements {
         } else {
             format!("{t}.`id` > ? ORDER BY {t}.`id`")
         };
-        let probe =
-            |n| format!("SELECT {n} FROM (SELECT 1) AS one WHERE EXISTS (SELECT 1 {waiting})");
         let update = |set: &str, condition: &str| {
             format!("UPDATE {t} {id_index} SET {set} WHERE {condition}")
         };
@@ -242,8 +243,30 @@ impl Statements {
             ),
             "`id` = ? AND `status` = ? AND ? <> '' AND ? >= 0"
         );
+        let cancel = CancelStatements::new(
+            &t,
+            token,
+            &cancel::Parts {
+                now,
+                lock,
+                skip_locked,
+                id_index,
+                cancel_index: abilities.has(Ability::Cancel).then_some(cancel_index),
+                no_token,
+                unleased,
+                later: abilities.has(Ability::Later),
+                reasons: counts.reasons,
+            },
+        );
+        let later = abilities
+            .has(Ability::Later)
+            .then(|| LaterStatements::new(&t, token, no_token, abilities, &counts, dialect));
+        let due = later.iter().map(|later| (Sight::Due, &*later.look));
+        let requests = cancel.requests.iter();
+        let requests = requests.map(|requests| (Sight::Requests, &*requests.look));
         Self {
             begin,
+            glance: Glance::new(&due.chain(requests).collect::<Vec<_>>()),
             claim_locks: !skip_locked.is_empty(),
             claim_select: format!("SELECT {claim} {waiting} AND {behind} LIMIT ? {skip_locked}").into(),
             prioritised,
@@ -329,25 +352,9 @@ impl Statements {
                 )
                 .into(),
             }),
-            cancel: CancelStatements::new(
-                &t,
-                token,
-                &cancel::Parts {
-                    now,
-                    lock,
-                    skip_locked,
-                    id_index,
-                    cancel_index: abilities.has(Ability::Cancel).then_some(cancel_index),
-                    no_token,
-                    unleased,
-                    later: abilities.has(Ability::Later),
-                    reasons: counts.reasons,
-                },
-            ),
-            later: abilities.has(Ability::Later).then(|| {
-                LaterStatements::new(&t, token, no_token, abilities, &counts, dialect)
-            }),
-            pending: (0..PROBES).map(probe).collect::<Vec<_>>().join(" UNION ALL ").into(),
+            cancel,
+            later,
+            pending: (0..PROBES).map(|n| probe(n, &waiting)).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
                 "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
                  AND {} ORDER BY `target` LIMIT 1",
@@ -405,6 +412,7 @@ impl Statements {
             .chain(owned.map(|owned| &owned.leases))
             .chain(self.accept_retried.iter().flat_map(ListStatement::texts))
             .chain(self.later.iter().flat_map(LaterStatements::texts))
+            .chain(self.glance.iter().map(|glance| &glance.text))
             .cloned()
             .chain(self.cancel.texts())
             .chain(

@@ -132,7 +132,9 @@ impl Table {
         let mut there = false;
         for (number, condition) in conditions.iter().enumerate() {
             // Probes beyond the list repeat its last target.
-            if number == 0 || params[number] != params[number - 1] {
+            let asked = |number: usize| params.get(number);
+            let again = number > 0 && asked(number).is_some() && asked(number) == asked(number - 1);
+            if !again {
                 let mut rows = self.rows.values().map(|slot| slot.seen_by(session));
                 let holds = |row| condition.truth(Context { row, params, now }) == Some(true);
                 there = rows.any(|row| holds(row));

@@ -9,9 +9,13 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::look::look;
 use crate::store::conformance::settings;
+use crate::store::later::LaterStatements;
 
 /// Doubles eight rows so often: enough for a planner to have a choice that hurts.
 const DOUBLINGS: u32 = 11;
+
+/// Doubles ten rows so often: enough to see whether somebody walks over half of them.
+const UNPURGED: u32 = 13;
 
 /// Rows that workers hold at a time, at most.
 const CLAIMED: u64 = 100;
@@ -134,7 +138,10 @@ async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
         let (_, statements) = look(&mut connection, &settings, Duration::from_secs(30))
             .await
             .unwrap();
-        let later = statements.unwrap().later.expect("a table with it");
+        let statements = statements.unwrap();
+        let promoting = statements.later.iter().flat_map(LaterStatements::texts);
+        let promoting = promoting.filter(|sql| sql.starts_with("SELECT") && !sql.contains('?'));
+        let glance = statements.glance.iter().map(|glance| &glance.text);
         database.insert(10, "t", "waiting").await;
         for _ in 0..doublings {
             database.double().await;
@@ -150,10 +157,7 @@ async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
             ))
             .await;
         let mut cost = Vec::new();
-        for sql in later
-            .texts()
-            .filter(|sql| sql.starts_with("SELECT") && !sql.contains('?'))
-        {
+        for (sql, rows_found) in glance.zip([1]).chain(promoting.zip([3])) {
             let before = rows_read(&mut connection).await;
             let begun = Instant::now();
             let found = sqlx::query(AssertSqlSafe(sql.clone()))
@@ -161,7 +165,7 @@ async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
                 .await
                 .unwrap();
             println!("{rows} rows, {:?}: {sql}", begun.elapsed());
-            assert_eq!(found.len(), 3, "{sql}");
+            assert_eq!(found.len(), rows_found, "{sql}");
             cost.push(rows_read(&mut connection).await - before);
         }
         costs.push(cost);
@@ -178,7 +182,7 @@ async fn a_claim_begins_behind_what_is_not_purged() {
         .run(include_str!("../../../../sql/mysql/jobs.sql"))
         .await;
     let first = database.insert(10, "t", "waiting").await[0];
-    for _ in 0..DOUBLINGS {
+    for _ in 0..UNPURGED {
         database.double().await;
     }
     let settings = settings(database.port, &database.name);
@@ -195,7 +199,7 @@ async fn a_claim_begins_behind_what_is_not_purged() {
         .await
         .unwrap();
     let select = statements.unwrap().claim_select;
-    let floor = i64::try_from(first).unwrap() + (10 << DOUBLINGS) / 2;
+    let floor = i64::try_from(first).unwrap() + (10 << UNPURGED) / 2;
     let claimed = format!("UPDATE jobs SET status = 'accepted' WHERE id <= {floor}");
     assert!(database.run(&claimed).await > 1000);
 
@@ -217,10 +221,8 @@ async fn a_claim_begins_behind_what_is_not_purged() {
             assert!(next > floor, "row {next} was claimed");
         }
     }
-    let [behind, from_the_first] = times.map(|mut times| {
-        times.sort();
-        times[times.len() / 2]
-    });
+    // The shortest of each, as the machine may be busy.
+    let [behind, from_the_first] = times.map(|times| times.into_iter().min().unwrap());
     assert!(
         behind * 3 < from_the_first,
         "{behind:?} behind the floor, {from_the_first:?} from the first entry on"

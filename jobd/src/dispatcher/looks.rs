@@ -43,8 +43,9 @@ impl Dispatcher {
     pub(super) fn look_around(&mut self) {
         self.looks.next = None;
         let (store, sender) = (self.store.clone(), self.sender.clone());
+        let worker = self.tokens.worker().to_owned();
         tokio::spawn(async move {
-            let (requests, promoted) = see(&*store).await;
+            let (requests, promoted) = see(&*store, worker).await;
             drop(sender.send(Event::Looked(requests, promoted)));
         });
     }
@@ -93,12 +94,12 @@ impl Dispatcher {
 }
 
 /// One look, and what is to be done at once about what it shows. Requests are seen to whatever becomes of the rest.
-async fn see(store: &dyn Store) -> (Vec<Lease>, Result<Promoted, StoreError>) {
+async fn see(store: &dyn Store, worker: String) -> (Vec<Lease>, Result<Promoted, StoreError>) {
     let mut requests = Vec::new();
     let promoted = async {
         let sights = store.glance().await?;
         if sights.contains(&Sight::Requests) {
-            requests = store.requests().await?;
+            requests = store.requests(worker).await?;
         }
         if sights.contains(&Sight::Due) {
             return store.promote().await;

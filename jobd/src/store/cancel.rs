@@ -63,7 +63,8 @@ pub(super) struct Requests {
     pub(super) settle: ListStatement,
     /// Those that were not seen to, as a [`Glance`](super::glance::Glance) asks for them.
     pub(super) look: String,
-    /// The first of them, as leases.
+    /// The first of them, as leases, but for rows that other workers have: these see to them, and if they have died the
+    /// requests stand there for long.
     pub(super) open: Arc<str>,
 }
 
@@ -233,7 +234,11 @@ impl CancelStatements {
                 Requests {
                     ask: set("1", "`status` IN ('accepted', 'running')"),
                     settle: set("0", "`status` NOT IN ('waiting', 'manual', 'scheduled', 'accepted', 'running') AND `cancel_requested` = 1"),
-                    open: format!("SELECT {row}, 0 {look} LIMIT {REQUESTS}").into(),
+                    open: format!(
+                        "SELECT {row}, 0 {look} AND (`status` NOT IN ('accepted', 'running') \
+                         OR (`{token}` >= ? AND `{token}` < ?)) LIMIT {REQUESTS}"
+                    )
+                    .into(),
                     look,
                 }
             }),

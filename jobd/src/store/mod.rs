@@ -99,9 +99,9 @@ pub trait Store: Send + Sync + 'static {
     /// What has come up in rows without a poke, on tables where anything can.
     fn glance(&self) -> BoxFuture<'_, Result<Vec<Sight>, StoreError>>;
 
-    /// Rows for which a cancellation was asked and that were not seen to, at most [`REQUESTS`]. On tables with
-    /// [`Ability::Cancel`].
-    fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
+    /// Rows for which a cancellation was asked and that were not seen to, at most [`REQUESTS`], without those that others
+    /// than `worker` have. On tables with [`Ability::Cancel`].
+    fn requests(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
     /// `scheduled` → `waiting` for rows of any target whose time has come, so many at a time at most. For tables with rows
     /// for later.

@@ -416,18 +416,13 @@ impl<B: Backend> Store for SqlStore<B> {
         .boxed()
     }
 
-    fn requests(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+    fn requests(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
         self.unit(
             Lane::Look,
             || false,
-            |connection, statements| {
-                async move {
-                    match &statements.cancel.requests {
-                        Some(requests) => connection.leases(&requests.open, &[]).await,
-                        None => Ok(Vec::new()),
-                    }
-                }
-                .boxed()
+            move |connection, statements| {
+                let worker = worker.clone();
+                async move { units::requests(connection, &statements, &worker).await }.boxed()
             },
         )
         .boxed()

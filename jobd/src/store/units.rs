@@ -319,6 +319,20 @@ pub(super) async fn leftovers<C: Connection>(
     connection.leases(&statements.leftovers, &values).await
 }
 
+/// Requests for cancellation that `worker` can see to.
+pub(super) async fn requests<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    worker: &str,
+) -> Outcome<Vec<Lease>> {
+    let Some(requests) = &statements.cancel.requests else {
+        return Ok(Vec::new());
+    };
+    let (first, behind) = tokens_of(worker);
+    let values = [Value::Text(&first), Value::Text(&behind)];
+    connection.leases(&requests.open, &values).await
+}
+
 /// Where a row's job stands, as `worker` sees it.
 pub(super) async fn row<C: Connection>(
     connection: &mut C,

@@ -89,13 +89,18 @@ pub(super) async fn rows_ask_for_a_cancellation(mut ground: Ground) {
     let jobs = ground.claim("mail", 2).await;
     ground.record(starts(&jobs[..1])).await;
     ground.record(finishes(&jobs[..1])).await;
-    assert!(ground.store.requests().await.unwrap().is_empty());
+    let requests = async |worker: &str| {
+        let open = ground.store.requests(worker.to_owned()).await;
+        let mut open = open.unwrap();
+        open.sort_by_key(|request| request.id);
+        open
+    };
+    assert!(requests("w@h/1").await.is_empty());
     ground
         .run("UPDATE jobs SET cancel_requested = 1 WHERE id <> 4")
         .await;
-    let mut requests = ground.store.requests().await.unwrap();
-    requests.sort_by_key(|request| request.id);
-    let seen: Vec<(JobId, &str, &str)> = requests
+    let open = requests("w@h/1").await;
+    let seen: Vec<(JobId, &str, &str)> = open
         .iter()
         .map(|row| (row.id, row.status.as_str(), row.worker.as_str()))
         .collect();
@@ -108,10 +113,13 @@ pub(super) async fn rows_ask_for_a_cancellation(mut ground: Ground) {
             (ids[2], "waiting", "")
         ]
     );
+    let others = requests("w@h/12").await;
+    let others: Vec<JobId> = others.iter().map(|row| row.id).collect();
+    assert_eq!(others, [ids[0], ids[2]], "what somebody has is his");
     let claimed = ground.claim("mail", 9).await;
     let asked: Vec<bool> = claimed.iter().map(|job| job.terms.cancel).collect();
     assert_eq!(asked, [true, false], "a claim sees it, too");
-    let wishes = requests
+    let wishes = open
         .iter()
         .map(|row| (row.id, None))
         .chain([(ids[2], Some(claimed[0].token.clone()))]);
@@ -122,7 +130,7 @@ pub(super) async fn rows_ask_for_a_cancellation(mut ground: Ground) {
         cancel(&ground, &wishes).await,
         [Cancelled::TooLate, Cancelled::Asked, Cancelled::Ended]
     );
-    let open = ground.store.requests().await.unwrap();
+    let open = ground.store.requests("w@h/1".to_owned()).await.unwrap();
     assert_eq!(open.iter().map(|row| row.id).collect::<Vec<_>>(), [ids[1]]);
     assert_eq!(
         other(&ground.row(ids[0]).await, "cancel_requested"),

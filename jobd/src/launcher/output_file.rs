@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::unistd::close;
 use rustix::fs::OFlags;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -225,20 +226,24 @@ async fn write(
 ) -> io::Result<Written> {
     let mut file = writers.run(WRITE_LIMIT, move || open(&path)).await?;
     let mut waiting = Vec::new();
-    while chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
+    let mut written = Written::All;
+    while written == Written::All && chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
         let mut bytes = std::mem::take(&mut waiting);
-        let full = !fit(&mut bytes, &mut room);
+        if !fit(&mut bytes, &mut room) {
+            written = Written::Most;
+        }
         let write = move || {
             bytes.iter().try_for_each(|chunk| file.write_all(chunk))?;
             Ok(file)
         };
         file = writers.run(WRITE_LIMIT, write).await?;
-        if full {
-            // Nobody takes the rest: the job goes on as if it were written.
-            return Ok(Written::Most);
-        }
     }
-    Ok(Written::All)
+    // Nobody takes the rest: the job goes on as if it were written.
+    drop(chunks);
+    // Where the disk is behind a network, all of it may be written only now, and may fail.
+    let end = move || Ok(close(file)?);
+    writers.run(WRITE_LIMIT, end).await?;
+    Ok(written)
 }
 
 /// Cuts off what goes beyond `room`, and takes what remains from it. `false` where something was cut off, which the
@@ -321,6 +326,28 @@ mod tests {
         check(&["abc", "de", "f"], 4, &full("abcd"), 0, false);
         check(&["abc", "de"], 3, &full("abc"), 0, false);
         check(&["a"], 0, &full(""), 0, false);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_file_waits_for_its_disk_on_a_thread() {
+        let path = std::env::temp_dir().join(format!("jobd-output-{}", std::process::id()));
+        let writers = Writers::default();
+        let (sender, chunks) = mpsc::channel(1);
+        let writer = tokio::spawn(write(path.clone(), 10, chunks, writers.clone()));
+        sender.send(b"all".to_vec()).await.unwrap();
+        while !std::fs::read(&path).is_ok_and(|written| written == b"all") {
+            tokio::task::yield_now().await;
+        }
+        let all = u32::try_from(MAX_WRITERS).unwrap();
+        let hung = writers.0.acquire_many(all).await.unwrap();
+        drop(sender);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!writer.is_finished(), "closed by the only thread");
+        drop(hung);
+        assert_eq!(writer.await.unwrap().unwrap(), Written::All);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[tokio::test]

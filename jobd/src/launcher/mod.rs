@@ -27,12 +27,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use rustix::process::Signal;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use self::environment::Environment;
 use self::output_file::Writers;
 use self::process::Program;
 use self::spawner::Spawner;
+use self::stream::Leaks;
 use crate::fate::Reason;
 use crate::job::Job;
 use crate::per_target::{PerTarget, TargetSettings};
@@ -46,11 +47,6 @@ pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
 pub use output_file::FileTemplate;
 pub use template::Template;
 pub use usage::Usage;
-
-/// Background processes that may outlive their job with its pipe in hand, per worker. Their output
-/// is read and dropped, as closing the pipe would kill them at their next word; beyond this many it
-/// is closed all the same, because each costs file descriptors.
-const MAX_LEAKS: usize = 256;
 
 /// Names a run to its job. Every process that the job starts inherits it, by which a stopped job's are found: unlike
 /// its id and attempt it is never the same for two runs.
@@ -129,7 +125,7 @@ struct Inner {
     worker: String,
     payloads: Payloads,
     reports: Reports,
-    leaks: Arc<Semaphore>,
+    leaks: Leaks,
     writers: Writers,
     spawner: Spawner,
 }
@@ -206,7 +202,7 @@ impl Launcher {
                 worker: worker.to_owned(),
                 payloads,
                 reports,
-                leaks: Arc::new(Semaphore::new(MAX_LEAKS)),
+                leaks: Leaks::default(),
                 writers: Writers::default(),
                 spawner: Spawner::default(),
             }),

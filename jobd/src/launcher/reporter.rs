@@ -4,18 +4,16 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jobd_proto::Progress;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::process::Program;
-use super::stream::read_on;
+use super::stream::Leaks;
 use crate::follow::Feed;
 use crate::job::Job;
 use crate::reports::Reports;
@@ -34,6 +32,10 @@ const CHUNK: usize = 16 << 10;
 
 /// Bytes of a line that count.
 const MAX_LINE: usize = 1 << 10;
+
+/// Lines that are looked at, of those that come at a time: who writes more that say nothing, though they have bytes that could,
+/// says nothing.
+const MAX_LOOKS: usize = 64;
 
 /// Bytes read a second, once more than that have come at a time: no job needs as many, and one that does not know better
 /// waits for its own pipe, as nobody else may have to wait for it.
@@ -132,12 +134,12 @@ impl<'a> Reporter<'a> {
 
     /// The process has ended: reads what there is, and waits for a moment until its last word is in the row. What a
     /// background child of it says from now on is read and dropped, as closing the pipe would kill it.
-    pub(super) async fn finish(mut self, leaks: &Arc<Semaphore>) {
+    pub(super) async fn finish(mut self, leaks: &Leaks) {
         self.read();
         let pipe = self.pipe.take();
         self.end();
         if let Some(pipe) = pipe {
-            read_on(pipe, leaks);
+            leaks.read_on(pipe);
         }
         if self.untold {
             self.tell();
@@ -207,17 +209,21 @@ impl Lines {
             self.keep(bytes);
             return None;
         };
-        let (whole, open) = bytes.split_at(last_end);
-        let mut lines = whole.rsplit(is_end).peekable();
+        let (mut whole, open) = bytes.split_at(last_end);
         let mut said = None;
-        while let Some(line) = lines.next() {
-            // The first line of these bytes goes on with what was open.
-            said = if lines.peek().is_none() {
-                self.keep(line);
-                self.finish()
+        for _ in 0..MAX_LOOKS {
+            // There may be thousands of empty lines, none of which is worth a look of its own.
+            let words = whole.iter().rposition(|byte| !is_blank(*byte));
+            let line = &whole[..words.map_or(0, |last| last + 1)];
+            if let Some(end) = line.iter().rposition(is_end) {
+                said = parse(&line[end + 1..]);
+                whole = &whole[..end];
             } else {
-                parse(line)
-            };
+                // The first line of these bytes goes on with what was open.
+                self.keep(line);
+                said = self.finish();
+                break;
+            }
             if said.is_some() {
                 break;
             }
@@ -238,6 +244,11 @@ impl Lines {
     }
 }
 
+/// Whether a byte is a character that says nothing: a control character or a blank.
+fn is_blank(byte: u8) -> bool {
+    byte <= b' ' || byte == 0x7f
+}
+
 fn parse(line: &[u8]) -> Option<Progress> {
     Progress::parse(&String::from_utf8_lossy(&line[..line.len().min(MAX_LINE)]))
 }
@@ -245,6 +256,7 @@ fn parse(line: &[u8]) -> Option<Progress> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rustix::time::{ClockId, Timespec, clock_gettime};
 
     use super::*;
 
@@ -263,6 +275,36 @@ mod tests {
         assert_eq!(lines.finish(), said("40"));
         assert_eq!(lines.finish(), None);
         assert_eq!(lines.push(b"\n\n\0\n"), None);
+        assert_eq!(lines.push(b"50"), None);
+        assert_eq!(lines.push(b" \x7f\n \n\n"), said("50"));
+        assert_eq!(lines.push("60\n\u{3000}\n\u{85}\n".as_bytes()), said("60"));
+        let mute = "\u{3000}\n".repeat(MAX_LOOKS);
+        assert_eq!(lines.push(format!("70\n{mute}").as_bytes()), None);
+        assert_eq!(lines.push(b"80\n"), said("80"));
+    }
+
+    #[test]
+    fn lines_that_say_nothing_cost_little_measured() {
+        let took = |text: &str| {
+            let chunk = text.repeat(CHUNK / text.len());
+            let mut lines = Lines::default();
+            let begun = clock_gettime(ClockId::ThreadCPUTime);
+            for _ in 0..100 {
+                lines.push(chunk.as_bytes());
+            }
+            let nanoseconds = |time: Timespec| time.tv_sec * 1_000_000_000 + time.tv_nsec;
+            nanoseconds(clock_gettime(ClockId::ThreadCPUTime)) - nanoseconds(begun)
+        };
+        // Of these the last one is looked at.
+        let words = took("50 busy copying files\n");
+        for empty in ["\n", "\r", " \0\n", "\u{85}\n"] {
+            let mute = took(empty);
+            println!("{empty:?}: {mute} ns, words: {words} ns");
+            assert!(
+                mute < 20 * words + 50_000_000,
+                "{empty:?}: {mute} ns, words: {words} ns"
+            );
+        }
     }
 
     proptest! {

@@ -28,8 +28,30 @@ const PIPE_CAPACITY: usize = 64 << 10;
 /// own would cost more than what they write.
 const CHUNK: usize = 16 << 10;
 
-/// Between two chunks that nobody wants.
+/// Pipes that background children may keep when their job is over, per worker. What they write is read and dropped, as
+/// closing the pipe would kill them at their next word; beyond this many it is closed all the same, because each costs a
+/// file descriptor.
+const MAX_LEAKS: usize = 256;
+
+/// Behind a chunk that nobody wants, before the next one of any of them.
 const BREATH: Duration = Duration::from_millis(1);
+
+/// What is read on for nobody. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Leaks {
+    room: Arc<Semaphore>,
+    /// The one who takes breath.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Leaks {
+    fn default() -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(MAX_LEAKS)),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
 
 /// See the module. `R` is the pipe as a thread or as the reactor reads it.
 pub(super) struct Stream<R> {
@@ -162,7 +184,7 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
 
     /// What was captured. A pipe that is still open belongs to a background child, which must not
     /// die of its output: it is read on, as far as `leaks` allows.
-    pub(super) fn finish(mut self, leaks: &Arc<Semaphore>) -> Captured {
+    pub(super) fn finish(mut self, leaks: &Leaks) -> Captured {
         // A last look: on a loaded machine the deadline may have passed before all that was there
         // already, at most what a pipe holds, was read.
         for _ in 0..PIPE_CAPACITY / CHUNK {
@@ -175,23 +197,76 @@ impl<R: AsyncRead + Unpin + Send + 'static> Stream<R> {
             }
         }
         if let Some(pipe) = self.pipe.take() {
-            read_on(pipe, leaks);
+            leaks.read_on(pipe);
         }
         self.captured()
     }
 }
 
-/// Reads a pipe to its end for nobody, as far as `leaks` allows, at [`CHUNK`] a [`BREATH`], 16 MiB a second: a background
-/// child that writes without end waits for its own pipe, and costs everybody else little.
-pub(super) fn read_on(mut pipe: impl AsyncRead + Unpin + Send + 'static, leaks: &Arc<Semaphore>) {
-    let Ok(permit) = leaks.clone().try_acquire_owned() else {
-        return;
-    };
-    tokio::spawn(async move {
-        let mut chunk = vec![0; CHUNK];
-        while matches!(pipe.read(&mut chunk).await, Ok(1..)) {
-            sleep(BREATH).await;
+impl Leaks {
+    /// Reads a pipe to its end for nobody, where there is room for it. All of them together at [`CHUNK`] a [`BREATH`], 16 MiB
+    /// a second, one after the other: a background child that writes without end waits for its own pipe, and however
+    /// many there are, they cost everybody else little.
+    pub(super) fn read_on(&self, mut pipe: impl AsyncRead + Unpin + Send + 'static) {
+        let Ok(room) = self.room.clone().try_acquire_owned() else {
+            return;
+        };
+        let turn = self.turn.clone();
+        tokio::spawn(async move {
+            let mut chunk = vec![0; CHUNK];
+            while matches!(pipe.read(&mut chunk).await, Ok(1..)) {
+                let _turn = turn.acquire().await;
+                sleep(BREATH).await;
+            }
+            drop(room);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Never stops writing; counts what was read.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.0.fetch_add(buffer.remaining(), Ordering::Relaxed);
+            buffer.advance(buffer.remaining());
+            Poll::Ready(Ok(()))
         }
-        drop(permit);
-    });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_write_to_nobody_they_share_one_pace() {
+        let leaks = Leaks::default();
+        let counts: Vec<Arc<AtomicUsize>> = (0..100).map(|_| Arc::default()).collect();
+        for count in &counts {
+            leaks.read_on(Endless(count.clone()));
+        }
+        sleep(Duration::from_secs(1)).await;
+        let read: Vec<usize> = counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed) / CHUNK)
+            .collect();
+        let all: usize = read.iter().sum();
+        assert!((500..=1_200).contains(&all), "{all} chunks in a second");
+        let (least, most) = (read.iter().min().unwrap(), read.iter().max().unwrap());
+        assert!(*least > 0 && most - least <= 1, "{least} to {most} each");
+        // Once the children are gone there is room again.
+        let leaks = Leaks::default();
+        for _ in 0..2 * MAX_LEAKS {
+            leaks.read_on(tokio::io::empty());
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(leaks.room.available_permits(), MAX_LEAKS);
+    }
 }

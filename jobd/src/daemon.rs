@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::dispatcher::{Dispatcher, Handle, Settings};
 use crate::host::{Host, Machine};
 use crate::job::Tokens;
-use crate::launcher::{Launcher, Payloads};
+use crate::launcher::{Launcher, Payloads, keep_children};
 use crate::ledger::JournalFile;
 use crate::reports::Reports;
 use crate::rescuer::Rescuer;
@@ -89,6 +89,7 @@ async fn serve(
     logs: &LogGuard,
 ) -> anyhow::Result<Ended> {
     let open_files = limits::raise_open_files();
+    keep_children().context("cannot wait for processes")?;
     let shutdown = Shutdown::on_signals().context("cannot handle signals")?;
     let upkeep = UpkeepSignals::new().context("cannot handle signals")?;
     let (host, port) = (&config.listen.host, config.listen.port);

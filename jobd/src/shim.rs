@@ -1,18 +1,22 @@
 //! The shim: what a process is made before the job's program begins in it, by a `jobd --launch` that becomes that program.
 //!
 //! A target that asks for a user, a umask, a niceness or limits gets it between jobd and its program. All others
-//! are started without it, as fast as ever. It is one thread, reads no config, and says in one line what went wrong.
+//! are started without it, as fast as ever. It is one thread, reads no config, and says what went wrong on a pipe that is
+//! closed when the program begins, so that no program can speak for it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Group, Uid, User, close, getgrouplist, setgid, setgroups, setuid};
 use rustix::fs::Mode;
+use rustix::io::{ioctl_fionbio, read};
 use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit, umask};
 
 /// Limits by the names of setrlimit(2), without `RLIMIT_`.
@@ -208,22 +212,38 @@ impl Setup {
     }
 }
 
-/// Begins the line by which the shim says that the job's program did not begin; behind it stands the name of the claim,
-/// which no program knows before it has begun.
-const FAILED: &str = "\0jobd --launch ";
+/// The descriptor on which jobd is told why the job's program did not begin.
+const TELLER: RawFd = 4;
 
-/// Of what a process wrote to its standard error: why its program never began, if that was it.
-pub fn failure<'a>(stderr: &'a [u8], claim: &str) -> Option<&'a str> {
-    let rest = std::str::from_utf8(stderr).ok()?.strip_prefix(FAILED)?;
-    rest.strip_prefix(claim)?.strip_prefix('\n')
+/// Bytes of that which count.
+const MAX_FAILURE: usize = 4 << 10;
+
+/// Why a process that has ended never became its program, if that was it; `pipe` is where it was to tell.
+pub fn failure(pipe: &OwnedFd) -> Option<String> {
+    // It has told it by now. A process that is just being started may hold a copy of the other end.
+    ioctl_fionbio(pipe, true).ok()?;
+    let mut text = [0; MAX_FAILURE];
+    let length = read(pipe, &mut text).ok()?;
+    (length > 0).then(|| String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 /// Becomes the job's program, made what `setup` says.
 pub fn run(setup: &str, command: &[OsString]) -> ExitCode {
+    let teller = teller();
     let Err((code, why)) = become_it(setup, command);
-    let claim = std::env::var("JOBD_CLAIM").unwrap_or_default();
-    eprint!("{FAILED}{claim}\n{why}");
+    let told = teller.and_then(|mut teller| teller.write_all(why.as_bytes()));
+    if told.is_err() {
+        eprintln!("jobd --launch: {why}");
+    }
     ExitCode::from(code)
+}
+
+/// The same file anew, as files of std are closed when a program begins.
+fn teller() -> io::Result<File> {
+    let path = format!("/proc/self/fd/{TELLER}");
+    let teller = File::options().write(true).open(path);
+    close(TELLER)?;
+    teller
 }
 
 fn become_it(setup: &str, command: &[OsString]) -> Result<Infallible, (u8, String)> {
@@ -305,13 +325,5 @@ mod tests {
         ] {
             assert!(!setup.set_limit(name, value, number), "{name} {value}");
         }
-    }
-
-    #[test]
-    fn only_the_shim_of_this_claim_says_that_it_failed() {
-        let stderr = b"\0jobd --launch w@h/1/2\nnice: no";
-        assert_eq!(failure(stderr, "w@h/1/2"), Some("nice: no"));
-        assert_eq!(failure(stderr, "w@h/1/3"), None);
-        assert_eq!(failure(b"nice: no", "w@h/1/2"), None);
     }
 }

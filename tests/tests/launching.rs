@@ -141,10 +141,9 @@ async fn input_is_empty_and_the_process_group_its_own() {
         "not the leader of its group: {}",
         row.out()
     );
-    // What jobd itself was started with may be open; its connections and event queues never are.
-    for word in ["socket:", "anon_inode:"] {
-        assert!(!row.out().contains(word), "{word} in {}", row.out());
-    }
+    // Nothing of jobd's own, and nothing of what it was started with: its output, its input, and the folder that ls reads.
+    let open = row.out().lines().filter(|line| line.contains(" -> "));
+    assert_eq!(open.count(), 4, "{}", row.out());
 }
 
 #[tokio::test]
@@ -180,4 +179,31 @@ async fn a_signal_goes_to_the_launched_process_alone() {
         row.out()
     );
     assert_eq!(row.out(), "told\n");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_started_with_children_ignored_knows_how_jobs_end() {
+    let world = World::new().await;
+    let ini = world
+        .ini()
+        .set("poll_interval", "0.05")
+        .set("launcher", "sh -c 'sleep 0.{id}\\; exit {id}'");
+    let config = world.scratch.write("jobd.conf", ini.text());
+    let mut command = Command::new("env");
+    command
+        .arg("--ignore-signal=CHLD")
+        .arg(programs::path("jobd"))
+        .arg("--config")
+        .arg(config);
+    let jobd = Process::start(&command, &world.scratch.join("jobd.log"));
+    for code in 1..4 {
+        let id = world.database.insert_one("1/low", "waiting").await;
+        let row = world.database.done(id).await;
+        assert_eq!(row.verdict(), ("done", Some("fail"), Some(code), None));
+    }
+    assert!(
+        !jobd.log().contains("the guard has ended"),
+        "{}",
+        jobd.log()
+    );
 }

@@ -150,6 +150,36 @@ async fn what_cannot_be_had_is_the_jobs_failure_and_named() {
 }
 
 #[tokio::test]
+async fn no_program_speaks_for_the_shim() {
+    let text = r#"printf '\0jobd --launch %s\nforged' "$JOBD_CLAIM" >&2
+        for n in 3 4 5 6 7 8 9; do (printf forged >&$n) 2>/dev/null; done
+        echo out; exit $2"#;
+    for ground in Ground::each().await {
+        let script = ground.scratch.write("forge.sh", text);
+        let ini = ground
+            .ini()
+            .set("launcher", format!("sh {} {{id}} 126", script.display()))
+            .set("umask", "022")
+            .target("plain", 1)
+            .target("reports", 1)
+            .own("reports", "progress", "1")
+            .target("short", 1)
+            .own("short", "max_output_buffer", "4")
+            .own("short", "launcher", "/nonexistent/program");
+        let _jobd = Jobd::start(&ground.scratch, &ini).await;
+        for (target, progress) in [("plain", None), ("reports", Some("forged"))] {
+            let id = ground.insert(target, &[]).await;
+            assert_eq!(ground.verdict(id).await, "fail 126 - exit", "{target}");
+            assert_eq!(ground.text(id, "stdout").await.as_deref(), Some("out\n"));
+            assert_eq!(ground.text(id, "progress").await.as_deref(), progress);
+        }
+        // However little of its output is kept.
+        let id = ground.insert("short", &[]).await;
+        assert_eq!(ground.verdict(id).await, "fail 127 - spawn");
+    }
+}
+
+#[tokio::test]
 async fn mistakes_name_the_key_and_what_may_stand_there() {
     let ground = Ground::sqlite().await;
     let ini = ground

@@ -6,6 +6,7 @@
 mod stop;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +26,12 @@ use self::stop::Stopper;
 use super::exit::Exit;
 use super::input::{self, Input};
 use super::output_file::OutputFile;
+use super::process::{Program, pipe_to_give};
 use super::reporter::{self, Reporter};
 use super::start::{Started, start};
 use super::stream::Stream;
 use super::usage::Ended;
-use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome, run_name};
+use super::{CLAIM, Captured, End, Executor, Launcher, LauncherSettings, Outcome};
 use crate::clock;
 use crate::fate::Reason;
 use crate::faults::crash_point;
@@ -173,14 +175,16 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
     let reports = way.settings.progress;
     let stay = !fed && !reports && way.settings.output_file.is_none() && way.shim.is_none();
-    let reports = match reports.then(|| reporter::attach(&mut program)).transpose() {
-        Ok(reports) => reports,
-        Err(error) => return Begun::NotNow(error),
+    let reports = reports.then(|| reporter::attach(&mut program)).transpose();
+    let failure = way.shim.as_ref().map(|_| attach_shim(&mut program));
+    let (reports, failure) = match (reports, failure.transpose()) {
+        (Ok(reports), Ok(failure)) => (reports, failure),
+        (Err(error), _) | (_, Err(error)) => return Begun::NotNow(error),
     };
     crash_point!("spawn-before");
     match start(&program, way.settings.max_output, stay, job.terms.accounted) {
         Ok(mut started) => {
-            started.reports = reports;
+            (started.reports, started.failure) = (reports, failure);
             Begun::Started(started)
         }
         Err(error) if is_no_room(&error) => Begun::NotNow(error),
@@ -196,6 +200,13 @@ fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Duration>) -> 
             Begun::Never(End::never_started(code, &reason))
         }
     }
+}
+
+/// Gives the shim a descriptor to say on what went wrong; the end to read.
+fn attach_shim(program: &mut Program<'_>) -> io::Result<OwnedFd> {
+    let (failure, teller) = pipe_to_give()?;
+    program.teller = Some(teller);
+    Ok(failure)
 }
 
 /// Looks after a process to its end, if that has not come yet.
@@ -250,8 +261,8 @@ struct Process<'a> {
     launcher: &'a Launcher,
     settings: &'a LauncherSettings,
     exit: Exit,
-    /// Where the shim stands between, by which name it speaks.
-    shim: Option<String>,
+    /// Where the shim stands between, what it says.
+    failure: Option<OwnedFd>,
     /// The process, while it is not reaped.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
@@ -298,7 +309,7 @@ impl<'a> Process<'a> {
             launcher,
             settings,
             exit: Exit::of(started.child, job.terms.accounted)?,
-            shim: launcher.way(job).shim.as_ref().map(|_| run_name(job)),
+            failure: started.failure,
             orders,
             stopper: Stopper::new(settings, job, pid),
         })
@@ -341,11 +352,11 @@ impl<'a> Process<'a> {
             counts.then(|| stderr.note(&note));
             counts.then_some(reason)
         });
-        if let (Some(run), Ok(status)) = (&self.shim, &status)
+        if let Ok(status) = &status
             && let Some(code) = status.code()
-            && let Some(why) = shim::failure(&stderr.head, run)
+            && let Some(why) = self.failure.as_ref().and_then(shim::failure)
         {
-            return End::never_started(code, why);
+            return End::never_started(code, &why);
         }
         let (code, signal) = match status {
             Ok(status) => (status.code(), status.signal()),

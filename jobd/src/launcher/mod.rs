@@ -45,6 +45,7 @@ pub use capture::Captured;
 pub use input::Payloads;
 pub use ladder::{KillSequence, MAX_DURATION as MAX_KILL};
 pub use output_file::FileTemplate;
+pub use process::keep_children;
 pub use template::Template;
 pub use usage::Usage;
 
@@ -337,6 +338,7 @@ impl Way {
             cwd: self.cwd.as_deref(),
             fed,
             reports: None,
+            teller: None,
         })
     }
 }

@@ -20,12 +20,19 @@
 //!   What the C library catches and does not let be blocked is sent by setuid(2) and pthread_cancel(3) alone, which jobd
 //!   calls nowhere but in a shim, which starts nothing.
 //! - Its stack is as large as the one that glibc gives it for the same calls.
+//!
+//! # What a program inherits
+//!
+//! Its standard files, what it is given besides, and no other descriptor. Where a file system hangs a child may take
+//! long to its program, and would keep the pipes of other jobs open; and what jobd itself was started with (a lock, say) is no
+//! business of its jobs.
 
 #![expect(unsafe_code, reason = "see the module")]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
@@ -33,7 +40,7 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
@@ -52,6 +59,9 @@ const CAUGHT: [c_int; 8] = [
 /// Bytes of the stack on which the child makes its system calls.
 const STACK: usize = 32 << 10;
 
+/// How many descriptors a program may begin with: its standard files, and the two of [`Program`].
+const PLACES: usize = 5;
+
 /// What is to be started.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
@@ -64,8 +74,30 @@ pub(super) struct Program<'a> {
     pub(super) cwd: Option<&'a CStr>,
     /// Whether its standard input is a pipe, and not jobd's.
     pub(super) fed: bool,
-    /// What it gets as its descriptor 3, which this is not here.
+    /// What it gets as its descriptor 3: an end of a [`pipe_to_give`].
     pub(super) reports: Option<OwnedFd>,
+    /// The same for 4.
+    pub(super) teller: Option<OwnedFd>,
+}
+
+/// A pipe whose second end is for a program. That does not stand where it, or another, is to be there.
+pub(super) fn pipe_to_give() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+    let behind = RawFd::try_from(PLACES).expect("a small number");
+    Ok((ours, fcntl_dupfd_cloexec(&its, behind)?))
+}
+
+/// Lets the processes that are started wait until they are reaped, also where whoever has started jobd ignored SIGCHLD:
+/// that outlives execve(2), and nobody would learn how they have ended (wait(2)). To be called before anything is started.
+///
+/// # Errors
+/// That of signal(2).
+pub fn keep_children() -> io::Result<()> {
+    // SAFETY: no handler is set, and there is none yet that would be lost.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// A process that leads a group of its own and is not reaped: until then its number is nobody else's.
@@ -104,15 +136,17 @@ impl Program<'_> {
         let (stderr, its_stderr) = pipe()?;
         let (shared, own) = &self.variables;
         let argv = pointers(&self.argv);
-        let variables = pointers(shared.iter().chain(own));
+        // Its own first: who looks for it by these does not read for ever.
+        let variables = pointers(own.iter().chain(*shared));
+        let files = [
+            its_stdin.as_ref(),
+            Some(&its_stdout),
+            Some(&its_stderr),
+            self.reports.as_ref(),
+            self.teller.as_ref(),
+        ];
         let child = Plan {
-            files: [
-                its_stdin.as_ref(),
-                Some(&its_stdout),
-                Some(&its_stderr),
-                self.reports.as_ref(),
-            ]
-            .map(|file| file.map(OwnedFd::as_raw_fd)),
+            files: files.map(|file| file.map(OwnedFd::as_raw_fd)),
             cwd: self.cwd.map_or(null(), CStr::as_ptr),
             file: self.file.as_ptr(),
             argv: argv.as_ptr(),
@@ -182,8 +216,8 @@ fn pointers<'a>(strings: impl IntoIterator<Item = &'a CString>) -> Vec<*const c_
 
 /// All that the child needs. Its pointers are good, and its lists end with a null, as long as it is in use.
 struct Plan {
-    /// Where its standard files, and the one behind them, come from, if not from jobd's.
-    files: [Option<RawFd>; 4],
+    /// Where its standard files come from, if not from jobd's, and what it gets besides.
+    files: [Option<RawFd>; PLACES],
     /// Null to stay.
     cwd: *const c_char,
     file: *const c_char,
@@ -195,9 +229,11 @@ struct Plan {
 
 impl Plan {
     fn start(&self) -> io::Result<Child> {
-        // They are closed when a program begins, unless they are one of its standard files already. The runtime has
-        // opened those before `main`, so a pipe is none of them.
-        assert!(self.files.iter().flatten().all(|file| *file > 2) && self.files[3] != Some(3));
+        // What is in its place already would be closed when the program begins. The runtime has opened the standard files
+        // before `main`, so a pipe is none of them; and those come first, so that one in the place of another is used before.
+        let (standard, given) = self.files.split_at(3);
+        assert!(standard.iter().flatten().all(|file| *file > 2));
+        assert!(given.iter().flatten().all(|file| *file > 4));
         let mut stack = Box::<[u128; STACK / size_of::<u128>()]>::new_uninit();
         // SAFETY: one past the end of the array, aligned as its items are; stacks grow downwards wherever this is built.
         let top = unsafe { stack.as_mut_ptr().add(1) };
@@ -240,11 +276,15 @@ impl Plan {
                 done(libc::sigaction(signal, &raw const default, null_mut()))?;
             }
             done(libc::setpgid(0, 0))?;
+            let mut rest = 3;
             for (place, file) in (0..).zip(self.files) {
                 if let Some(file) = file {
                     done(libc::dup2(file, place))?;
+                    close(rest..place);
+                    rest = rest.max(place + 1);
                 }
             }
+            close(rest..c_int::MAX);
             if !self.cwd.is_null() {
                 done(libc::chdir(self.cwd))?;
             }
@@ -252,6 +292,23 @@ impl Plan {
             done(libc::sigprocmask(libc::SIG_SETMASK, none, null_mut()))?;
             done(libc::execve(self.file, self.argv, self.variables))
         }
+    }
+}
+
+/// Closes descriptors, where Linux can do it at once (5.9): elsewhere those that a program must not have are closed when it
+/// begins.
+///
+/// # Safety
+///
+/// To be called in a child that has descriptors of its own.
+unsafe fn close(descriptors: Range<c_int>) {
+    if let (Ok(first), Ok(end)) = (
+        c_uint::try_from(descriptors.start),
+        c_uint::try_from(descriptors.end),
+    ) && first < end
+    {
+        // SAFETY: nothing is passed but numbers.
+        unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0_u32) };
     }
 }
 
@@ -298,119 +355,10 @@ impl Program<'_> {
             cwd: None,
             fed: false,
             reports: None,
+            teller: None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::{Read as _, Write as _};
-
-    use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
-    use rustix::process::{WaitOptions, waitpid};
-    use tokio::signal::unix::{SignalKind, signal};
-
-    use super::*;
-
-    fn output(program: &Program<'_>) -> (String, ExitStatus) {
-        let mut spawned = program.spawn().unwrap();
-        drop(spawned.stdin.take());
-        let mut output = String::new();
-        spawned.stdout.read_to_string(&mut output).unwrap();
-        spawned.stderr.read_to_string(&mut output).unwrap();
-        let (status, _) = spawned.child.reap(0).unwrap().unwrap();
-        (output, status)
-    }
-
-    /// The signals of a mask of /proc/PID/status.
-    fn mask(status: &str, name: &str) -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_program_begins_with_no_signal_blocked_and_none_ignored_but_what_jobd_was_started_with()
-     {
-        let _caught = (Shutdown::on_signals(), UpkeepSignals::new());
-        let _caught = signal(SignalKind::child()).unwrap();
-        let ours = fs::read_to_string("/proc/thread-self/status").unwrap();
-        let known = CAUGHT
-            .iter()
-            .fold(0, |known, signal| known | 1_u64 << (signal - 1));
-        // Beyond them are those that the C library keeps to itself.
-        let standard = (1_u64 << 31) - 1;
-        assert_eq!(mask(&ours, "SigCgt:") & standard & !known, 0, "{ours}");
-        let (its, _) = output(&Program::shell("exec cat /proc/self/status"));
-        assert_eq!(mask(&its, "SigBlk:"), 0, "{its}");
-        assert_eq!(
-            mask(&its, "SigIgn:"),
-            mask(&ours, "SigIgn:") & !known,
-            "{its}"
-        );
-        let after = fs::read_to_string("/proc/thread-self/status").unwrap();
-        assert_eq!(mask(&after, "SigBlk:"), mask(&ours, "SigBlk:"));
-    }
-
-    #[test]
-    fn a_program_gets_its_words_its_variables_its_folder_and_a_group() {
-        let mut program =
-            Program::shell("env; pwd; echo \"<$0><$1>$#\" >&2; ps -o pgid= -p $$; echo $$");
-        program.argv.extend([c"a b".into(), c"".into()]);
-        let shared = [c"A=1".into(), c"B=".into()];
-        program.variables.0 = &shared;
-        program.cwd = Some(c"/");
-        let (output, status) = output(&program);
-        assert!(status.success());
-        let lines: Vec<&str> = output.lines().map(str::trim).collect();
-        for expected in ["A=1", "B=", "PATH=/usr/bin:/bin", "/", "<a b><>1"] {
-            assert!(lines.contains(&expected), "{expected}: {output}");
-        }
-        let group = lines.iter().filter(|line| line.parse::<u32>().is_ok());
-        let group: Vec<_> = group.collect();
-        assert_eq!(group.len(), 2, "{output}");
-        assert_eq!(group[0], group[1], "{output}");
-    }
-
-    #[test]
-    fn a_program_reads_what_it_is_fed() {
-        let mut program = Program::shell("cat; exit 3");
-        program.fed = true;
-        let mut spawned = program.spawn().unwrap();
-        let mut stdin = spawned.stdin.take().unwrap();
-        stdin.write_all(b"so much").unwrap();
-        drop(stdin);
-        let mut output = String::new();
-        spawned.stdout.read_to_string(&mut output).unwrap();
-        assert_eq!(output, "so much");
-        let (status, _) = spawned.child.reap(0).unwrap().unwrap();
-        assert_eq!(status.code(), Some(3));
-        let again = spawned.child.try_wait().unwrap();
-        assert_eq!(again.map(|(status, _)| status), Some(status));
-    }
-
-    #[test]
-    fn what_cannot_begin_is_an_error_and_leaves_no_process_and_no_file() {
-        let cases: [(&CStr, Option<&CStr>, Errno); 4] = [
-            (c"/no/such/file", None, Errno::NOENT),
-            (c"/etc/passwd", None, Errno::ACCESS),
-            (c"/bin", None, Errno::ACCESS),
-            (c"/bin/true", Some(c"/no/such/folder"), Errno::NOENT),
-        ];
-        let files = || fs::read_dir("/proc/self/fd").unwrap().count();
-        let before = files();
-        for (file, cwd, expected) in cases {
-            let mut program = Program::shell("");
-            (program.file, program.cwd) = (file.into(), cwd);
-            let error = program.spawn().unwrap_err();
-            assert_eq!(
-                error.raw_os_error(),
-                Some(expected.raw_os_error()),
-                "{file:?}"
-            );
-            let left = waitpid(None, WaitOptions::NOHANG).map(|_| ());
-            assert_eq!(left, Err(Errno::CHILD), "{file:?}");
-        }
-        assert_eq!(files(), before);
-    }
-}
+mod tests;

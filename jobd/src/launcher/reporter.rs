@@ -3,16 +3,14 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use jobd_proto::Progress;
-use rustix::io::fcntl_dupfd_cloexec;
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::process::Program;
+use super::process::{Program, pipe_to_give};
 use super::stream::Leaks;
 use crate::follow::Feed;
 use crate::job::Job;
@@ -46,11 +44,7 @@ const PIPE_CAPACITY: usize = 64 << 10;
 
 /// Gives a program a descriptor to report to; the end to read.
 pub(super) fn attach(program: &mut Program<'_>) -> io::Result<OwnedFd> {
-    let (reader, mut writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    if writer.as_raw_fd() == NUMBER {
-        // It would stay where it is, and be closed.
-        writer = fcntl_dupfd_cloexec(&writer, NUMBER + 1)?;
-    }
+    let (reader, writer) = pipe_to_give()?;
     program.reports = Some(writer);
     let variable = CString::new(format!("{VARIABLE}={NUMBER}"));
     program.variables.1.extend(variable);

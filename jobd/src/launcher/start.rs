@@ -28,6 +28,8 @@ pub(super) struct Started {
     pub(super) stdin: Option<ChildStdin>,
     pub(super) stdout: Stream<ChildStdout>,
     pub(super) stderr: Stream<ChildStderr>,
+    /// Where the shim says why there is no program.
+    pub(super) failure: Option<OwnedFd>,
     /// Where it says how far it has come, and who wants to hear of that.
     pub(super) reports: Option<OwnedFd>,
     pub(super) followers: Vec<Feed>,
@@ -59,6 +61,7 @@ pub(super) fn start(
         stdout: Stream::new(Some(stdout), limit),
         stderr: Stream::new(Some(stderr), limit),
         child,
+        failure: None,
         reports: None,
         followers: Vec::new(),
         over: None,

@@ -1,5 +1,7 @@
 //! How a job is started: its arguments, folder, environment, input and process group.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use jobd_tests::process::Process;
@@ -206,4 +208,60 @@ async fn a_worker_that_was_started_with_children_ignored_knows_how_jobs_end() {
         "{}",
         jobd.log()
     );
+}
+
+/// Holds up whoever opens a file, as a file system does that hangs (fcntl(2), `F_SETLEASE`); for 45 s at the most.
+async fn hold_up(scratch: &Scratch, file: &str) -> Process {
+    let lease = "$SIG{IO} = 'IGNORE'; open(F, '+<', $ARGV[0]) and fcntl(F, 1024, 1) or die $!; \
+                 $| = 1; print qq(held\\n); sleep 60";
+    let mut command = Command::new("perl");
+    command.args(["-e", lease, file]);
+    let holder = Process::start(&command, &scratch.join("holder.log"));
+    until("the file to be held", PATIENCE, async || {
+        holder.log().contains("held").then_some(())
+    })
+    .await;
+    holder
+}
+
+/// Processes whose command line has this in it.
+fn processes_of(text: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").expect("read /proc");
+    let lines =
+        processes.filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    lines
+        .filter(|line| String::from_utf8_lossy(line).contains(text))
+        .count()
+}
+
+#[tokio::test]
+async fn a_launch_that_is_held_up_is_nothing_once_its_worker_is_gone() {
+    let world = World::new().await;
+    let ran = world.scratch.join("ran");
+    let script = format!("#!/bin/sh\n: >{}\n", ran.display());
+    let script = world.scratch.write("job", script);
+    set_permissions(&script, Permissions::from_mode(0o755)).expect("make it a program");
+    let folder = world.scratch.path().display().to_string();
+    for umask in [false, true] {
+        let mut holder = hold_up(&world.scratch, &script.display().to_string()).await;
+        let ini = world.ini().set("launcher", script.display());
+        let ini = if umask { ini.set("umask", "022") } else { ini };
+        let mut jobd = Jobd::start(&world.scratch, &ini.set("poll_interval", "0.05")).await;
+        let id = world.database.insert_one("1/low", "waiting").await;
+        world.database.reaches(id, "running").await;
+        until("somebody to be held up", PATIENCE, async || {
+            let locks = std::fs::read_to_string("/proc/locks").expect("the locks");
+            let holder = format!(" {} ", holder.id());
+            let mut leases = locks.lines().filter(|line| line.contains(&holder));
+            leases.any(|line| line.contains("BREAKING")).then_some(())
+        })
+        .await;
+        jobd.process.kill();
+        holder.kill();
+        until("nobody to be left", PATIENCE, async || {
+            (processes_of(&folder) == 0).then_some(())
+        })
+        .await;
+        assert!(!ran.exists(), "it has begun for nobody");
+    }
 }

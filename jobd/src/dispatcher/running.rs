@@ -107,7 +107,7 @@ impl Dispatcher {
             }
             Outcome::NoRoom(_) if cancelled => self.end_cancelled(job),
             Outcome::NoRoom(error) => {
-                tracing::error!(job = %job.id, target = %job.target, %error, "the system has no room for a process, giving the job back");
+                tracing::error!(job = %job.id, target = %job.target, %error, "cannot start a process now, giving the job back");
                 self.targets.rest(&job.target, clock::now() + REST);
                 self.back_out(job, &format!("cannot start a process: {error}"));
             }

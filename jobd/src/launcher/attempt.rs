@@ -136,7 +136,10 @@ async fn run(
     };
     let (its, of, fed) = (launcher.clone(), job.clone(), payload.is_some());
     let task = move || begin(&its, &of, fed, until);
-    match launcher.inner.spawner.run(task).await {
+    let hangs = || {
+        tracing::warn!(job = %job.id, target = %job.target, "the start of a process is held up: does the file system of its program or its folder hang?");
+    };
+    match launcher.inner.spawner.run(task, hangs).await {
         Ok(Begun::Started(mut started)) => {
             for feed in followers {
                 started.show(&feed);
@@ -241,7 +244,7 @@ async fn attend(
             // Not reaped, so that the number is still its own.
             let _ = kill_process_group(group, Signal::KILL);
             let reap = move || waitpid(Some(group), WaitOptions::empty());
-            let _ = launcher.inner.spawner.run(reap).await;
+            let _ = launcher.inner.spawner.run(reap, || ()).await;
             let reason = format!("cannot watch the process, killed it: {error}");
             End::never_started(126, &reason)
         }

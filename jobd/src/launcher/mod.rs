@@ -18,10 +18,12 @@ mod stream;
 mod template;
 mod usage;
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -163,8 +165,8 @@ pub trait Executor: Send + Sync + 'static {
 pub enum Outcome {
     /// The job is over.
     Ended(End),
-    /// The system had no room for a process (EAGAIN, ENOMEM, EMFILE), or it was too late: nothing ran, and it
-    /// may be tried again.
+    /// The system had no room for a process (EAGAIN, ENOMEM, EMFILE), or all that start processes are held up, or it was
+    /// too late: nothing ran, and it may be tried again.
     NoRoom(io::Error),
 }
 
@@ -298,12 +300,24 @@ impl Way {
         Some(format!("launcher.cwd: {} is no directory", cwd.display()))
     }
 
+    /// Lets a file system that hangs do so while there is no process yet. One that waits for its program looks like
+    /// jobd: if that ended meanwhile, nobody would find it, and it would begin when its job has long been another's.
+    fn await_files(&self, program: &Path) {
+        // What is wrong with them, the launch says.
+        let cwd = self.settings.cwd.as_deref().filter(|cwd| cwd.is_dir());
+        let program = cwd.map_or(Cow::Borrowed(program), |cwd| cwd.join(program).into());
+        if program.is_file() {
+            drop(File::open(program));
+        }
+    }
+
     /// The program of a job, or why there is none. `worker` is its `JOBD_WORKER`, `fed` whether it gets something to read.
     fn program(&self, job: &Job, worker: &str, fed: bool) -> Result<Program<'_>, String> {
         let argv = self.settings.template.argv(job);
         let (name, arguments) = argv.split_first().expect("a template has a program");
         let file = self.environment.find(name);
         let file = file.ok_or_else(|| format!("{name}: command not found in PATH"))?;
+        self.await_files(&file);
         let file = file.as_os_str().as_bytes();
         let before: Vec<&[u8]> = match &self.shim {
             None => vec![file],

@@ -106,7 +106,7 @@ pub const KEYS: &[Key] = &[
         name: "mysql_user",
         kind: "text",
         default: "required",
-        doc: "Database user. A worker needs `SELECT` and `UPDATE` on the table; `jobctl add` also needs `INSERT`.",
+        doc: "Database user. A worker needs `SELECT` and `UPDATE` on the table, and so does `jobctl retry`; `jobctl add` and `run` need `INSERT`, `prune` needs `DELETE`.",
     },
     Key {
         name: "mysql_password",

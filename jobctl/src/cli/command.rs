@@ -148,9 +148,9 @@ Examples:
     )]
     Cancel(CancelArgs),
 
-    /// Send a signal to the processes of running jobs
+    /// Send a signal to running jobs: to the launched process, not to its children
     #[command(
-        after_help = "A master needs the target of each job; with a database in the config it is looked up.
+        after_help = "What is to end with all its processes is cancelled: jobctl cancel. A master needs the target of each job; with a database in the config it is looked up.
 Ends with 1 if any of them was not running there. Asks where they were not named one by one.
 
 Examples:

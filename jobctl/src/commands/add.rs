@@ -36,20 +36,21 @@ pub(crate) async fn run(context: &Context, args: AddArgs) -> Result<u8, Failure>
         .insert(&job, args.count)
         .await
         .map_err(|error| database::failure(settings, &error))?;
-    let warning = if args.manual {
-        None
+    let (poked, warning) = if args.manual {
+        (false, None)
     } else {
-        poke(context, vec![job.target.clone()])
-            .await
-            .err()
-            .map(|failure| failure.to_string())
+        match poke(context, vec![job.target.clone()]).await {
+            Ok(warning) => (true, warning),
+            Err(failure) => {
+                let warning = failure.to_string();
+                not_poked(&warning, "the rows are added");
+                (false, Some(warning))
+            }
+        }
     };
-    if let Some(warning) = &warning {
-        not_poked(warning, "the rows are added");
-    }
     let mut added = Added {
         ids,
-        poked: !args.manual && warning.is_none(),
+        poked,
         warning,
         jobs: None,
     };
@@ -90,22 +91,27 @@ pub(super) async fn payload(data: Option<&str>) -> Result<Option<String>, Failur
     }
 }
 
-/// Pokes the master, or polls the worker.
-pub(super) async fn poke(context: &Context, targets: Vec<String>) -> Result<(), Failure> {
+/// Pokes the master, or polls the worker. Says, also in its answer, whom no worker serves, where that can be known.
+pub(super) async fn poke(
+    context: &Context,
+    targets: Vec<String>,
+) -> Result<Option<String>, Failure> {
     let kind = match context.kind() {
         Kind::Master => "poke",
         Kind::Worker => "poll",
     };
     let client = context.client().await?;
+    let mut warning = None;
     if context.kind() == Kind::Master {
         // The poke is what counts: one that cannot say has been heard all the same.
         if let Ok(Some(said)) = unserved(&client, &targets).await {
-            complain(&format!(
-                "jobctl: warning: {said}; its jobs wait until one does"
-            ));
+            let said = format!("{said}; its jobs wait until one does");
+            complain(&format!("jobctl: warning: {said}"));
+            warning = Some(said);
         }
     }
-    client.order(kind, Targets::Named(targets).data()).await
+    client.order(kind, Targets::Named(targets).data()).await?;
+    Ok(warning)
 }
 
 /// A poke that fails costs time and nothing else.

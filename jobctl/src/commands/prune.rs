@@ -12,7 +12,7 @@ use super::ask::confirm;
 use crate::cli::PruneArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{bar, counted, local_time, print, several};
+use crate::output::{bar, counted, local_time, several};
 
 /// Between two batches, so that workers get their turn.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,6 +29,12 @@ struct Pruned {
     deleted: u64,
 }
 
+/// `{"sql"}`, of `--print-sql`: a batch of it, to be repeated.
+#[derive(Serialize)]
+struct Statement {
+    sql: String,
+}
+
 /// Counts, asks, deletes.
 pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
@@ -40,7 +46,9 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
     if args.print_sql {
         let target = args.target.as_deref();
         let sql = table.prune_sql(now - before, target, args.result.as_deref());
-        print(&format!("{sql} -- again until it deletes nothing\n"))?;
+        context.screen.show(&Statement { sql }, |statement| {
+            format!("{} -- again until it deletes nothing\n", statement.sql)
+        })?;
         return Ok(0);
     }
     let scan = Scan {

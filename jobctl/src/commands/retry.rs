@@ -64,12 +64,10 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     }
     let targets: BTreeSet<String> = rows.into_iter().map(|row| row.target).collect();
     let poked = !targets.is_empty() && poke_all(context, targets).await;
+    let known: BTreeSet<JobId> = again.iter().copied().collect();
+    let left = asked.into_iter().filter(|id| !known.contains(id));
     let retried = Retried {
-        left: asked
-            .iter()
-            .copied()
-            .filter(|id| !again.contains(id))
-            .collect(),
+        left: left.collect(),
         ids: again,
         poked,
     };
@@ -80,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
 
 async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
     match poke(context, targets.into_iter().collect()).await {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(failure) => {
             not_poked(&failure.to_string(), "the jobs wait again");
             false

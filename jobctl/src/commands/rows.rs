@@ -58,6 +58,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         columns,
     };
     let found = table.search(&filter, args.limit).await;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let Found { jobs, gave_up } = found.map_err(failure)?;
     if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {
         check_status(table.columns(), status)?;
@@ -72,10 +73,14 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         if listed.jobs.is_empty() && context.screen.is_terminal() {
             return "no jobs\n".to_owned();
         }
-        context.screen.table(&match wanted.as_slice() {
+        let shown = context.screen.table(&match wanted.as_slice() {
             [] => summary(&listed.jobs, now),
             wanted => chosen(&listed.jobs, wanted),
-        })
+        });
+        if listed.jobs.len() < limit || !context.screen.is_terminal() {
+            return shown;
+        }
+        shown + &format!("at most {limit} are shown; --limit shows more\n")
     })?;
     Ok(0)
 }

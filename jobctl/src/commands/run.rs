@@ -57,8 +57,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
         _ = tokio::signal::ctrl_c() => {
             drop(view);
             return Err(Failure::Interrupted(format!(
-                "job {id} goes on; jobctl logs {id} -f shows its output, jobctl send-signal TERM {id}:{} ends it",
-                job.target
+                "job {id} goes on; jobctl logs {id} -f shows its output, jobctl cancel {id} ends it"
             )));
         }
     };

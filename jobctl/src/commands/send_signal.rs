@@ -1,4 +1,4 @@
-//! `send-signal`: to the processes of running jobs, wherever they run.
+//! `send-signal`: to the launched process of running jobs, wherever they run; not to its children.
 
 use std::collections::BTreeMap;
 

@@ -40,6 +40,13 @@ async fn a_table_fits_its_terminal() {
     assert!(lines[2].contains("killed by SIGTERM"), "{narrow}");
     let wide = Terminal::start(200, &with(&table, &["list"]), &[]).ends().1;
     assert!(wide.contains("/of/a/line/of/a/terminal  waiting"), "{wide}");
+    assert!(!wide.contains("are shown"), "{wide}");
+    let part = with(&table, &["list", "--limit", "2"]);
+    let part = Terminal::start(80, &part, &[]).ends().1;
+    assert!(
+        part.contains("at most 2 are shown; --limit shows more"),
+        "{part}"
+    );
 }
 
 #[tokio::test]

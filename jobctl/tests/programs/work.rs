@@ -365,6 +365,9 @@ async fn what_a_prune_would_delete_is_told_before_and_what_it_deleted_after() {
     assert!(sql.contains(r"`target` = 'App\Job' ORDER"), "{sql}");
     let real = ["prune", "--older-than", "30d", "--print-sql"];
     let statement = table.jobctl(&real).await.stdout;
+    let as_json = [&real[..], &["--json"]].concat();
+    let as_json = table.jobctl(&as_json).await.json();
+    assert!(statement.starts_with(as_json["sql"].as_str().unwrap()));
     assert_eq!(table.execute(&statement).await, 1, "{statement}");
     let none = table
         .jobctl(&["prune", "--older-than", "30d", "--yes"])

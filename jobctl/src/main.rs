@@ -21,6 +21,11 @@ use commands::Context;
 use failure::Failure;
 
 fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1);
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().into()).collect();
+    if let Some((shell::offer::ASKED, line)) = words.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return offer(line);
+    }
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match run(cli) {
         Ok(code) => ExitCode::from(code),
@@ -31,17 +36,29 @@ fn main() -> ExitCode {
     }
 }
 
+/// For a completion script: quick and without a word.
+fn offer(line: &[String]) -> ExitCode {
+    if let Ok(runtime) = runtime() {
+        runtime.block_on(shell::offer::run(line));
+        runtime.shutdown_background();
+    }
+    ExitCode::SUCCESS
+}
+
+/// One connection and one question at a time need no worker threads.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build()
+}
+
 fn run(cli: Cli) -> Result<u8, Failure> {
     match &cli.command {
         Some(cli::Command::Completions { shell }) => return commands::completions::run(*shell),
         Some(cli::Command::Man { into }) => return commands::man::run(into.as_deref()),
         _ => {}
     }
-    // One connection and one question at a time need no worker threads.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
+    let cannot = |error| Failure::Refused(format!("cannot start: {error}"));
+    let runtime = runtime().map_err(cannot)?;
     let (command, context) = {
         // Signals are caught while a password is asked for.
         let _inside = runtime.enter();

@@ -20,6 +20,14 @@ const FRESH: Duration = Duration::from_secs(10);
 /// The prompt waits for names no longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// What a word may be the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Target,
+    Host,
+    Job,
+}
+
 /// What can be named on a line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
@@ -38,8 +46,12 @@ impl Names {
             return;
         }
         self.asked = Some(Instant::now());
-        let asked = tokio::time::timeout(PATIENCE, commands::workers_seen(context)).await;
-        if let Ok(Ok(workers)) = asked {
+        // No statement is cut short: the connection would be of no use, and it is dropped.
+        let (workers, rows) = tokio::join!(
+            tokio::time::timeout(PATIENCE, commands::workers_seen(context)),
+            tokio::time::timeout(PATIENCE, commands::newest(context))
+        );
+        if let Ok(Ok(workers)) = workers {
             for (address, targets) in workers {
                 self.targets.extend(targets);
                 let host = address.rsplit_once(':').map_or("", |(host, _)| host);
@@ -48,11 +60,21 @@ impl Names {
                     .extend((!host.is_empty()).then(|| host.to_owned()));
             }
         }
-        // No statement is cut short: the connection would be of no use, and it is dropped.
-        let asked = tokio::time::timeout(PATIENCE, commands::newest(context)).await;
-        if let Ok(Ok(rows)) = asked {
+        if let Ok(Ok(rows)) = rows {
             self.ids = rows.iter().map(|row| row.id.to_string()).collect();
             self.targets.extend(rows.into_iter().map(|row| row.target));
+        }
+    }
+
+    /// Those of one kind.
+    pub(super) fn of(&self, kind: Name) -> Vec<String> {
+        match kind {
+            Name::Target => self.targets.iter().cloned().collect(),
+            Name::Host => self.hosts.iter().cloned().collect(),
+            Name::Job => {
+                let last = std::iter::once("last".to_owned());
+                last.chain(self.ids.iter().cloned()).collect()
+            }
         }
     }
 }
@@ -105,7 +127,6 @@ fn begin_of_word(line: &str) -> usize {
 /// What may stand where `word` does, behind the words `before`.
 fn candidates(names: &Names, before: &[&str], word: &str) -> Vec<String> {
     let all = Cli::command();
-    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let commands = || -> Vec<String> {
         let commands = all.get_subcommands().map(clap::Command::get_name);
         commands
@@ -113,21 +134,13 @@ fn candidates(names: &Names, before: &[&str], word: &str) -> Vec<String> {
             .map(str::to_owned)
             .collect()
     };
-    let command = before
-        .iter()
-        .find_map(|word| all.find_subcommand(word).filter(|_| !word.starts_with('-')));
-    let option = before.last().and_then(|last| last.strip_prefix("--"));
-    match (option, command) {
-        (Some("target"), _) => return names.targets.iter().cloned().collect(),
-        (Some("host"), _) => return names.hosts.iter().cloned().collect(),
-        (Some("status"), _) => return owned(&STATUSES),
-        (Some(option), command) => {
-            let values = values(command.unwrap_or(&all), option);
-            if !values.is_empty() {
-                return values;
-            }
-        }
-        _ => {}
+    if let Some(name) = name_at(&all, before).filter(|_| !word.starts_with('-')) {
+        return names.of(name);
+    }
+    let command = command_of(&all, before);
+    let values = option_at(&all, before).map(values);
+    if let Some(values) = values.filter(|values| !values.is_empty()) {
+        return values;
     }
     let Some(command) = command.filter(|_| before.first() != Some(&"help")) else {
         return if word.starts_with('-') {
@@ -139,20 +152,48 @@ fn candidates(names: &Names, before: &[&str], word: &str) -> Vec<String> {
     if word.starts_with('-') {
         return [options(command), options(&all)].concat();
     }
-    match command.get_name() {
+    Vec::new()
+}
+
+/// What may be named behind the words `before`; `None` where it is no name that is wanted.
+pub(super) fn name_at(all: &clap::Command, before: &[&str]) -> Option<Name> {
+    if let Some(option) = option_at(all, before) {
+        return match option.get_long()? {
+            "target" => Some(Name::Target),
+            "host" => Some(Name::Host),
+            _ => None,
+        };
+    }
+    if before.first() == Some(&"help") {
+        return None;
+    }
+    match command_of(all, before)?.get_name() {
         "pause"
         | "continue"
         | "poll"
         | "poke"
         | "set-target-concurrency"
         | "remove-target"
-        | "run" => names.targets.iter().cloned().collect(),
+        | "run" => Some(Name::Target),
         "show" | "logs" | "wait" | "retry" | "run-manual" | "send-signal" | "cancel" | "follow" => {
-            let last = std::iter::once("last".to_owned());
-            last.chain(names.ids.iter().cloned()).collect()
+            Some(Name::Job)
         }
-        _ => Vec::new(),
+        _ => None,
     }
+}
+
+/// The command among these words.
+fn command_of<'a>(all: &'a clap::Command, before: &[&str]) -> Option<&'a clap::Command> {
+    let mut words = before.iter().filter(|word| !word.starts_with('-'));
+    words.find_map(|word| all.find_subcommand(word))
+}
+
+/// The option whose value is wanted next: the command's, or one of every command.
+fn option_at<'a>(all: &'a clap::Command, before: &[&str]) -> Option<&'a clap::Arg> {
+    let last = before.last()?.strip_prefix("--")?;
+    let commands = command_of(all, before).into_iter().chain([all]);
+    let mut options = commands.flat_map(clap::Command::get_arguments);
+    options.find(|known| known.get_long() == Some(last) && known.get_action().takes_values())
 }
 
 fn options(command: &clap::Command) -> Vec<String> {
@@ -162,18 +203,13 @@ fn options(command: &clap::Command) -> Vec<String> {
     long.map(|name| format!("--{name}")).collect()
 }
 
-fn values(command: &clap::Command, option: &str) -> Vec<String> {
-    let mut options = command.get_arguments();
-    let found = options
-        .find(|known| known.get_long() == Some(option))
-        .filter(|known| known.get_action().takes_values());
-    let values = found
-        .map(clap::Arg::get_possible_values)
-        .unwrap_or_default();
-    values
-        .iter()
-        .map(|value| value.get_name().to_owned())
-        .collect()
+fn values(option: &clap::Arg) -> Vec<String> {
+    if option.get_long() == Some("status") {
+        return STATUSES.map(str::to_owned).into();
+    }
+    let values = option.get_possible_values();
+    let values = values.iter().map(|value| value.get_name().to_owned());
+    values.collect()
 }
 
 #[cfg(test)]
@@ -209,6 +245,8 @@ mod tests {
         check("list --lim", &["--limit"]);
         check("list --wor", &["--worker"]);
         check("status --host 1", &["10.0.0.1"]);
+        check("list --limit ", &[]);
+        check("list --log-level wa", &["warn"]);
         check("doctor ", &[]);
         check("pause\u{a0}ma", &["mail"]);
     }

@@ -2,6 +2,7 @@
 //! completion. Each line is parsed and carried out like a command line of its own.
 
 mod complete;
+pub(crate) mod offer;
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;

@@ -4,12 +4,32 @@ use std::path::Path;
 use std::process::Command;
 
 use portable_pty::CommandBuilder;
+use serde_json::{Value, json};
 
+use crate::daemon::Daemon;
 use crate::jobctl::run;
+use crate::table::Table;
 use crate::terminal::Terminal;
 
+/// A home whose config names a table with jobs 1 and 2, of `mail` and `a b`, and a daemon that nobody is.
+async fn home() -> Table {
+    let table = Table::new(None).await;
+    table
+        .execute("INSERT INTO jobs (target, time_created) VALUES ('mail', 1), ('a b', 1)")
+        .await;
+    let home = table.folder.path().join(".jobctl.conf");
+    std::fs::copy(&table.config, home).unwrap();
+    table
+}
+
+/// PATH with the program.
+fn path() -> String {
+    let bin = Path::new(env!("CARGO_BIN_EXE_jobctl")).parent().unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
 /// Has a real bash complete `line`, whose cursor stands at its end.
-fn complete(script: &std::path::Path, line: &str) -> Vec<String> {
+fn complete(script: &Path, home: &Path, line: &str) -> Vec<String> {
     let ask = format!(
         "source {} && COMP_WORDS=({line}\"\") COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )) && \
          [[ '{line}' != *' ' ]] && {{ COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); }}; \
@@ -18,6 +38,8 @@ fn complete(script: &std::path::Path, line: &str) -> Vec<String> {
     );
     let output = Command::new("bash")
         .args(["--norc", "-c", &ask])
+        .env("HOME", home)
+        .env("PATH", path())
         .output()
         .unwrap();
     assert!(output.stderr.is_empty(), "{line}: {output:?}");
@@ -28,22 +50,86 @@ fn complete(script: &std::path::Path, line: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn bash_completes_commands_options_and_values() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("jobctl.bash");
+async fn bash_completes_commands_options_values_and_names() {
+    let table = home().await;
+    let home = table.folder.path();
+    let script = home.join("jobctl.bash");
     std::fs::write(&script, run(["completions", "bash"]).await.stdout).unwrap();
-    assert_eq!(complete(&script, "jobctl prun"), ["prune"]);
-    assert_eq!(complete(&script, "jobctl run"), ["run", "run-manual"]);
-    assert_eq!(complete(&script, "jobctl list --res"), ["--result"]);
-    assert_eq!(complete(&script, "jobctl list --result "), ["fail", "ok"]);
-    assert_eq!(
-        complete(&script, "jobctl --master prune --older"),
-        ["--older-than"]
-    );
-    let all = complete(&script, "jobctl ");
+    let complete = |line: &str| complete(&script, home, line);
+    assert_eq!(complete("jobctl prun"), ["prune"]);
+    assert_eq!(complete("jobctl run"), ["run", "run-manual"]);
+    assert_eq!(complete("jobctl list --res"), ["--result"]);
+    assert_eq!(complete("jobctl list --result "), ["fail", "ok"]);
+    assert_eq!(complete("jobctl --master prune --older"), ["--older-than"]);
+    let all = complete("jobctl ");
     for command in ["status", "doctor", "export", "man"] {
         assert!(all.iter().any(|word| word == command), "{command}: {all:?}");
     }
+    assert_eq!(complete("jobctl pause "), ["a\\ b", "mail"]);
+    assert_eq!(complete("jobctl --master poke mail a"), ["a\\ b"]);
+    assert_eq!(complete("jobctl list --target ma"), ["mail"]);
+    assert_eq!(
+        complete("jobctl list --target = ma"),
+        ["mail"],
+        "as bash takes it apart"
+    );
+    assert_eq!(complete("jobctl logs "), ["1", "2", "last"]);
+    assert_eq!(complete("jobctl pause --js"), ["--json"]);
+    std::fs::write(home.join(".jobctl.conf"), "port = 1\n").unwrap();
+    let nobody = complete("jobctl pause ");
+    assert!(
+        nobody.contains(&"--json".to_owned()),
+        "the options: {nobody:?}"
+    );
+}
+
+#[tokio::test]
+async fn names_are_not_waited_for_and_nothing_is_carried_out() {
+    let table = home().await;
+    let config = table.config.to_str().unwrap();
+    let ask = async |port: &str, words: &str| {
+        let line = [
+            "complete-names",
+            "jobctl",
+            "--config",
+            config,
+            "--port",
+            port,
+        ];
+        run(line.into_iter().chain(words.split(' '))).await
+    };
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let begun = std::time::Instant::now();
+    let asked = ask(&port, "cancel ").await;
+    assert_eq!(
+        (asked.code, asked.stdout.as_str(), asked.stderr.as_str()),
+        (0, "last\n2\n1\n", "")
+    );
+    // Half a second and the start of a program; a command waits for 15 s.
+    assert!(begun.elapsed().as_secs() < 8, "{:?}", begun.elapsed());
+    let none = ask("1", "prune ").await;
+    assert_eq!(
+        (none.code, none.stdout.as_str(), none.stderr.as_str()),
+        (0, "", "")
+    );
+    let wrong = run([
+        "complete-names",
+        "jobctl",
+        "--config",
+        "/nonexistent",
+        "pause",
+        "",
+    ])
+    .await;
+    assert_eq!(
+        (wrong.code, wrong.stdout.as_str(), wrong.stderr.as_str()),
+        (0, "", "")
+    );
+    let worker = Daemon::worker(Ok(json!({"targets": {"served": {"paused": false, "concurrency": 1, "length": 0}}, "jobPromisesCount": 0, "memoryUsage": {}}))).await;
+    let port = worker.address.port().to_string();
+    assert_eq!(ask(&port, "pause s").await.stdout, "served\n");
+    assert_eq!(worker.asked(), [("status".to_owned(), Value::Null)]);
 }
 
 /// What a real fish offers for `line`.
@@ -52,6 +138,8 @@ fn offered_by_fish(script: &Path, home: &Path, line: &str) -> Vec<String> {
     let output = Command::new("fish")
         .args(["--no-config", "-c", &ask])
         .env("HOME", home)
+        .env("PATH", path())
+        .current_dir(home)
         .output()
         .unwrap();
     assert!(output.stderr.is_empty(), "{line}: {output:?}");
@@ -62,11 +150,17 @@ fn offered_by_fish(script: &Path, home: &Path, line: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn fish_completes_commands_options_and_values() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("jobctl.fish");
+async fn fish_completes_commands_options_values_and_names() {
+    let table = home().await;
+    let home = table.folder.path();
+    let script = home.join("jobctl.fish");
     std::fs::write(&script, run(["completions", "fish"]).await.stdout).unwrap();
-    let offered = |line: &str| offered_by_fish(&script, folder.path(), line);
+    let offered = |line: &str| offered_by_fish(&script, home, line);
+    assert_eq!(offered("jobctl pause ma"), ["mail"]);
+    assert_eq!(offered("jobctl --master poke mail "), ["a b", "mail"]);
+    assert_eq!(offered("jobctl list --target ma"), ["mail"]);
+    assert_eq!(offered("jobctl logs "), ["1", "2", "last"]);
+    assert_eq!(offered("jobctl --config jobctl.f"), ["jobctl.fish"]);
     assert_eq!(offered("jobctl prun"), ["prune"]);
     assert_eq!(offered("jobctl run"), ["run", "run-manual"]);
     assert_eq!(offered("jobctl list --res"), ["--result"]);
@@ -79,9 +173,9 @@ async fn fish_completes_commands_options_and_values() {
 }
 
 #[tokio::test]
-async fn zsh_completes_commands_options_and_values() {
-    let folder = tempfile::tempdir().unwrap();
-    let home = folder.path();
+async fn zsh_completes_commands_options_values_and_names() {
+    let table = home().await;
+    let home = table.folder.path();
     std::fs::write(
         home.join("_jobctl"),
         run(["completions", "zsh"]).await.stdout,
@@ -96,6 +190,7 @@ async fn zsh_completes_commands_options_and_values() {
     command.args(["-d", "-i"]);
     command.env("HOME", home);
     command.env("ZDOTDIR", home);
+    command.env("PATH", path());
     let mut zsh = Terminal::of(command, 120, 40);
     zsh.sees(&["ready>"]);
     for (typed, expected) in [
@@ -110,6 +205,13 @@ async fn zsh_completes_commands_options_and_values() {
             "ready> jobctl --master prune --older-than",
         ),
         ("jobctl exp\t --json\t", "ready> jobctl export --json"),
+        ("jobctl pause ma\t", "ready> jobctl pause mail"),
+        ("jobctl poke mail a\t", "ready> jobctl poke mail a\\ b"),
+        (
+            "jobctl list --target ma\t",
+            "ready> jobctl list --target mail",
+        ),
+        ("jobctl logs la\t", "ready> jobctl logs last"),
     ] {
         zsh.press(typed);
         zsh.sees(&[expected]);

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use jobd_proto::table::{Columns, Kind};
 
 use super::connection::{Value, key};
-use super::statements::{Counts, Dialect};
+use super::counts::Counts;
+use super::dialect::Dialect;
 use super::{Abilities, Ability, Batch, Finish};
 use crate::fate::Reason;
 use crate::faults::guard;

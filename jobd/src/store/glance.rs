@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Sight;
 use super::connection::Connection;
+use super::statements::Statements;
 
 /// A table's statement, and what it asks.
 #[derive(Clone, Debug)]
@@ -33,11 +34,13 @@ pub(super) fn probe(number: usize, rows: &str) -> String {
 /// What there is.
 pub(super) async fn glance<C: Connection>(
     connection: &mut C,
-    glance: &Glance,
+    statements: &Statements,
 ) -> Result<Vec<Sight>, sqlx::Error> {
+    let Some(glance) = &statements.glance else {
+        return Ok(Vec::new());
+    };
     let found = connection.numbers(&glance.text, &[]).await?;
     let found = found.into_iter().filter_map(|at| usize::try_from(at).ok());
-    Ok(found
-        .filter_map(|at| glance.sights.get(at).copied())
-        .collect())
+    let seen = found.filter_map(|at| glance.sights.get(at).copied());
+    Ok(seen.collect())
 }

@@ -9,8 +9,10 @@ use jobd_proto::JobId;
 
 use super::advance::{AdvanceStatement, USAGE};
 use super::connection::{Connection, Value, id, key};
+use super::counts::Counts;
+use super::dialect::Dialect;
 use super::lists::ListStatement;
-use super::statements::{Counts, Dialect, Statements};
+use super::statements::Statements;
 use super::units::is_duplicate;
 use super::{Abilities, Ability, Finish, Promoted, errors};
 use crate::fate::Again;
@@ -134,8 +136,10 @@ impl LaterStatements {
 pub(super) async fn promote<C: Connection>(
     connection: &mut C,
     statements: &Statements,
-    later: &LaterStatements,
 ) -> Result<Promoted, sqlx::Error> {
+    let Some(later) = &statements.later else {
+        return Ok(Promoted::default());
+    };
     connection.control(statements.begin).await?;
     // Others look at the same moment: what they have locked they promote.
     let rows = connection.notes(&later.due, &[]).await?;

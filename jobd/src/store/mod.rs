@@ -11,6 +11,8 @@ mod charset;
 #[cfg(test)]
 mod conformance;
 mod connection;
+mod counts;
+mod dialect;
 mod errors;
 mod floors;
 mod glance;

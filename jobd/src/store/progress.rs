@@ -7,8 +7,9 @@ use jobd_proto::JobId;
 use jobd_proto::table::Columns;
 
 use super::connection::{Connection, Value, id, key};
+use super::dialect::Dialect;
 use super::lists::ListStatement;
-use super::statements::{Dialect, Statements};
+use super::statements::Statements;
 use super::text::LineText;
 use crate::job::ClaimToken;
 

@@ -15,7 +15,7 @@ use tokio::task::JoinError;
 
 use super::connection::Connection;
 use super::floors::Floors;
-use super::statements::{Ownership, Statements};
+use super::statements::Statements;
 use super::{
     Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Report, RowState,
     Sight, Store, StoreError, Unrenewed, Wish, cancel, glance, later, progress, record, units,
@@ -256,6 +256,20 @@ impl<B: Backend> SqlStore<B> {
     }
 }
 
+/// A unit of a lane, with the table's statements; what it takes along is cloned for each try.
+macro_rules! on {
+    ($store:ident, $lane:ident, [$($taken:ident),*], |$connection:ident, $statements:ident| $work:expr) => {
+        $store.unit(
+            Lane::$lane,
+            || false,
+            move |$connection, $statements| {
+                $(let $taken = $taken.clone();)*
+                async move { $work.await }.boxed()
+            },
+        )
+    };
+}
+
 impl<B: Backend> Store for SqlStore<B> {
     fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
         self.look().boxed()
@@ -266,14 +280,9 @@ impl<B: Backend> Store for SqlStore<B> {
         targets: Vec<TargetName>,
     ) -> BoxFuture<'_, Result<Vec<TargetName>, StoreError>> {
         async move {
-            let found = self.unit(
-                Lane::Claims,
-                || false,
-                move |connection, statements| {
-                    let targets = targets.clone();
-                    async move { units::pending(connection, &statements, &targets).await }.boxed()
-                },
-            );
+            let found = on!(self, Claims, [targets], |connection, statements| {
+                units::pending(connection, &statements, &targets)
+            });
             self.refreshed(found.await).await
         }
         .boxed()
@@ -285,17 +294,9 @@ impl<B: Backend> Store for SqlStore<B> {
         after: Option<String>,
     ) -> BoxFuture<'_, Result<Names, StoreError>> {
         async move {
-            let found = self.unit(
-                Lane::Claims,
-                || false,
-                move |connection, statements| {
-                    let (prefix, after) = (prefix.clone(), after.clone());
-                    async move {
-                        units::names(connection, &statements, &prefix, after.as_deref()).await
-                    }
-                    .boxed()
-                },
-            );
+            let found = on!(self, Claims, [prefix, after], |connection, statements| {
+                units::names(connection, &statements, &prefix, after.as_deref())
+            });
             self.refreshed(found.await).await
         }
         .boxed()
@@ -382,15 +383,9 @@ impl<B: Backend> Store for SqlStore<B> {
         patient: bool,
     ) -> BoxFuture<'_, Result<BTreeMap<JobId, Cancelled>, StoreError>> {
         async move {
-            let cancelled = self.unit(
-                Lane::Desk,
-                || false,
-                move |connection, statements| {
-                    let wishes = wishes.clone();
-                    async move { cancel::cancel(connection, &statements, &wishes, patient).await }
-                        .boxed()
-                },
-            );
+            let cancelled = on!(self, Desk, [wishes], |connection, statements| {
+                cancel::cancel(connection, &statements, &wishes, patient)
+            });
             self.refreshed(cancelled.await).await
         }
         .boxed()
@@ -398,66 +393,36 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn glance(&self) -> BoxFuture<'_, Result<Vec<Sight>, StoreError>> {
         async move {
-            let seen = self.unit(
-                Lane::Look,
-                || false,
-                |connection, statements| {
-                    async move {
-                        match &statements.glance {
-                            Some(all) => glance::glance(connection, all).await,
-                            None => Ok(Vec::new()),
-                        }
-                    }
-                    .boxed()
-                },
-            );
+            let seen = on!(self, Look, [], |connection, statements| {
+                glance::glance(connection, &statements)
+            });
             self.refreshed(seen.await).await
         }
         .boxed()
     }
 
     fn requests(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        self.unit(
-            Lane::Look,
-            || false,
-            move |connection, statements| {
-                let worker = worker.clone();
-                async move { units::requests(connection, &statements, &worker).await }.boxed()
-            },
-        )
-        .boxed()
+        let requests = on!(self, Look, [worker], |connection, statements| {
+            units::requests(connection, &statements, &worker)
+        });
+        requests.boxed()
     }
 
     fn promote(&self) -> BoxFuture<'_, Result<Promoted, StoreError>> {
         async move {
-            let promoted = self.unit(
-                Lane::Look,
-                || false,
-                |connection, statements| {
-                    async move {
-                        match &statements.later {
-                            Some(later) => later::promote(connection, &statements, later).await,
-                            None => Ok(Promoted::default()),
-                        }
-                    }
-                    .boxed()
-                },
-            );
+            let promoted = on!(self, Look, [], |connection, statements| {
+                later::promote(connection, &statements)
+            });
             self.refreshed(promoted.await).await
         }
         .boxed()
     }
 
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>> {
-        self.unit(
-            Lane::Ledger,
-            || false,
-            move |connection, statements| {
-                let batch = batch.clone();
-                async move { record::record(connection, &statements, &batch).await }.boxed()
-            },
-        )
-        .boxed()
+        let recorded = on!(self, Ledger, [batch], |connection, statements| {
+            record::record(connection, &statements, &batch)
+        });
+        recorded.boxed()
     }
 
     fn renew(
@@ -469,19 +434,9 @@ impl<B: Backend> Store for SqlStore<B> {
             let mut passing = self.hasty || self.met_lock.load(Ordering::Relaxed);
             loop {
                 let (worker, ids) = (worker.clone(), ids.clone());
-                let renewed = self.unit(
-                    Lane::Leases,
-                    || false,
-                    move |connection, statements| {
-                        let (worker, ids) = (worker.clone(), ids.clone());
-                        async move {
-                            let ownership = owned(&statements)?;
-                            let how = (worker.as_str(), passing);
-                            units::renew(connection, &statements, ownership, how, &ids).await
-                        }
-                        .boxed()
-                    },
-                );
+                let renewed = on!(self, Leases, [worker, ids], |connection, statements| {
+                    units::renew(connection, &statements, (&worker, passing), &ids)
+                });
                 match renewed.await {
                     // One row that somebody keeps locked must not cost the others their leases.
                     Err(StoreError::Locked(_)) if !passing => passing = true,
@@ -498,50 +453,31 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn leases(&self) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        self.unit(
-            Lane::Rescues,
-            || false,
-            |connection, statements| {
-                async move { connection.leases(&owned(&statements)?.leases, &[]).await }.boxed()
-            },
-        )
-        .boxed()
+        let leases = on!(self, Rescues, [], |connection, statements| {
+            units::leases(connection, &statements)
+        });
+        leases.boxed()
     }
 
     fn leftovers(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        self.unit(
-            Lane::Rescues,
-            || false,
-            move |connection, statements| {
-                let worker = worker.clone();
-                async move { units::leftovers(connection, &statements, &worker).await }.boxed()
-            },
-        )
-        .boxed()
+        let leases = on!(self, Rescues, [worker], |connection, statements| {
+            units::leftovers(connection, &statements, &worker)
+        });
+        leases.boxed()
     }
 
     fn data(&self, job: Job) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
-        self.unit(
-            Lane::Desk,
-            || false,
-            move |connection, statements| {
-                let job = job.clone();
-                async move { units::data(connection, &statements, &job).await }.boxed()
-            },
-        )
-        .boxed()
+        let data = on!(self, Desk, [job], |connection, statements| {
+            units::data(connection, &statements, &job)
+        });
+        data.boxed()
     }
 
     fn rescue(&self, orphan: Lease) -> BoxFuture<'_, Result<Option<&'static str>, StoreError>> {
-        self.unit(
-            Lane::Rescues,
-            || false,
-            move |connection, statements| {
-                let orphan = orphan.clone();
-                async move { units::rescue(connection, &statements, &orphan).await }.boxed()
-            },
-        )
-        .boxed()
+        let rescued = on!(self, Rescues, [orphan], |connection, statements| {
+            units::rescue(connection, &statements, &orphan)
+        });
+        rescued.boxed()
     }
 
     fn row(
@@ -549,30 +485,20 @@ impl<B: Backend> Store for SqlStore<B> {
         id: JobId,
         worker: String,
     ) -> BoxFuture<'_, Result<Option<RowState>, StoreError>> {
-        self.unit(
-            Lane::Desk,
-            || false,
-            move |connection, statements| {
-                let worker = worker.clone();
-                async move { units::row(connection, &statements, id, &worker).await }.boxed()
-            },
-        )
-        .boxed()
+        let row = on!(self, Desk, [worker], |connection, statements| {
+            units::row(connection, &statements, id, &worker)
+        });
+        row.boxed()
     }
 
     fn progress(&self, reports: Vec<Report>) -> BoxFuture<'_, Result<Vec<JobId>, StoreError>> {
         if self.statements().is_some_and(|it| it.progress.is_none()) {
             return async { Ok(Vec::new()) }.boxed();
         }
-        self.unit(
-            Lane::Desk,
-            || false,
-            move |connection, statements| {
-                let reports = reports.clone();
-                async move { progress::write(connection, &statements, &reports).await }.boxed()
-            },
-        )
-        .boxed()
+        let gone = on!(self, Desk, [reports], |connection, statements| {
+            progress::write(connection, &statements, &reports)
+        });
+        gone.boxed()
     }
 
     fn output_text(&self) -> OutputText {
@@ -581,10 +507,4 @@ impl<B: Backend> Store for SqlStore<B> {
         let statements = statements.expect("nothing runs before the table was looked at");
         statements.output_text.with_packet(packet)
     }
-}
-
-/// Leases are asked about on tables with ownership only; its columns may have been dropped since.
-fn owned(statements: &Statements) -> Result<&Ownership, sqlx::Error> {
-    let ownership = statements.ownership.as_ref();
-    ownership.ok_or_else(|| sqlx::Error::ColumnNotFound("lease_until".to_owned()))
 }

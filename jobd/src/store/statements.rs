@@ -11,6 +11,8 @@ use jobd_proto::table::{Columns, Kind, TableName};
 
 use super::advance::{AdvanceStatement, Bounds, UNKNOWN_USAGE};
 use super::cancel::{self, CancelStatements};
+use super::counts::{Counts, terms};
+use super::dialect::{Beginning, Dialect};
 use super::glance::{Glance, probe};
 use super::later::LaterStatements;
 use super::lists::ListStatement;
@@ -20,77 +22,6 @@ use crate::faults::guard;
 
 /// Targets that one statement asks about.
 pub(super) const PROBES: usize = 16;
-
-/// How a server says it.
-#[derive(Debug, Default)]
-pub(super) struct Dialect {
-    /// Begins a transaction that reads before it writes.
-    pub(super) begin: &'static str,
-    /// Seconds since 1970, by the database's clock.
-    pub(super) now: &'static str,
-    /// `=` for which NULL equals NULL.
-    pub(super) same: &'static str,
-    /// Behind a SELECT: locks its rows.
-    pub(super) lock: &'static str,
-    /// Behind a SELECT: locks its rows, passing over locked ones.
-    pub(super) skip_locked: &'static str,
-    /// How to say that a target begins with something.
-    pub(super) beginning: Beginning,
-    /// Behind the table: which index leads to waiting rows.
-    pub(super) claim_index: String,
-    /// Behind the table: which index leads to a row by its id.
-    pub(super) id_index: String,
-    /// Behind the table: which index leads to requests for cancellation.
-    pub(super) cancel_index: String,
-    /// Behind the table: which index leads to rows whose time has come.
-    pub(super) run_at_index: String,
-    /// Before a column: keeps an index from being used for ranges of it, where the server would sort what it finds in several.
-    pub(super) unranged: &'static str,
-    /// The largest statement with its values, in bytes.
-    pub(super) max_packet: u64,
-}
-
-/// The condition that a name begins with a prefix, so that an index serves it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Beginning {
-    /// It comes before every name that does not, which begins behind the prefix: for an order by characters.
-    #[default]
-    Below,
-    /// Whatever the column's collation takes for the same.
-    Like,
-}
-
-impl Beginning {
-    fn condition(self) -> &'static str {
-        match self {
-            Self::Below => "`target` < ?",
-            Self::Like => "`target` LIKE ? ESCAPE '|'",
-        }
-    }
-
-    /// The value for that.
-    pub(super) fn value(self, prefix: &str) -> String {
-        match self {
-            Self::Below => {
-                let mut end = prefix.to_owned();
-                let last = end.pop();
-                let next = last.and_then(|last| (last..).nth(1));
-                end.push(next.unwrap_or(char::MAX));
-                end
-            }
-            Self::Like => {
-                let mut like = String::with_capacity(prefix.len() + 1);
-                for c in prefix.chars() {
-                    if "|%_".contains(c) {
-                        like.push('|');
-                    }
-                    like.push(c);
-                }
-                like + "%"
-            }
-        }
-    }
-}
 
 /// What makes claims leases.
 #[derive(Clone, Debug)]
@@ -170,6 +101,12 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// Leases are asked about on tables with ownership only; its columns may have been dropped since.
+    pub(super) fn owned(&self) -> Result<&Ownership, sqlx::Error> {
+        let ownership = self.ownership.as_ref();
+        ownership.ok_or_else(|| sqlx::Error::ColumnNotFound("lease_until".to_owned()))
+    }
+
     /// For a table with these columns and abilities, whose leases are good for `lease`.
     pub(super) fn new(
         table: &TableName,
@@ -422,110 +359,5 @@ impl Statements {
                     .cloned(),
             )
             .collect()
-    }
-}
-
-/// What a claim reads beside the id, in the order of [`Taken`](super::connection::Taken): constants where there is no column.
-fn terms(columns: &Columns, abilities: Abilities) -> String {
-    let owned = abilities.has(Ability::Ownership);
-    // The casts make the answer's types the same on every server.
-    let either = |there: bool, column: &str, constant: &str| {
-        if there {
-            format!("CAST({column} AS SIGNED)")
-        } else {
-            constant.to_owned()
-        }
-    };
-    [
-        either(owned, "`attempts`", "0"),
-        either(owned, "`interruptions`", "0"),
-        // It counts without the rest of what retries need: for those that rescue.
-        either(
-            owned && columns.has("max_attempts"),
-            "`max_attempts`",
-            "NULL",
-        ),
-        either(abilities.has(Ability::Timeout), "`timeout`", "NULL"),
-        either(abilities.has(Ability::Data), "`data` IS NOT NULL", "0"),
-        either(
-            abilities.has(Ability::Cancel),
-            "COALESCE(`cancel_requested`, 0) = 1",
-            "0",
-        ),
-        either(abilities.has(Ability::Priority), "`priority`", "0"),
-        either(abilities.has(Ability::Accounting), "1", "0"),
-    ]
-    .join(", ")
-}
-
-/// What ownership, and a column for reasons, add to the statements; on a table without them, nothing.
-pub(super) struct Counts {
-    pub(super) owned: bool,
-    /// When a lease ends that begins now.
-    pub(super) lease: String,
-    /// Behind an assignment: begins a lease.
-    leased: String,
-    /// Behind an assignment: ends it.
-    pub(super) unleased: &'static str,
-    /// Behind an assignment: what goes back has come nowhere.
-    pub(super) unsaid: &'static str,
-    /// Before the assignment of a status (MySQL assigns from left to right): counts an interruption of
-    /// what ran.
-    interrupt: &'static str,
-    /// Whether one is left after the one that runs.
-    again_now: String,
-    /// The value that names a lease.
-    until: &'static str,
-    /// Behind an assignment: marks a verdict.
-    given_up: &'static str,
-    /// Rows that an end may be written to: those that run, and those that a rescuer has given up.
-    pub(super) unfinished: &'static str,
-    /// Whether the column `reason` is there.
-    pub(super) reasons: bool,
-}
-
-impl Counts {
-    fn new(columns: &Columns, abilities: Abilities, now: &str, lease: Duration) -> Self {
-        let reasons = abilities.has(Ability::Reason);
-        let unsaid = if abilities.has(Ability::Progress) {
-            ", `progress` = NULL"
-        } else {
-            ""
-        };
-        if !abilities.has(Ability::Ownership) {
-            return Self {
-                owned: false,
-                lease: String::new(),
-                leased: String::new(),
-                unleased: "",
-                unsaid,
-                interrupt: "",
-                again_now: "0".to_owned(),
-                until: "0",
-                given_up: "",
-                unfinished: "`status` = 'running'",
-                reasons,
-            };
-        }
-        let most = if columns.has("max_attempts") {
-            "COALESCE(`max_attempts`, 1)"
-        } else {
-            "1"
-        };
-        let lease = format!("{now} + {}", lease.as_secs().max(1));
-        Self {
-            owned: true,
-            leased: format!(", `lease_until` = {lease}"),
-            lease,
-            unleased: ", `lease_until` = NULL",
-            unsaid,
-            interrupt: "`interruptions` = `interruptions` + (`status` = 'running'), ",
-            // Interruptions do not count. A sum: a difference of unsigned numbers may not be negative.
-            again_now: format!("CAST({most} + `interruptions` > `attempts` AS SIGNED)"),
-            until: "CAST(COALESCE(`lease_until`, 0) AS SIGNED)",
-            given_up: ", `lease_until` = 0",
-            unfinished: "(`status` = 'running' OR (`status` = 'done' AND `lease_until` = 0))",
-            reasons,
-        }
     }
 }

@@ -9,7 +9,7 @@ use jobd_proto::{JobId, JobResult, TargetName};
 use super::connection::{Connection, Taken, Value, id, key};
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
-use super::statements::{Ownership, PROBES, Statements};
+use super::statements::{PROBES, Statements};
 use super::{Claimed, Names, RowState, Unrenewed, manual};
 use crate::faults::crash_point;
 use crate::job::{ClaimToken, Job};
@@ -260,10 +260,10 @@ pub(super) fn ids_of(jobs: &[Job]) -> Vec<JobId> {
 pub(super) async fn renew<C: Connection>(
     connection: &mut C,
     statements: &Statements,
-    ownership: &Ownership,
     (worker, passing): (&str, bool),
     ids: &[JobId],
 ) -> Outcome<Unrenewed> {
+    let ownership = statements.owned()?;
     let (first, behind) = tokens_of(worker);
     let of_us = |(sql, keys): (_, Vec<Value<'static>>)| {
         let ours = [Value::Text(first.as_str()), Value::Text(behind.as_str())];
@@ -317,6 +317,15 @@ pub(super) async fn leftovers<C: Connection>(
     let (first, behind) = tokens_of(worker);
     let values = [Value::Text(&first), Value::Text(&behind)];
     connection.leases(&statements.leftovers, &values).await
+}
+
+/// Every row with a lease.
+pub(super) async fn leases<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+) -> Outcome<Vec<Lease>> {
+    let leases = &statements.owned()?.leases;
+    connection.leases(leases, &[]).await
 }
 
 /// Requests for cancellation that `worker` can see to.

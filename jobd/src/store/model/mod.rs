@@ -20,10 +20,11 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Taken, Value, id};
+use super::dialect::Dialect;
 use super::inspect::{self, Ddl, Index};
 use super::manual::Found;
 use super::sql::{Backend, Lane, SqlStore, Unit};
-use super::statements::{Dialect, Statements};
+use super::statements::Statements;
 use super::{Inspection, Store, StoreError};
 use crate::leases::Lease;
 

@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
 use crate::store::abilities::{self, Ability};
+use crate::store::dialect::{Beginning, Dialect};
 use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
-use crate::store::statements::{Beginning, Dialect, Statements};
+use crate::store::statements::Statements;
 
 /// What the table is like, and the statements for it, where it is fit to work on.
 pub(super) async fn look(

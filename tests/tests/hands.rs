@@ -339,7 +339,7 @@ async fn jobctl_creates_a_table_that_a_worker_can_use() {
     };
     let created = jobctl(&["create-table"]).await;
     assert_eq!(created.code, Some(0), "{created:?}");
-    let again = jobctl(&["create-table"]).await;
+    let again = jobctl(&["create-table", "--full"]).await;
     assert_eq!(again.code, Some(1), "{again:?}");
     assert!(again.stderr.contains("already exists"), "{again:?}");
     let jobd = Jobd::ready(&scratch, &worker).await;

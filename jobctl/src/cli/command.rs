@@ -318,14 +318,18 @@ Examples:
 
     /// Create the job table that the config names, on SQLite the file too
     #[command(
-        after_help = "The columns are those of sql/mysql/jobs-minimal.sql or sql/sqlite/jobs-minimal.sql; add your
-own as you like. A table that exists is not touched.
+        after_help = "The columns are those that jobd needs, with --full also those of every ability: retries, jobs for
+later, priorities and more. Add your own as you like. A table that exists is not touched.
 
 Examples:
-  jobctl create-table
+  jobctl create-table --full
   jobctl --config /tmp/jobctl.conf create-table"
     )]
-    CreateTable,
+    CreateTable {
+        /// With the columns of every ability
+        #[arg(long)]
+        full: bool,
+    },
 
     /// Print a completion script for a shell
     #[command(after_help = "Examples:

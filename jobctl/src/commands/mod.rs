@@ -31,7 +31,7 @@ mod waiting;
 mod workers;
 
 use jobd_proto::master::MasterStatus;
-use jobd_proto::table::{Filter, JobRow};
+use jobd_proto::table::{Filter, JobRow, Schema};
 use jobd_proto::worker::WorkerStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -165,7 +165,10 @@ async fn carry_out(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Doctor => doctor::run(context).await,
         Command::Export(args) => export::run(context, args).await,
         Command::Prune(args) => prune::run(context, args).await,
-        Command::CreateTable => rows::create_table(context).await,
+        Command::CreateTable { full } => {
+            let schema = if full { Schema::Full } else { Schema::Minimal };
+            rows::create_table(context, schema).await
+        }
         Command::Completions { shell } => completions::run(shell),
         Command::Man { into } => man::run(into.as_deref()),
     }

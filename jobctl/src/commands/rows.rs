@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jobd_proto::JobId;
 use jobd_proto::settings::near_match;
-use jobd_proto::table::{Cell, Columns, Connection, Filter, Found, JobRow, Kind, RowError};
+use jobd_proto::table::{Cell, Columns, Connection, Filter, Found, JobRow, Kind, RowError, Schema};
 use serde::Serialize;
 
 use super::outcome::{Ending, PROGRESS, REASON, progress, stream};
@@ -21,9 +21,10 @@ struct Listed {
 }
 
 /// Creates the table. `--json`: `{"ok": true}`.
-pub(crate) async fn create_table(context: &Context) -> Result<u8, Failure> {
+pub(crate) async fn create_table(context: &Context, schema: Schema) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
-    let created = jobd_proto::table::create(settings, &database::patience(settings)).await;
+    let patience = database::patience(settings);
+    let created = jobd_proto::table::create(settings, schema, &patience).await;
     created.map_err(|error| database::failure(settings, &error))?;
     context.screen.show(&Done { ok: true }, |_| {
         format!("created the job table in {}\n", database::place(settings))

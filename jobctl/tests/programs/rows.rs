@@ -405,4 +405,10 @@ async fn the_table_is_created_once_and_never_touched_again() {
         jobctl(&["list", "--json"]).await.json()["jobs"][0]["target"],
         "a"
     );
+    let priority = ["list", "--columns", "priority"];
+    jobctl(&priority).await.failed(1, &["no column `priority`"]);
+    std::fs::remove_file(folder.path().join("new.db")).unwrap();
+    let full = jobctl(&["create-table", "--full"]).await;
+    assert_eq!(full.code, 0, "{full:?}");
+    assert_eq!(jobctl(&priority).await.code, 0);
 }

@@ -18,7 +18,7 @@ pub use cell::Cell;
 pub use change::BATCH;
 pub use columns::{Column, Columns, Kind};
 pub use connect::{connect_mysql, connect_sqlite};
-pub use create::create;
+pub use create::{Schema, create};
 pub use indexes::TableIndex;
 pub use name::{TableName, TableNameError, quote};
 pub use patience::Patience;

@@ -1,7 +1,7 @@
 //! What can be amiss with the table: its columns, its indexes, its clock, rows that nobody moves.
 
 use jobd_proto::table::{
-    Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, TableIndex,
+    Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, Schema, TableIndex,
 };
 
 use super::{Finding, few};
@@ -19,10 +19,6 @@ const LONG_RUN_S: i64 = 86_400;
 
 /// An accepted job that is not started for longer has lost its worker.
 const LONG_QUEUE_S: i64 = 3_600;
-
-/// The tables with every column.
-const MYSQL: &str = include_str!("../../../../sql/mysql/jobs.sql");
-const SQLITE: &str = include_str!("../../../../sql/sqlite/jobs.sql");
 
 /// Columns that belong together, and what they are for.
 const ABILITIES: [(&str, &[&str]); 10] = [
@@ -47,12 +43,8 @@ pub(super) async fn examine(
     settings: &DatabaseSettings,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
-    let schema = match settings {
-        DatabaseSettings::MySql(_) => MYSQL,
-        DatabaseSettings::Sqlite(_) => SQLITE,
-    };
     let place = database::place(settings);
-    let found = columns(table, schema);
+    let found = columns(table, Schema::Full.sql(settings));
     if found.is_empty() {
         findings.push(Finding::ok("table", place));
     }

@@ -19,7 +19,7 @@ use super::connection::key;
 pub(super) const LOOK_BACK: Duration = Duration::from_millis(100);
 
 /// Looking from the first entry may take one part in so many of a worker's time, however long it takes.
-const SHARE: u32 = 20;
+pub(super) const SHARE: u32 = 20;
 
 /// Where a row stands in the order of claims: higher priorities first, then by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

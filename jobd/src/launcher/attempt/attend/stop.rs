@@ -8,12 +8,12 @@ use jobd_proto::daemon::threads::blocking;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{Instant, sleep_until};
 
-use super::{CLAIM, Process};
+use super::Process;
 use crate::fate::Reason;
 use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::ladder::{KillSequence, Ladder};
-use crate::launcher::{LauncherSettings, run_name};
+use crate::launcher::{CLAIM, LauncherSettings, run_name};
 use crate::marked;
 
 /// Between the looks for what is left of a stopped job.

@@ -6,6 +6,7 @@
 
 mod abilities;
 mod advance;
+mod backend;
 mod cancel;
 mod charset;
 #[cfg(test)]

@@ -15,9 +15,9 @@ use tokio::task::JoinError;
 
 use super::StoreError;
 use super::abilities;
+use super::backend::{Backend, Lane, Unit, cut_short};
 use super::dialect::Dialect;
 use super::inspect::{self, Ddl, Index, Inspection};
-use super::sql::{Backend, Lane, Unit, cut_short};
 use super::statements::Statements;
 
 /// What one row may take (SQLite's default limit, SQLITE_MAX_LENGTH), halved for two outputs.

@@ -7,10 +7,10 @@ use jobd_tests::template::{Flavour, ServerProgram};
 use sqlx::mysql::MySqlConnection;
 
 use super::*;
+use crate::store::backend::Backend as _;
 use crate::store::connection::{Connection as _, Value};
 use crate::store::floors::Place;
 use crate::store::mysql::{GALERA_WAITS, MySql};
-use crate::store::sql::Backend as _;
 use crate::store::statements::Statements;
 use crate::store::units;
 

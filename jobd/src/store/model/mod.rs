@@ -19,11 +19,12 @@ use jobd_proto::table::{Columns, TableName};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::backend::{Backend, Lane, Unit};
 use super::connection::{Connection, Taken, Value, id};
 use super::dialect::Dialect;
 use super::inspect::{self, Ddl, Index};
 use super::manual::Found;
-use super::sql::{Backend, Lane, SqlStore, Unit};
+use super::sql::SqlStore;
 use super::statements::Statements;
 use super::{Inspection, Store, StoreError};
 use crate::leases::Lease;

@@ -9,9 +9,9 @@ use sqlx::mysql::MySqlConnection;
 
 use super::MySql;
 use crate::store::StoreError;
+use crate::store::backend::{Backend as _, Lane, Unit};
 use crate::store::conformance::settings;
 use crate::store::connection::Connection as _;
-use crate::store::sql::{Backend as _, Lane, Unit};
 
 /// Renewals are given up after 1.5 s with it.
 const LEASE: Duration = Duration::from_secs(3);

@@ -19,7 +19,7 @@ use sqlx::mysql::MySqlConnection;
 #[cfg(test)]
 pub(super) use self::session::GALERA_WAITS;
 use self::session::{Patience, Session, UNIT_DEADLINE};
-use super::sql::{Backend, Lane, Unit};
+use super::backend::{Backend, Lane, Unit};
 use super::statements::Statements;
 use super::{Inspection, StoreError};
 

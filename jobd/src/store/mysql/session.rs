@@ -2,7 +2,7 @@
 //!
 //! A driver's future that is dropped in the middle leaves its connection unusable, so each unit
 //! runs in a task of its own, and a unit that takes too long is given up together with its
-//! connection. There is no pool: each lane (see [`Lane`](crate::store::sql::Lane)) holds one
+//! connection. There is no pool: each lane (see [`Lane`](crate::store::backend::Lane)) holds one
 //! connection, which saves a ping per use and keeps one lane's outage from stalling another.
 //! Whether a unit may be repeated is its caller's knowledge, not this file's.
 
@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::former::Thread;
 use crate::store::StoreError;
+use crate::store::backend::{Unit, cut_short};
 use crate::store::connection::Connection as _;
-use crate::store::sql::{Unit, cut_short};
 
 /// A server that does not accept and greet within this is not there.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);

@@ -318,6 +318,19 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
     ];
     assert_eq!(cluster.jobctl(&some).await.json()["deleted"], 3);
     assert_eq!(cluster.database.run(&sql).await, 0, "{sql}");
+    let unique = "ALTER TABLE jobs ADD COLUMN pending INT AS (CASE WHEN status = 'waiting' THEN time_created END) VIRTUAL, \
+                  ADD UNIQUE KEY pending_idx (pending)";
+    cluster.database.run(unique).await;
+    let twins = "INSERT INTO jobs (id, target, time_created, status, result) VALUES \
+                 (20, 'twin', 1, 'done', 'fail'), (21, 'twin', 1, 'done', 'fail'), (22, 'other', 2, 'done', 'fail')";
+    cluster.database.run(twins).await;
+    let retried = cluster.jobctl(&["retry", "20-22", "--yes", "--json"]).await;
+    assert_eq!(retried.code, Some(1), "{retried:?}");
+    let retried = retried.json();
+    assert_eq!(
+        (&retried["ids"], &retried["barred"]),
+        (&json!([20, 22]), &json!([21]))
+    );
     cluster.stop().await;
 }
 

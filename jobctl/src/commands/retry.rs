@@ -18,15 +18,17 @@ use crate::output::by_target;
 /// Rows that one command takes back, at most; for more, narrow it down.
 const MOST: usize = 100_000;
 
-/// `{"ids": [id], "left": [id], "poked": bool}`: what waits again, and what was not done and failed.
+/// `{"ids": [id], "left": [id], "barred": [id], "poked": bool}`: what waits again, what was not done and failed, and
+/// what a unique index bars from waiting.
 #[derive(Serialize)]
 struct Retried {
     ids: Vec<JobId>,
     left: Vec<JobId>,
+    barred: Vec<JobId>,
     poked: bool,
 }
 
-/// Takes them back and pokes; 1 if any was not done and failed.
+/// Takes them back and pokes; 1 if any was not done and failed, or must not wait.
 pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failure> {
     if args.ids.is_empty() && !args.failed {
         return Err(Failure::Usage(
@@ -58,22 +60,49 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
             confirm(&format!("this runs {what} again"), args.yes).await?;
         }
     }
-    let again: Vec<JobId> = rows.iter().map(|row| row.id).collect();
-    for batch in again.chunks(BATCH) {
-        table.retry(batch).await.map_err(failure)?;
-    }
-    let targets: BTreeSet<String> = rows.into_iter().map(|row| row.target).collect();
-    let poked = !targets.is_empty() && poke_all(context, targets).await;
-    let known: BTreeSet<JobId> = again.iter().copied().collect();
+    let known: BTreeSet<JobId> = rows.iter().map(|row| row.id).collect();
     let left = asked.into_iter().filter(|id| !known.contains(id));
+    let (again, barred) = take_back(&mut table, rows).await.map_err(failure)?;
+    let ids = again.iter().map(|row| row.id).collect();
+    let targets: BTreeSet<String> = again.into_iter().map(|row| row.target).collect();
+    let poked = !targets.is_empty() && poke_all(context, targets).await;
     let retried = Retried {
+        ids,
         left: left.collect(),
-        ids: again,
+        barred,
         poked,
     };
     context.screen.show(&retried, said)?;
     // Of a range or of all that failed nobody said that each had.
-    Ok(u8::from(is_explicit && !retried.left.is_empty()))
+    let is_refused = !retried.barred.is_empty() || (is_explicit && !retried.left.is_empty());
+    Ok(u8::from(is_refused))
+}
+
+/// Makes these rows wait again. Those that a unique index bars from it, as another job with the same key waits, are told
+/// apart; they cost the others of their batch nothing.
+async fn take_back(
+    table: &mut Connection,
+    rows: Vec<JobRow>,
+) -> Result<(Vec<JobRow>, Vec<JobId>), RowError> {
+    let mut barred = BTreeSet::new();
+    for batch in rows.chunks(BATCH) {
+        let ids: Vec<JobId> = batch.iter().map(|row| row.id).collect();
+        match table.retry(&ids).await {
+            Err(error) if error.is_repeated_key() => {}
+            done => {
+                done?;
+                continue;
+            }
+        }
+        for id in ids {
+            match table.retry(&[id]).await {
+                Err(error) if error.is_repeated_key() => drop(barred.insert(id)),
+                done => drop(done?),
+            }
+        }
+    }
+    let again = rows.into_iter().filter(|row| !barred.contains(&row.id));
+    Ok((again.collect(), barred.iter().copied().collect()))
 }
 
 async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
@@ -127,13 +156,16 @@ fn said(retried: &Retried) -> String {
         [id] => format!("job {id} waits again\n"),
         ids => format!("{} jobs wait again: {}\n", ids.len(), ranges(ids)),
     };
-    if !retried.left.is_empty() {
-        let left = ranges(&retried.left);
-        text.extend([
-            "left alone, as they are not done and failed, or not there: ",
-            &left,
-            "\n",
-        ]);
+    for (ids, why) in [
+        (&retried.left, "they are not done and failed, or not there"),
+        (
+            &retried.barred,
+            "another job with the same unique key waits",
+        ),
+    ] {
+        if !ids.is_empty() {
+            text.extend(["left alone, as ", why, ": ", &ranges(ids), "\n"]);
+        }
     }
     text
 }

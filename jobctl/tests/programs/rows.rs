@@ -342,6 +342,23 @@ async fn bytes_that_are_no_text_come_as_they_are() {
 }
 
 #[tokio::test]
+async fn what_a_unique_index_bars_from_waiting_costs_the_others_nothing() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "CREATE UNIQUE INDEX pending ON jobs (target) WHERE status = 'waiting'; \
+             INSERT INTO jobs (target, time_created, status, result) VALUES \
+             ('mail', 1, 'done', 'fail'), ('mail', 1, 'done', 'fail'), ('report', 1, 'done', 'fail'), ('mail', 1, 'done', 'ok')",
+        )
+        .await;
+    let retried = table.jobctl(&["retry", "1-4", "--yes"]).await;
+    let expected = "2 jobs wait again: 1, 3\n\
+                    left alone, as they are not done and failed, or not there: 4\n\
+                    left alone, as another job with the same unique key waits: 2\n";
+    assert_eq!((retried.code, retried.stdout.as_str()), (1, expected));
+}
+
+#[tokio::test]
 async fn a_master_is_told_targets_from_the_table() {
     let outcome = json!({"result": "ok", "code": 0, "signal": null, "stdout": "", "stderr": ""});
     let master = Daemon::master(Ok(json!({"jobs": {"1": outcome}}))).await;

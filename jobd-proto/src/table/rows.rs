@@ -114,6 +114,13 @@ pub enum RowError {
     Unreadable(String, String),
 }
 
+impl RowError {
+    /// Whether a unique index refused what was asked for.
+    pub fn is_repeated_key(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
 /// The columns of the minimal table, which every worker needs and [`JobRow`] names itself.
 pub const REQUIRED: [&str; 11] = [
     "id",

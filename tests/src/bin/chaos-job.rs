@@ -3,12 +3,12 @@
 //! `chaos-job FILE WORKER ID TARGET`
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use jobd_tests::chaos::job::{HIDDEN, Plan, STUCK};
+use jobd_tests::chaos::job::{FED, HIDDEN, PAYLOAD, Plan, STUCK};
 use jobd_tests::witness::tell;
 
 /// In the environment of a process that SIGTERM does not reach.
@@ -44,10 +44,19 @@ fn main() -> ExitCode {
     if target != HIDDEN {
         let pid = std::process::id();
         let mut out = std::io::stdout().lock();
+        if target == FED {
+            let mut data = Vec::new();
+            let read = std::io::stdin().read_to_end(&mut data);
+            if read.is_err() || data != PAYLOAD.0.repeat(PAYLOAD.1).as_bytes() {
+                writeln!(out, "{} bytes, and not its payload: {read:?}", data.len())
+                    .expect("write to standard output");
+            }
+        }
         out.write_all(plan.stdout(number, attempt, pid).as_bytes())
             .expect("write to standard output");
         eprint!("{}", Plan::stderr(number, pid));
     }
+    report(&Plan::progress(std::process::id()));
     if target == STUCK {
         let hidden = [file, worker, id, HIDDEN].map(ToString::to_string);
         deaf(&hidden).spawn().expect("a process to leave behind");
@@ -60,6 +69,18 @@ fn main() -> ExitCode {
     std::thread::sleep(Duration::from_millis(millis));
     tell(&mut log, "end", id, worker, target);
     ExitCode::from(plan.code_of(attempt))
+}
+
+/// Says how far it has come, where somebody listens.
+fn report(text: &str) {
+    if let Some(number) = std::env::var_os("JOBD_PROGRESS_FD") {
+        let pipe = std::path::Path::new("/proc/self/fd").join(number);
+        let mut pipe = File::options()
+            .write(true)
+            .open(pipe)
+            .expect("the descriptor for reports");
+        writeln!(pipe, "{text}").expect("write a report");
+    }
 }
 
 /// This program, without an ear for SIGTERM.

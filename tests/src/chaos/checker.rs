@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use self::abilities::{left_behind, started_too_often, undone};
-use super::job::{HIDDEN, Plan};
-use super::record::{Answer, Ledger, Run};
+use self::abilities::{given_up, left_behind, not_called_off, started_too_often, undone};
+use super::job::{HIDDEN, Plan, STUCK};
+use super::record::{Answer, Ledger, Run, Troubles};
 use crate::database::Row;
 
 mod abilities;
@@ -23,6 +23,8 @@ pub struct Ownership {
     pub reason: Option<String>,
     /// `errors`
     pub errors: Option<String>,
+    /// `progress`
+    pub progress: Option<String>,
 }
 
 /// Everything that was seen.
@@ -36,10 +38,10 @@ pub struct Evidence<'a> {
     pub ownership: &'a BTreeMap<u64, Ownership>,
     /// All processes that ran.
     pub runs: &'a [Run],
-    /// Cancelled jobs whose rows said something else afterwards.
+    /// Jobs whose rows were done, and said something else afterwards.
     pub undone: &'a [u64],
-    /// Processes of workers that were killed, or frozen beyond their leases.
-    pub lost: &'a BTreeSet<u32>,
+    /// When workers may have lost what they held.
+    pub troubles: &'a Troubles,
     /// Slots of each worker by target.
     pub limits: &'a [(&'a str, u32)],
 }
@@ -120,7 +122,9 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     for (id, of_job) in &runs {
         twice(*id, of_job, &mut breaches);
         let retried = evidence.ownership.contains_key(id);
-        rescued_alive(*id, of_job, evidence.lost, retried, &mut breaches);
+        rescued_alive(*id, of_job, evidence.troubles, retried, &mut breaches);
+        cut_short(*id, of_job, evidence, &mut breaches);
+        not_called_off(*id, of_job, evidence.ledger, &mut breaches);
         if !evidence.rows.contains_key(id) {
             let text = "ran, and there is no such row";
             breaches.push(Breach::of_job(Promise::TrueVerdict, *id, text));
@@ -133,7 +137,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
             breaches.push(Breach::of_job(Promise::TrueVerdict, row.id, text));
         }
         if let Some(ownership) = ownership {
-            started_too_often(row.id, of_job, ownership, evidence.lost, &mut breaches);
+            started_too_often(row.id, of_job, ownership, evidence.troubles, &mut breaches);
+            given_up(row, ownership, evidence.ledger, &mut breaches);
         }
     }
     for hidden in evidence.runs.iter().filter(is_hidden) {
@@ -144,6 +149,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
     withdrawn(evidence, &mut breaches);
     limits(evidence, &mut breaches);
     answers(evidence, &mut breaches);
+    followed(evidence, &runs, &mut breaches);
     breaches
 }
 
@@ -205,14 +211,14 @@ fn twice(id: u64, runs: &[&Run], breaches: &mut Vec<Breach>) {
 fn rescued_alive(
     id: u64,
     runs: &[&Run],
-    lost: &BTreeSet<u32>,
+    troubles: &Troubles,
     retried: bool,
     breaches: &mut Vec<Breach>,
 ) {
     let earlier = runs.split_last().map_or(&[][..], |(_, earlier)| earlier);
     for run in earlier {
         let failed = Plan::of(id, &run.target).code_of(run.attempt) != 0;
-        if run.ended && !is_lost(run, lost) && !(retried && failed) {
+        if run.ended && !troubles.is_lost(run) && !(retried && failed) {
             let text = format!(
                 "was run again although process {} of {} (process {}) came to its end",
                 run.pid, run.worker, run.parent
@@ -222,9 +228,20 @@ fn rescued_alive(
     }
 }
 
-/// Whether the worker that ran it may have been unable to say so.
-fn is_lost(run: &Run, lost: &BTreeSet<u32>) -> bool {
-    run.parent == 0 || lost.contains(&run.parent)
+/// A job is left to come to its end, unless it took too long, somebody called it off, or its worker could not keep it.
+fn cut_short(id: u64, runs: &[&Run], evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
+    if evidence.ledger.cancels.contains(&id) {
+        return;
+    }
+    let without_need =
+        |run: &&&Run| !run.ended && run.target != STUCK && !evidence.troubles.may_cut_short(run);
+    for run in runs.iter().filter(without_need) {
+        let text = format!(
+            "process {} of {} (process {}) was cut short in attempt {}, and its worker had what it held",
+            run.pid, run.worker, run.parent, run.attempt
+        );
+        breaches.push(Breach::of_job(Promise::NothingLost, id, text));
+    }
 }
 
 /// Whether a row that is done says what its runs did.
@@ -234,7 +251,7 @@ fn verdict(
     ownership: Option<&Ownership>,
     evidence: &Evidence<'_>,
 ) -> Result<(), String> {
-    let lost = evidence.lost;
+    let troubles = evidence.troubles;
     if row.status != "done" {
         return match runs.first() {
             Some(run) if row.status == "manual" || row.status == "waiting" => Err(format!(
@@ -258,20 +275,36 @@ fn verdict(
     }
     // Where nobody could say how it ended, the row may say that, but nothing better.
     if row.err().starts_with(ORPHANED) {
-        let of_lost = latest.map_or(!lost.is_empty(), |run| is_lost(run, lost));
+        // The one that was lost may have come to no process.
+        let of_it = |run: &&&Run| ownership.is_none_or(|row| row.attempts == run.attempt);
+        let of_lost = latest
+            .filter(of_it)
+            .map_or_else(|| !troubles.nobody_was_lost(), |run| troubles.is_lost(run));
         return match row.result.as_deref() {
             Some("fail") if of_lost => Ok(()),
             Some("fail") => Err(format!("is orphaned, and its worker was there: {latest:?}")),
             other => Err(format!("is orphaned and {other:?}")),
         };
     }
+    if let Some(said) = ownership.and_then(|ownership| ownership.progress.as_deref())
+        && latest.is_none_or(|run| Plan::progress(run.pid) != said)
+    {
+        return Err(format!(
+            "has come as far as {said:?}, its last run is {latest:?}"
+        ));
+    }
     let reason = ownership.and_then(|ownership| ownership.reason.as_deref());
     match reason {
         Some("cancelled") => {
             let asked = evidence.ledger.cancels.contains(&row.id);
-            return abilities::cancelled(row, latest.copied(), asked);
+            // What its worker has seen to the end, and what it could keep.
+            let seen = latest.is_some_and(|run| {
+                let counted = ownership.is_some_and(|row| row.attempts == run.attempt);
+                counted && !troubles.may_cut_short(run)
+            });
+            return abilities::cancelled(row, latest.copied(), asked, seen);
         }
-        Some("timeout") => return abilities::timed_out(row, latest.copied(), ownership),
+        Some("timeout" | "idle") => return abilities::timed_out(row, latest.copied(), ownership),
         _ => {}
     }
     let Some(run) = latest.filter(|run| run.ended) else {
@@ -388,6 +421,25 @@ fn answers(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
                 said.code,
                 said.stdout.len(),
                 said.stderr.len()
+            );
+            breaches.push(Breach::of_job(Promise::TrueAnswer, *id, text));
+        }
+    }
+}
+
+/// Whoever follows a job is told what a run of it has printed.
+fn followed(evidence: &Evidence<'_>, runs: &BTreeMap<u64, Vec<&Run>>, breaches: &mut Vec<Breach>) {
+    for (id, text) in &evidence.ledger.followed {
+        let printed = |run: &&Run| {
+            let all = Plan::of(*id, &run.target).stdout(*id, run.attempt, run.pid);
+            all.starts_with(text)
+        };
+        let of_job = runs.get(id).map_or(&[][..], Vec::as_slice);
+        if !text.is_empty() && !of_job.iter().any(printed) {
+            let first = text.lines().next().unwrap_or_default();
+            let text = format!(
+                "a follower was told {} bytes that no run has printed: {first:?}",
+                text.len()
             );
             breaches.push(Breach::of_job(Promise::TrueAnswer, *id, text));
         }

@@ -198,8 +198,14 @@ const STDERR: &str = "@11";
 const WORKER: &str = "@12";
 
 /// The ENUM's values, from 1.
-const STATUSES: [&str; 6] = [
-    "waiting", "manual", "accepted", "running", "done", "ignored",
+const STATUSES: [&str; 7] = [
+    "waiting",
+    "manual",
+    "accepted",
+    "running",
+    "done",
+    "ignored",
+    "scheduled",
 ];
 
 /// A claim's name is no longer.

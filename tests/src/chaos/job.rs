@@ -6,13 +6,37 @@ use std::fmt::Write as _;
 use super::random::Random;
 
 /// The targets, and how many slots each worker has for them.
-pub const TARGETS: [(&str, u32); 5] = [
+pub const TARGETS: [(&str, u32); 9] = [
     ("quick", 6),
-    ("slow", 3),
-    ("loud", 2),
+    (SLOW, 3),
+    (LOUD, 2),
     (STUCK, 2),
     (LONG, 2),
+    (FED, 2),
+    ("user/1", 1),
+    ("user/2", 1),
+    ("user/3", 1),
 ];
+
+/// What serves those that no config names.
+pub const PATTERN: (&str, u32) = ("user/*", 1);
+
+/// Whether a target is served on demand alone.
+pub fn is_on_demand(target: &str) -> bool {
+    target.starts_with("user/")
+}
+
+/// Jobs that take a while, and say how far they have come where the table can tell.
+pub const SLOW: &str = "slow";
+
+/// Jobs that print much.
+pub const LOUD: &str = "loud";
+
+/// Jobs that read their payload. On tables that have one only.
+pub const FED: &str = "fed";
+
+/// What the payload repeats, and how often: more than a pipe holds.
+pub const PAYLOAD: (&str, usize) = ("0123456789abcdef", 5_000);
 
 /// Jobs that never end by themselves, and leave a process behind that hides in a session of its own and does not hear
 /// SIGTERM. On tables with time limits only.
@@ -53,7 +77,7 @@ impl Plan {
     pub fn of(id: u64, target: &str) -> Self {
         let mut random = Random::new(id);
         let first = match target {
-            "slow" => random.between(300, 2_500),
+            SLOW => random.between(300, 2_500),
             LONG => random.between(7_000, 12_000),
             STUCK | HIDDEN => NEVER_MILLIS,
             _ => millis(target).unwrap_or_else(|| random.between(1, 30)),
@@ -72,7 +96,7 @@ impl Plan {
             0
         };
         let lines = match target {
-            "loud" => random.index(1_000),
+            LOUD => random.index(1_000),
             _ => 0,
         };
         Self {
@@ -101,7 +125,12 @@ impl Plan {
         text
     }
 
-    /// The same for standard error.
+    /// What process `pid` says of how far it has come.
+    pub fn progress(pid: u32) -> String {
+        format!("50 process {pid}")
+    }
+
+    /// What it prints to standard error.
     pub fn stderr(id: u64, pid: u32) -> String {
         format!("{pid} worked on {id}\n")
     }

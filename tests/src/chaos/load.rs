@@ -3,6 +3,8 @@
 //! An insert counts once the database has acknowledged it. A manual run that was refused, or whose
 //! answer got lost, is asked for again until its row is done.
 
+mod follow;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,13 +17,14 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::job::{LONG, STUCK};
+use super::job::{FED, LONG, PAYLOAD, STUCK};
 use super::options::{Options, Table};
 use super::random::Random;
 use super::record::SharedLedger;
 use super::stage::Stage;
 use crate::galera;
 use crate::wire::Wire;
+use crate::witness::boot_ns;
 
 const INSERTERS: u64 = 3;
 const WAITERS: u64 = 2;
@@ -29,7 +32,7 @@ const WAITERS: u64 = 2;
 /// Above so many open jobs the inserters rest: an outage must not be followed by an hour of work.
 const MAX_OPEN: usize = 300;
 
-/// Which of the last jobs are cancelled: some have ended, most have not.
+/// Which of the last jobs are cancelled, or followed: some have ended, most have not.
 const RECENT: usize = 60;
 
 /// After a failure.
@@ -97,6 +100,7 @@ impl Load {
         if stage.table == Table::Full {
             tasks.spawn(cancel(shared.clone(), pool(), random.fork()));
         }
+        tasks.spawn(follow::follow(shared.clone(), random.fork()));
         tasks.spawn(count_open(shared.clone(), stage.database.pool.clone()));
         Self { shared, tasks }
     }
@@ -167,14 +171,23 @@ impl Shared {
                 } else {
                     most.to_string()
                 };
-                let limit = if target == STUCK { "1" } else { "NULL" };
+                // The others say nothing for too long.
+                let limited = target == STUCK && random.one_in(2);
+                let limit = if limited { "1" } else { "NULL" };
                 let run_at = if status == "scheduled" {
                     format!("UNIX_TIMESTAMP() + {}", random.index(3))
                 } else {
                     "NULL".to_owned()
                 };
-                let columns = ", max_attempts, timeout, run_at";
-                (columns, format!(", {most}, {limit}, {run_at}"))
+                let priority = [0, 0, 0, 5, -3][random.index(5)];
+                let data = if target == FED {
+                    format!("REPEAT('{}', {})", PAYLOAD.0, PAYLOAD.1)
+                } else {
+                    "NULL".to_owned()
+                };
+                let columns = ", max_attempts, timeout, run_at, priority, data";
+                let values = format!(", {most}, {limit}, {run_at}, {priority}, {data}");
+                (columns, values)
             }
         };
         let row = format!("('{target}', '{status}', UNIX_TIMESTAMP(){values})");
@@ -189,6 +202,9 @@ impl Shared {
             ledger
                 .acknowledged
                 .extend(ids.iter().map(|id| (*id, target)));
+            if status == "manual" {
+                ledger.manual.extend(&ids);
+            }
             Some(ids)
         } else {
             ledger.unacknowledged += 1;
@@ -218,10 +234,11 @@ impl Shared {
     fn target(&self, random: &mut Random) -> &'static str {
         let other = random.index(20);
         let (name, _) = *self.targets.get(other).unwrap_or(&self.targets[0]);
-        // Few of those that hold their slots for long: ten seconds, and two.
+        // Few of those that hold their slots for long, ten seconds and two, or that are large.
         let few = match name {
             LONG => 12,
             STUCK => 4,
+            FED => 6,
             _ => 1,
         };
         if random.one_in(few) {
@@ -278,7 +295,11 @@ async fn cancel(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
                 _ => {
                     let sql = format!("UPDATE jobs SET cancel_requested = 1 WHERE id = {id}");
                     // Without an answer it may have been done, or not.
-                    drop(sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await);
+                    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await;
+                    if done.is_ok_and(|done| done.rows_affected() == 1) {
+                        let mut ledger = shared.ledger.lock().expect("the ledger");
+                        ledger.asked.insert(id, boot_ns());
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use super::job::{LONG, STUCK, TARGETS};
+use super::job::{FED, LONG, STUCK, TARGETS};
 
 /// Which table the jobs stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,7 +57,7 @@ impl Options {
     pub fn targets(&self) -> Vec<(&'static str, u32)> {
         let takes_part = |name| match name {
             LONG => self.long_jobs,
-            STUCK => self.table == Table::Full,
+            STUCK | FED => self.table == Table::Full,
             _ => true,
         };
         let targets = TARGETS.into_iter();

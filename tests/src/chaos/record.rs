@@ -39,6 +39,8 @@ pub struct Ledger {
     pub acknowledged: BTreeMap<u64, &'static str>,
     /// Answers to manual runs.
     pub answers: Vec<(u64, Answer)>,
+    /// What followers of jobs were told of their standard output.
+    pub followed: Vec<(u64, String)>,
     /// Refusals and lost answers of manual runs, which were asked again.
     pub asked_again: u64,
     /// INSERTs that ended in an error: their rows may exist.
@@ -46,8 +48,12 @@ pub struct Ledger {
     /// Jobs that an application has set to `ignored` by hand while a worker held them, and when that was
     /// acknowledged, by the boot clock: nobody may touch them any more.
     pub withdrawn: BTreeMap<u64, u64>,
+    /// Jobs that clients ask for: they run once, whatever comes of it.
+    pub manual: BTreeSet<u64>,
     /// Jobs that somebody wanted to be cancelled; whether that came in time, their rows say.
     pub cancels: BTreeSet<u64>,
+    /// Those of which the row itself asks for it, and when that was acknowledged, by the boot clock.
+    pub asked: BTreeMap<u64, u64>,
     /// The most rows of a target that the table called `running` at once, where one worker alone serves it.
     pub most_running: BTreeMap<&'static str, u32>,
 }
@@ -76,6 +82,50 @@ impl Ledger {
 
 /// The ledger, shared by the inserters.
 pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// When workers may have lost what they held; what happened to that is not theirs. All times are the boot clock's.
+#[derive(Clone, Debug, Default)]
+pub struct Troubles {
+    /// By process of a worker: from when on it may not have told of an end, and until when it may lose a job.
+    lost: BTreeMap<u32, Vec<(u64, u64)>>,
+    /// When the database was out of reach, or slow to answer.
+    outages: Vec<(u64, u64)>,
+}
+
+/// So long after an outage a lease may end that could not be renewed in it.
+const AFTERMATH_NS: u64 = 8_000_000_000;
+
+impl Troubles {
+    /// The worker with process `pid` was killed, frozen, cut off, or told to hurry.
+    pub fn lose(&mut self, pid: u32, from_ns: u64, until_ns: u64) {
+        self.lost.entry(pid).or_default().push((from_ns, until_ns));
+    }
+
+    /// The database was out of reach, for some worker at least.
+    pub fn add_outage(&mut self, from_ns: u64, until_ns: u64) {
+        self.outages.push((from_ns, until_ns));
+    }
+
+    /// Whether no worker was ever lost.
+    pub fn nobody_was_lost(&self) -> bool {
+        self.lost.is_empty()
+    }
+
+    /// Whether the worker of `run` may have been unable to tell how it ended.
+    pub fn is_lost(&self, run: &Run) -> bool {
+        let times = self.lost.get(&run.parent).map_or(&[][..], Vec::as_slice);
+        let during = |(from, until): &(u64, u64)| run.until_ns >= *from && run.begin_ns <= *until;
+        run.parent == 0 || times.iter().any(during)
+    }
+
+    /// Whether the worker of `run` may have had to end it, as others could soon run it.
+    pub fn may_cut_short(&self, run: &Run) -> bool {
+        let during = |(from, until): &(u64, u64)| {
+            (*from..=until.saturating_add(AFTERMATH_NS)).contains(&run.until_ns)
+        };
+        self.is_lost(run) || self.outages.iter().any(during)
+    }
+}
 
 /// One process that ran a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! A scripted scene: one table, a few workers that can be made to fail at a named point, and the same
 //! witness and checker as a run of the suite has. What happens, and when, is the script's business.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use super::checker::{self, Breach, Evidence};
 use super::line::Line;
 use super::load::request;
 use super::options::Table;
-use super::record::{Ledger, Observer, Run};
+use super::record::{Ledger, Observer, Run, Troubles};
 use super::table::{Jobs, state_dir};
 use crate::programs::{self, Daemon};
 use crate::wait::{PATIENCE, until};
@@ -59,7 +58,7 @@ pub struct Scene {
     observer: Observer,
     witness: WitnessLog,
     targets: &'static [(&'static str, u32)],
-    lost: BTreeSet<u32>,
+    troubles: Troubles,
     /// Configs, logs and state. Last, so that it goes after those who write into it.
     pub scratch: Scratch,
 }
@@ -89,6 +88,9 @@ impl Scene {
         targets: &'static [(&'static str, u32)],
     ) -> Self {
         let witness = WitnessLog::new(&scratch);
+        // What the scripts do costs leases wherever they say so.
+        let mut troubles = Troubles::default();
+        troubles.add_outage(0, u64::MAX);
         Self {
             table,
             jobs,
@@ -96,7 +98,7 @@ impl Scene {
             observer: Observer::start(witness.path().to_owned()),
             witness,
             targets,
-            lost: BTreeSet::new(),
+            troubles,
             scratch,
         }
     }
@@ -172,6 +174,9 @@ impl Scene {
             .await;
         let named = ids.iter().map(|id| (*id, target));
         self.ledger.acknowledged.extend(named);
+        if status == "manual" {
+            self.ledger.manual.extend(&ids);
+        }
         ids
     }
 
@@ -183,7 +188,7 @@ impl Scene {
 
     /// What `worker` holds now may be run again: it is going to be killed or frozen.
     pub fn lose(&mut self, worker: &Daemon) {
-        self.lost.insert(worker.process.id());
+        self.troubles.lose(worker.process.id(), 0, u64::MAX);
     }
 
     /// All runs so far.
@@ -273,7 +278,7 @@ impl Scene {
             ownership: &ownership,
             runs: &self.observer.runs(),
             limits: self.targets,
-            lost: &self.lost,
+            troubles: &self.troubles,
             undone: &[],
         })
     }

@@ -3,7 +3,6 @@
 //! Each piece stands behind a lock of its own, so that two faults can be under way at once as long
 //! as they are about different pieces.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{self, Arc};
@@ -14,16 +13,25 @@ use sqlx::mysql::MySqlPool;
 use tokio::sync::Mutex;
 
 use super::balancer::Balancer;
+use super::job::{LOUD, PATTERN, SLOW, STUCK, is_on_demand};
 use super::line::{Line, Lines};
 use super::options::{Options, Table};
+use super::record::Troubles;
 use crate::galera::Cluster;
 use crate::programs::{self, Daemon};
 use crate::server::Durability;
 use crate::template::Flavour;
+use crate::witness::boot_ns;
 use crate::{Database, Ini, Master, Scratch, Server, WitnessLog};
 
 /// The workers.
 pub const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
+
+/// The one that does not wait for its jobs when it is asked to end, where the table lets others run them.
+pub const HASTY: usize = 2;
+
+/// An end may wait so long for the database, if nothing longer was asked for, and be untold when its worker is lost.
+const UNTOLD: Duration = Duration::from_secs(30);
 
 /// The account that workers use: it may do what they need and no more, so that a read-only server is
 /// read-only to them.
@@ -149,9 +157,9 @@ pub struct Stage {
     pub master_line: Line,
     /// The workers, as in [`WORKERS`].
     pub workers: Vec<Mutex<Worker>>,
-    /// Processes of workers that were killed, or frozen beyond their leases: what they held may be
-    /// run again, and nothing else.
-    pub lost: sync::Mutex<BTreeSet<u32>>,
+    /// When workers were killed, or could not keep their leases: what they held then may be run again, and nothing
+    /// else.
+    pub troubles: sync::Mutex<Troubles>,
     /// Where workers listen.
     pub worker_addrs: Vec<SocketAddr>,
     /// What the jobs say.
@@ -236,10 +244,20 @@ impl Stage {
                 .set("state_dir", state.display())
                 .set("log_level_console", level);
             for (target, slots) in options.targets() {
-                ini = ini.target(target, slots);
+                if !is_on_demand(target) {
+                    ini = ini.target(target, slots);
+                }
             }
+            // By way of the program that changes what jobs inherit.
+            ini = ini.target(PATTERN.0, PATTERN.1).own(LOUD, "nice", 1);
             if options.table == Table::Full {
-                ini = ini.set("lease", LEASE.as_secs());
+                ini = ini
+                    .set("lease", LEASE.as_secs())
+                    .own(SLOW, "progress", 1)
+                    .own(STUCK, "idle_timeout", "2s");
+                if name == WORKERS[HASTY] {
+                    ini = ini.set("drain_timeout", 1);
+                }
             }
             if let (Some(disk), true) = (&options.small_disk, name == WORKERS[0]) {
                 ini = ini
@@ -274,7 +292,7 @@ impl Stage {
             master_ini,
             master_line,
             worker_addrs: workers.iter().map(|worker| worker.addr).collect(),
-            lost: sync::Mutex::default(),
+            troubles: sync::Mutex::default(),
             workers: workers.into_iter().map(Mutex::new).collect(),
             witness,
             small_disk: options.small_disk.clone(),
@@ -284,10 +302,21 @@ impl Stage {
         }
     }
 
-    /// Notes that what `worker` holds may be run again.
+    /// Notes that what `worker` holds may be run again, as it is about to end.
     pub fn lose(&self, worker: &Worker) {
-        let mut lost = self.lost.lock().expect("the list of lost workers");
-        lost.insert(worker.daemon.process.id());
+        self.lose_until(worker, u64::MAX);
+    }
+
+    /// The same, as it cannot renew its leases for so long.
+    pub fn lose_for(&self, worker: &Worker, time: Duration) {
+        self.lose_until(worker, boot_ns() + nanos(time + LEASE));
+    }
+
+    fn lose_until(&self, worker: &Worker, until_ns: u64) {
+        let untold = UNTOLD + self.hold.unwrap_or_default();
+        let from_ns = boot_ns().saturating_sub(nanos(untold));
+        let mut troubles = self.troubles.lock().expect("the list of troubles");
+        troubles.lose(worker.daemon.process.id(), from_ns, until_ns);
     }
 
     /// Where a claim's token stands while somebody holds the row.
@@ -302,6 +331,10 @@ impl Stage {
     pub fn master_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.master_ini.port()).into()
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("hours at most")
 }
 
 /// What the daemons stand on.
@@ -367,12 +400,14 @@ async fn server(scratch: &Scratch) -> (Server, Option<Clock>) {
     (server, Some(clock))
 }
 
-/// Notes every cancelled job whose row says anything else afterwards.
+/// Notes every job whose row was done and says anything else afterwards, but one that nobody could say the end of.
 const UNDONE: [&str; 2] = [
     "CREATE TABLE undone (n bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, id bigint unsigned NOT NULL)",
     "CREATE TRIGGER undone AFTER UPDATE ON jobs FOR EACH ROW \
-     IF OLD.status = 'done' AND OLD.reason <=> 'cancelled' AND NOT (NEW.status = 'done' AND NEW.reason <=> 'cancelled' \
-     AND NEW.time_finished = OLD.time_finished) THEN INSERT INTO undone (id) VALUES (OLD.id); END IF",
+     IF OLD.status = 'done' AND NOT (OLD.reason <=> 'orphaned') AND NOT (NEW.status = 'done' AND NEW.reason <=> OLD.reason \
+     AND NEW.result <=> OLD.result AND NEW.return_code <=> OLD.return_code AND NEW.sig <=> OLD.sig AND NEW.stdout <=> OLD.stdout \
+     AND NEW.stderr <=> OLD.stderr AND NEW.attempts = OLD.attempts AND NEW.time_finished = OLD.time_finished) \
+     THEN INSERT INTO undone (id) VALUES (OLD.id); END IF",
 ];
 
 /// The DDL of a table.

@@ -100,6 +100,7 @@ pub async fn run(options: &Options) -> Verdict {
     }
 
     come_to_rest(&stage, &load, &observer, &mut breaches).await;
+    requests_seen(&stage, &mut breaches).await;
     compare_footprints(&stage, &base, &mut breaches).await;
     drop(load);
     let rows: BTreeMap<u64, Row> = stage
@@ -113,7 +114,7 @@ pub async fn run(options: &Options) -> Verdict {
     let targets = options.targets();
     end_daemons(&stage, &mut breaches).await;
     let runs = observer.runs();
-    let lost = stage.lost.lock().expect("the list of lost workers").clone();
+    let troubles = stage.troubles.lock().expect("the list of troubles").clone();
     let ledger = std::mem::take(&mut *ledger.lock().expect("the ledger"));
     breaches.extend(checker::check(&Evidence {
         ledger: &ledger,
@@ -121,7 +122,7 @@ pub async fn run(options: &Options) -> Verdict {
         ownership: &ownership,
         runs: &runs,
         limits: &targets,
-        lost: &lost,
+        troubles: &troubles,
         undone: &undone,
     }));
 
@@ -159,13 +160,17 @@ async fn strike(
 ) {
     let names: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
     let names = names.join(" + ");
-    let begun = Instant::now();
+    let (begun, begun_ns) = (Instant::now(), boot_ns());
     let strikes = faults.iter().map(|fault| {
         let mut own = random.fork();
         async move { (*fault, fault.inflict(stage, &mut own).await) }
     });
     let outcomes = join_all(strikes).await;
     let lasted = begun.elapsed();
+    if faults.iter().any(|fault| fault.keeps_from_the_database()) {
+        let mut troubles = stage.troubles.lock().expect("the list of troubles");
+        troubles.add_outage(begun_ns, boot_ns());
+    }
     let worker = outcomes.iter().find_map(|(_, outcome)| outcome.worker);
     let recovery = recovery(stage, observer, worker).await;
     println!(
@@ -242,6 +247,29 @@ async fn come_to_rest(stage: &Stage, load: &Load, observer: &Observer, breaches:
             let text = format!("is open after {LAST_JOBS_LIMIT:?} of rest");
             let of_job = |id: &u64| Breach::of_job(Promise::NothingLost, *id, text.clone());
             breaches.extend(open.iter().map(of_job));
+            return;
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// Waits until no row asks for a cancellation any more.
+async fn requests_seen(stage: &Stage, breaches: &mut Vec<Breach>) {
+    if stage.table == Table::Minimal {
+        return;
+    }
+    let sql = "SELECT CAST(id AS UNSIGNED) AS id FROM jobs WHERE cancel_requested = 1";
+    let begun = Instant::now();
+    loop {
+        let rows = sqlx::query(sql).fetch_all(&stage.database.pool).await;
+        let ids = rows.map(|rows| rows.iter().map(|row| row.get("id")).collect::<Vec<u64>>());
+        if ids.as_ref().is_ok_and(Vec::is_empty) {
+            return;
+        }
+        if begun.elapsed() > REST_LIMIT {
+            let text = format!("asks for a cancellation after {REST_LIMIT:?} of rest");
+            let of_job = |id: u64| Breach::of_job(Promise::NothingLost, id, text.clone());
+            breaches.extend(ids.unwrap_or_default().into_iter().map(of_job));
             return;
         }
         sleep(BETWEEN_LOOKS).await;
@@ -334,7 +362,7 @@ fn abilities(ownership: &BTreeMap<u64, Ownership>, ledger: &Ledger) -> String {
         .count();
     format!(
         "\n{again} failed and ran again, {} timed out for good, {} of {} cancelled when that was asked for",
-        ended("timeout"),
+        ended("timeout") + ended("idle"),
         ended("cancelled"),
         ledger.cancels.len()
     )
@@ -364,13 +392,14 @@ fn summary(
         .count();
     format!(
         "{} faults; {} jobs acknowledged, {} INSERTs without an answer; {done} done ({ok} ok), {} runs; \
-         {} waiters answered, asked again {} times; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, left behind {}, limits crossed {}{abilities}",
+         {} waiters answered, asked again {} times; {} jobs followed; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, left behind {}, limits crossed {}{abilities}",
         report.count(),
         ledger.acknowledged.len(),
         ledger.unacknowledged,
         runs.len(),
         ledger.answers.len(),
         ledger.asked_again,
+        ledger.followed.len(),
         count(Promise::NothingLost),
         count(Promise::NothingTwice),
         count(Promise::TrueVerdict),
@@ -398,7 +427,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     }
     let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}{}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}{}{}",
         breaches.len(),
         options.minutes,
         format!("{:?}", options.table).to_lowercase(),
@@ -418,6 +447,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
         } else {
             ""
         },
+        std::env::var("JOBD_TEST_MYSQLD").map_or(String::new(), |path| format!(" --mysqld {path}")),
     );
 }
 

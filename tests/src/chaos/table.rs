@@ -144,7 +144,7 @@ impl Jobs {
                 let rows = sqlx::query(AssertSqlSafe(further("INTEGER", "TEXT"))).fetch_all(pool);
                 let read = |row: &SqliteRow| {
                     let numbers = ["id", "attempts", "interruptions", "max_attempts"];
-                    let texts = ["reason", "errors"];
+                    let texts = ["reason", "errors", "progress"];
                     one(
                         numbers.map(|name| row.get(name)),
                         texts.map(|name| row.get(name)),
@@ -165,7 +165,7 @@ pub async fn ownership(pool: &MySqlPool) -> BTreeMap<u64, Ownership> {
     let rows = sqlx::query(AssertSqlSafe(further("SIGNED", "CHAR"))).fetch_all(pool);
     let read = |row: &MySqlRow| {
         let numbers = ["id", "attempts", "interruptions", "max_attempts"];
-        let texts = ["reason", "errors"];
+        let texts = ["reason", "errors", "progress"];
         one(
             numbers.map(|name| row.get(name)),
             texts.map(|name| row.get(name)),
@@ -179,11 +179,15 @@ fn further(number: &str, text: &str) -> String {
     format!(
         "SELECT CAST(id AS {number}) AS id, CAST(attempts AS {number}) AS attempts, \
          CAST(interruptions AS {number}) AS interruptions, CAST(max_attempts AS {number}) AS max_attempts, \
-         CAST(reason AS {text}) AS reason, CAST(errors AS {text}) AS errors FROM jobs"
+         CAST(reason AS {text}) AS reason, CAST(errors AS {text}) AS errors, \
+         CAST(progress AS {text}) AS progress FROM jobs"
     )
 }
 
-fn one(numbers: [Option<i64>; 4], [reason, errors]: [Option<String>; 2]) -> (u64, Ownership) {
+fn one(
+    numbers: [Option<i64>; 4],
+    [reason, errors, progress]: [Option<String>; 3],
+) -> (u64, Ownership) {
     let [id, attempts, interruptions, max_attempts] = numbers;
     let few = |number: i64| u32::try_from(number).expect("few attempts");
     let ownership = Ownership {
@@ -192,6 +196,7 @@ fn one(numbers: [Option<i64>; 4], [reason, errors]: [Option<String>; 2]) -> (u64
         max_attempts: max_attempts.map(few),
         reason,
         errors,
+        progress,
     };
     (id.expect("a key").unsigned_abs(), ownership)
 }

@@ -1,14 +1,16 @@
 //! What a table with every ability promises beside: retries, time limits, cancellations.
 
-use std::collections::BTreeSet;
-
-use super::{Breach, Evidence, Ownership, Promise, Run, is_lost};
+use super::{Breach, Evidence, Ledger, Ownership, Promise, Run, Troubles};
 use crate::chaos::job::{Plan, STUCK};
 use crate::database::Row;
 
 /// So long after a job's own process anything else of it may be there: its worker may have been frozen for a lease, and
 /// the machine busy.
 const LEFT_LIMIT_NS: u64 = 20_000_000_000;
+
+/// So long after its row has asked for a cancellation a job may still begin: what was claimed before that waits for a slot
+/// for some seconds, and the database may be away.
+const CALLED_OFF_LIMIT_NS: u64 = 20_000_000_000;
 
 /// The exit code that does not count.
 const AGAIN_LATER: u8 = 75;
@@ -18,7 +20,7 @@ pub(super) fn started_too_often(
     id: u64,
     runs: &[&Run],
     row: &Ownership,
-    lost: &BTreeSet<u32>,
+    troubles: &Troubles,
     breaches: &mut Vec<Breach>,
 ) {
     let most = row.max_attempts.unwrap_or(1).max(1);
@@ -26,11 +28,47 @@ pub(super) fn started_too_often(
     // What came to a bad end, and whose worker could say so, counts for sure.
     let failed = |run: &&&Run| {
         let code = Plan::of(id, &run.target).code_of(run.attempt);
-        run.ended && !is_lost(run, lost) && !matches!(code, 0 | AGAIN_LATER)
+        run.ended && !troubles.is_lost(run) && !matches!(code, 0 | AGAIN_LATER)
     };
     let failed = runs.iter().filter(failed).count();
     if counted > most || failed > most as usize {
         let text = format!("ran {counted} times, failed {failed} times, may run {most} times");
+        breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
+    }
+}
+
+/// No job is given up that may run again, unless somebody waits for this very run of it or has called it off.
+pub(super) fn given_up(row: &Row, counts: &Ownership, ledger: &Ledger, breaches: &mut Vec<Breach>) {
+    let failed = matches!(
+        counts.reason.as_deref(),
+        Some("exit" | "signal" | "timeout" | "idle" | "spawn" | "orphaned")
+    );
+    if row.status != "done" || !failed || ledger.manual.contains(&row.id) {
+        return;
+    }
+    let most = counts.max_attempts.unwrap_or(1).max(1);
+    let left = (most + counts.interruptions).saturating_sub(counts.attempts);
+    if left > 0 || row.return_code == Some(AGAIN_LATER.into()) {
+        let text = format!(
+            "was given up with {left} attempts left, reason {:?}, code {:?}",
+            counts.reason, row.return_code
+        );
+        breaches.push(Breach::of_job(Promise::NothingLost, row.id, text));
+    }
+}
+
+/// What was called off in its row does not begin long after that.
+pub(super) fn not_called_off(id: u64, runs: &[&Run], ledger: &Ledger, breaches: &mut Vec<Breach>) {
+    let Some(asked) = ledger.asked.get(&id) else {
+        return;
+    };
+    let late = |run: &&&Run| run.begin_ns > asked + CALLED_OFF_LIMIT_NS;
+    if let Some(run) = runs.iter().find(late) {
+        let text = format!(
+            "attempt {} began {} s after its row had asked for its cancellation",
+            run.attempt,
+            (run.begin_ns - asked) / 1_000_000_000
+        );
         breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
     }
 }
@@ -62,10 +100,10 @@ pub(super) fn left_behind(hidden: &Run, runs: &[&Run], breaches: &mut Vec<Breach
     }
 }
 
-/// A cancelled job ends once.
+/// A job is done once, and a cancelled one is not run again.
 pub(super) fn undone(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
     for id in evidence.undone {
-        let text = "was cancelled, and its row says something else since";
+        let text = "was done, and its row says something else since";
         breaches.push(Breach::of_job(Promise::NothingTwice, *id, text));
     }
     for (id, row) in evidence.ownership {
@@ -77,15 +115,28 @@ pub(super) fn undone(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
     }
 }
 
-/// A row that is done because somebody wanted that.
-pub(super) fn cancelled(row: &Row, latest: Option<&Run>, asked: bool) -> Result<(), String> {
+/// A row that is done because somebody wanted that. `seen` is whether its last start came to `latest`, whose worker could
+/// say what became of it.
+pub(super) fn cancelled(
+    row: &Row,
+    latest: Option<&Run>,
+    asked: bool,
+    seen: bool,
+) -> Result<(), String> {
     if !asked {
         return Err("is cancelled, and nobody has asked for that".to_owned());
     }
     if row.result.as_deref() != Some("fail") {
         return Err(format!("is cancelled, and {:?}", row.result));
     }
+    let failed = |run: &Run| {
+        let code = Plan::of(row.id, &row.target).code_of(run.attempt);
+        run.target == STUCK || run.ended && code != 0
+    };
     match (latest, row.return_code, row.sig.as_deref()) {
+        (Some(run), None, None) if seen && !failed(run) => Err(format!(
+            "is cancelled as if it had waited, and ran: {run:?}"
+        )),
         // It waited.
         (_, None, None) => Ok(()),
         _ if is_silent(row) => Ok(()),

@@ -1,7 +1,8 @@
 //! The checker can say no: each promise with the least evidence against it.
 
+mod abilities;
+
 use super::*;
-use crate::chaos::job::STUCK;
 
 const LIMITS: &[(&str, u32)] = &[("quick", 1), (STUCK, 2)];
 
@@ -10,7 +11,7 @@ struct Case {
     rows: BTreeMap<u64, Row>,
     ownership: BTreeMap<u64, Ownership>,
     runs: Vec<Run>,
-    lost: BTreeSet<u32>,
+    troubles: Troubles,
     undone: Vec<u64>,
 }
 
@@ -62,7 +63,7 @@ fn good(id: u64) -> Case {
         rows: [(id, row)].into(),
         ownership: BTreeMap::new(),
         runs: vec![run(id, 1, 100, 1_000)],
-        lost: BTreeSet::new(),
+        troubles: Troubles::default(),
         undone: Vec::new(),
     }
 }
@@ -82,7 +83,7 @@ fn breached(case: &Case) -> Vec<Promise> {
         rows: &case.rows,
         ownership: &case.ownership,
         runs: &case.runs,
-        lost: &case.lost,
+        troubles: &case.troubles,
         limits: LIMITS,
         undone: &case.undone,
     });
@@ -142,6 +143,7 @@ fn an_attempt_after_a_killed_one_passes() {
     let mut case = good(id);
     case.runs.insert(0, run(id, 1, 50, 10));
     case.runs[0].ended = false;
+    case.troubles.add_outage(0, 50);
     case.runs[1].attempt = 2;
     let text = Plan::of(id, "quick").stdout(id, 2, 100);
     row(&mut case, id).stdout = Some(text.clone());
@@ -160,31 +162,6 @@ fn an_attempt_after_a_killed_one_passes() {
         [Promise::TrueVerdict],
         "an attempt counted twice"
     );
-}
-
-#[test]
-fn an_attempt_after_a_failed_one_passes_where_the_table_has_retries() {
-    let id = id(false);
-    let mut case = good(id);
-    case.ledger.answers.clear();
-    case.runs.insert(0, run(id, 1, 50, 10));
-    case.runs[1].attempt = 2;
-    row(&mut case, id).stdout = Some(Plan::of(id, "quick").stdout(id, 2, 100));
-    assert_eq!(breached(&case), [Promise::NothingTwice]);
-    let row = Ownership {
-        reason: Some("exit".to_owned()),
-        ..counts(2, 2)
-    };
-    case.ownership.insert(id, row);
-    assert_eq!(breached(&case), []);
-    case.ownership.get_mut(&id).unwrap().max_attempts = Some(1);
-    assert_eq!(breached(&case), [Promise::NothingTwice], "one too many");
-    // Where the row counts wrong, what was seen tells.
-    case.ownership.get_mut(&id).unwrap().interruptions = 1;
-    assert_eq!(breached(&case), [Promise::NothingTwice]);
-    case.ownership.get_mut(&id).unwrap().max_attempts = Some(2);
-    case.ownership.get_mut(&id).unwrap().reason = None;
-    assert_eq!(breached(&case), [Promise::TrueVerdict], "no reason");
 }
 
 #[test]
@@ -269,6 +246,27 @@ fn answers_that_differ_from_the_row_are_seen() {
 }
 
 #[test]
+fn followers_that_are_told_something_else_are_seen() {
+    let id = id(true);
+    let all = Plan::of(id, "quick").stdout(id, 1, 100);
+    for (text, seen) in [
+        (&all[..], false),
+        (&all[..5], false),
+        ("", false),
+        ("job", true),
+    ] {
+        let mut case = good(id);
+        let text = if seen {
+            format!("{text} {all}")
+        } else {
+            text.to_owned()
+        };
+        case.ledger.followed.push((id, text));
+        assert_eq!(breached(&case).contains(&Promise::TrueAnswer), seen);
+    }
+}
+
+#[test]
 fn rescues_of_live_workers_are_seen() {
     let rerun = |case: &mut Case, id: u64| {
         case.runs.insert(0, run(id, 1, 50, 10));
@@ -281,8 +279,65 @@ fn rescues_of_live_workers_are_seen() {
     let id = id(true);
     let mut case = good(id);
     rerun(&mut case, id);
-    case.lost.insert(7);
+    case.troubles.lose(7, 0, u64::MAX);
     assert_eq!(breached(&case), []);
+}
+
+#[test]
+fn a_worker_is_lost_for_a_time_and_not_for_ever() {
+    let mut troubles = Troubles::default();
+    troubles.lose(7, 2_000, 3_000);
+    for (begin_ns, lost) in [(1_989, false), (1_990, true), (3_000, true), (3_001, false)] {
+        assert_eq!(
+            troubles.is_lost(&run(1, 1, 100, begin_ns)),
+            lost,
+            "{begin_ns}"
+        );
+    }
+    let other = Run {
+        parent: 8,
+        ..run(1, 1, 100, 2_500)
+    };
+    assert!(!troubles.is_lost(&other));
+    // Its own process says that it had no parent left.
+    assert!(troubles.is_lost(&Run { parent: 0, ..other }));
+}
+
+#[test]
+fn jobs_that_are_cut_short_for_nothing_are_seen() {
+    let cut = |case: &mut Case, id: u64| {
+        let mut first = run(id, 1, 50, 10);
+        first.ended = false;
+        case.runs.insert(0, first);
+        case.runs[1].attempt = 2;
+        let text = Plan::of(id, "quick").stdout(id, 2, 100);
+        row(case, id).stdout = Some(text.clone());
+        case.ledger.answers[0].1.stdout = text;
+        let counts = Ownership {
+            interruptions: 1,
+            ..counts(2, 1)
+        };
+        case.ownership.insert(id, counts);
+    };
+    check_breach(Promise::NothingLost, cut);
+    let id = id(true);
+    let judged = |excuse: fn(&mut Case, u64)| {
+        let mut case = good(id);
+        cut(&mut case, id);
+        excuse(&mut case, id);
+        breached(&case)
+    };
+    assert_eq!(judged(|_, _| ()), [Promise::NothingLost]);
+    let reasons: [fn(&mut Case, u64); 3] = [
+        |case, _| case.troubles.lose(7, 15, 30),
+        |case, _| case.troubles.add_outage(5, 15),
+        |case, id| {
+            case.ledger.cancels.insert(id);
+        },
+    ];
+    for excuse in reasons {
+        assert_eq!(judged(excuse), []);
+    }
 }
 
 #[test]
@@ -294,111 +349,6 @@ fn orphans_of_lost_workers_pass() {
     row.stderr = Some(format!("{ORPHANED} w1 was not seen\n"));
     case.ledger.answers.clear();
     assert_eq!(breached(&case), [Promise::TrueVerdict]);
-    case.lost.insert(7);
+    case.troubles.lose(7, 0, u64::MAX);
     assert_eq!(breached(&case), []);
-}
-
-/// A job that was stopped, for this reason, with the process that it left behind.
-fn stopped(reason: &str) -> (u64, Case) {
-    let id = 8;
-    let mut case = good(id);
-    case.ledger.answers.clear();
-    let stuck = Run {
-        target: STUCK.to_owned(),
-        ended: false,
-        ..run(id, 1, 100, 1_000)
-    };
-    let hidden = Run {
-        target: HIDDEN.to_owned(),
-        pid: 101,
-        begin_ns: 1_005,
-        until_ns: 1_020,
-        ..stuck.clone()
-    };
-    case.runs = vec![stuck, hidden];
-    let row = row(&mut case, id);
-    row.target = STUCK.to_owned();
-    row.result = Some("fail".to_owned());
-    row.return_code = None;
-    row.sig = Some("SIGKILL".to_owned());
-    row.stdout = Some(Plan::of(id, STUCK).stdout(id, 1, 100));
-    let further = Ownership {
-        reason: Some(reason.to_owned()),
-        ..counts(1, 1)
-    };
-    case.ownership.insert(id, further);
-    case.ledger.cancels.insert(id);
-    (id, case)
-}
-
-#[track_caller]
-fn check_stopped(reason: &str, promise: Promise, spoil: impl FnOnce(&mut Case, u64)) {
-    let (id, mut case) = stopped(reason);
-    assert_eq!(breached(&case), []);
-    spoil(&mut case, id);
-    assert_eq!(breached(&case), [promise]);
-}
-
-#[test]
-fn what_a_stopped_job_leaves_behind_is_seen() {
-    for reason in ["timeout", "cancelled"] {
-        check_stopped(reason, Promise::NothingLeftBehind, |case, _| {
-            case.runs[1].until_ns = 21_000_000_000;
-        });
-    }
-    check_stopped("timeout", Promise::NothingLeftBehind, |case, id| {
-        let mut next = run(id, 2, 200, 1_015);
-        next.target = STUCK.to_owned();
-        next.ended = false;
-        case.runs.push(next);
-        let further = case.ownership.get_mut(&id).unwrap();
-        (further.attempts, further.max_attempts) = (2, Some(2));
-        row(case, id).stdout = None;
-    });
-}
-
-#[test]
-fn false_words_about_stopped_jobs_are_seen() {
-    check_stopped("cancelled", Promise::TrueVerdict, |case, _| {
-        case.ledger.cancels.clear();
-    });
-    for reason in ["timeout", "cancelled"] {
-        check_stopped(reason, Promise::TrueVerdict, |case, id| {
-            row(case, id).result = Some("ok".to_owned());
-        });
-        check_stopped(reason, Promise::TrueVerdict, |case, id| {
-            row(case, id).stdout = Some("something else".to_owned());
-        });
-        check_stopped(reason, Promise::TrueVerdict, |case, id| {
-            let row = row(case, id);
-            (row.sig, row.return_code) = (None, Some(7));
-        });
-    }
-    check_stopped("timeout", Promise::TrueVerdict, |case, id| {
-        case.ownership.get_mut(&id).unwrap().reason = Some("exit".to_owned());
-    });
-    check_stopped("timeout", Promise::TrueVerdict, |case, _| {
-        case.runs[0].ended = true;
-    });
-}
-
-#[test]
-fn a_job_that_is_stopped_before_it_says_a_word_passes() {
-    for reason in ["timeout", "cancelled"] {
-        let (id, mut case) = stopped(reason);
-        case.runs.clear();
-        row(&mut case, id).stdout = Some(String::new());
-        assert_eq!(breached(&case), []);
-    }
-}
-
-#[test]
-fn cancelled_jobs_that_do_not_stay_so_are_seen() {
-    check_stopped("cancelled", Promise::NothingTwice, |case, id| {
-        case.undone.push(id);
-    });
-    check_stopped("cancelled", Promise::NothingTwice, |case, id| {
-        let errors = r#"[{"attempt":1,"reason":"cancelled"}]"#;
-        case.ownership.get_mut(&id).unwrap().errors = Some(errors.to_owned());
-    });
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::{Instant, sleep};
@@ -11,10 +12,12 @@ use tokio::time::{Instant, sleep};
 use super::{Outcome, outage};
 use crate::Master;
 use crate::chaos::footprint::{parent, processes};
+use crate::chaos::job::{PATTERN, TARGETS};
 use crate::chaos::line::Mode;
+use crate::chaos::load::request;
 use crate::chaos::options::Table;
 use crate::chaos::random::Random;
-use crate::chaos::stage::{HOST_VARIABLE, LEASE, Stage, Worker, signal};
+use crate::chaos::stage::{HASTY, HOST_VARIABLE, LEASE, Stage, Worker, signal};
 
 /// The longest job takes 2.5 s, the drain itself may take 60: more is a hang.
 const DRAIN_LIMIT: Duration = Duration::from_secs(40);
@@ -53,6 +56,9 @@ pub(super) async fn links(stage: &Stage, random: &mut Random, mode: Mode) -> Out
 pub(super) async fn worker_drained(stage: &Stage, random: &mut Random) -> Outcome {
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
+    if number == HASTY && stage.table == Table::Full {
+        stage.lose(&worker);
+    }
     worker.daemon.process.signal(Signal::TERM);
     let begun = Instant::now();
     let mut ended = None;
@@ -82,6 +88,43 @@ pub(super) async fn worker_drained(stage: &Stage, random: &mut Random) -> Outcom
     }
 }
 
+/// Its config says something else for a while, and it is told so.
+pub(super) async fn worker_reloaded(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    let usual = worker.ini.text();
+    let (name, slots) = TARGETS[0];
+    let other = usual
+        .replace(&format!("\n{name} = {slots}\n"), &format!("\n{name} = 1\n"))
+        .replace("\npoll_interval = 1\n", "\npoll_interval = 2\n");
+    for text in [other, usual] {
+        fs::write(&worker.daemon.config, text).expect("write a config");
+        worker.daemon.process.signal(Signal::HUP);
+        sleep(random.millis(300, 2_000)).await;
+    }
+    Outcome {
+        worker: Some(number),
+        ..Outcome::default()
+    }
+}
+
+/// Somebody has it start nothing more of some targets, and then go on.
+pub(super) async fn worker_paused(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let worker = stage.workers[number].lock().await;
+    let targets = json!({"targets": [TARGETS[0].0, PATTERN.0]});
+    request(worker.addr, "pause", targets.clone()).await;
+    sleep(random.millis(300, 3_000)).await;
+    let answer = request(worker.addr, "continue", targets).await;
+    Outcome {
+        worker: Some(number),
+        broken: answer
+            .is_none_or(|answer| !answer["error"].is_null())
+            .then(|| format!("{} was told to go on and did not answer", worker.name)),
+        ..Outcome::default()
+    }
+}
+
 pub(super) async fn worker_killed(stage: &Stage, random: &mut Random) -> Outcome {
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
@@ -105,7 +148,7 @@ pub(super) async fn worker_cut_off(stage: &Stage, random: &mut Random) -> Outcom
     let worker = stage.workers[number].lock().await;
     let (line, time) = (&stage.worker_lines[number], outage(stage, random));
     if time >= LEASE && stage.table == Table::Full {
-        stage.lose(&worker);
+        stage.lose_for(&worker, time);
     }
     line.set(if random.one_in(2) {
         Mode::Cut
@@ -127,12 +170,13 @@ pub(super) async fn worker_frozen(stage: &Stage, random: &mut Random) -> Outcome
     if stage.hold.is_none() && random.one_in(3) {
         sleep(LEASE / 3).await;
     } else {
+        let beyond = LEASE + random.millis(500, 4_000);
+        let time = stage.hold.unwrap_or(beyond);
         // Without leases nobody takes anything from it.
         if stage.table == Table::Full {
-            stage.lose(&worker);
+            stage.lose_for(&worker, time);
         }
-        let beyond = LEASE + random.millis(500, 4_000);
-        sleep(stage.hold.unwrap_or(beyond)).await;
+        sleep(time).await;
     }
     worker.daemon.process.signal(Signal::CONT);
     Outcome {

@@ -70,6 +70,10 @@ pub enum Fault {
     LinksStalled,
     /// SIGTERM of a worker under load, and its start.
     WorkerDrained,
+    /// SIGHUP of a worker under load, whose config has changed; and again, when it is as before.
+    WorkerReloaded,
+    /// Some targets of a worker are paused for a while.
+    WorkerPaused,
     /// A worker may open one more file, and no second.
     FewDescriptors,
     /// The disk under a worker's log is full.
@@ -131,7 +135,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -151,6 +155,8 @@ impl Fault {
         Self::LinksCut,
         Self::LinksStalled,
         Self::WorkerDrained,
+        Self::WorkerReloaded,
+        Self::WorkerPaused,
         Self::FewDescriptors,
         Self::LogDiskFull,
         Self::WorkerCutOff,
@@ -197,6 +203,8 @@ impl Fault {
             Self::LinksCut => "links to master: cut",
             Self::LinksStalled => "links to master: stalled",
             Self::WorkerDrained => "worker: SIGTERM, restart",
+            Self::WorkerReloaded => "worker: SIGHUP, config changed",
+            Self::WorkerPaused => "worker: targets paused",
             Self::FewDescriptors => "worker: no file descriptors",
             Self::LogDiskFull => "worker: disk full under the log",
             Self::WorkerCutOff => "worker: alone cut off from the database",
@@ -253,6 +261,8 @@ impl Fault {
             Self::MasterKilled | Self::MasterFrozen => Piece::Master,
             Self::LinksCut | Self::LinksStalled => Piece::MasterLine,
             Self::WorkerDrained
+            | Self::WorkerReloaded
+            | Self::WorkerPaused
             | Self::FewDescriptors
             | Self::LogDiskFull
             | Self::WorkerCutOff
@@ -265,6 +275,15 @@ impl Fault {
             | Self::GuardFrozen
             | Self::CrashPoint => Piece::Worker,
         }
+    }
+
+    /// Whether leases may end for it that their workers would have kept.
+    pub fn keeps_from_the_database(self) -> bool {
+        matches!(self.piece(), Piece::Server | Piece::DatabaseLine)
+            || matches!(
+                self,
+                Self::WorkerCutOff | Self::PowerLostInOutage | Self::StateDiskFull
+            )
     }
 
     /// Whether it is about the kind of database that this run has: one server, or a cluster of them.
@@ -331,6 +350,8 @@ impl Fault {
             Self::LinksCut => daemons::links(stage, random, super::line::Mode::Cut).await,
             Self::LinksStalled => daemons::links(stage, random, super::line::Mode::Stalled).await,
             Self::WorkerDrained => daemons::worker_drained(stage, random).await,
+            Self::WorkerReloaded => daemons::worker_reloaded(stage, random).await,
+            Self::WorkerPaused => daemons::worker_paused(stage, random).await,
             Self::FewDescriptors => machine::few_descriptors(stage, random).await,
             Self::LogDiskFull => machine::log_disk_full(stage, random).await,
             Self::WorkerCutOff => daemons::worker_cut_off(stage, random).await,

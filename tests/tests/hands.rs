@@ -331,6 +331,19 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
         (&retried["ids"], &retried["barred"]),
         (&json!([20, 22]), &json!([21]))
     );
+    // The table takes it for 'mail', and so do workers.
+    let loud = "INSERT INTO jobs (target, time_created) VALUES ('MAIL', 7)";
+    cluster.database.run(loud).await;
+    let status = cluster.jobctl(&["status", "--json"]).await.json();
+    let targets = status["targets"].as_array().unwrap().iter();
+    let waiting = targets.filter(|target| target["waiting"] == 1);
+    let seen = waiting.map(|target| (&target["name"], &target["state"]));
+    let seen: Vec<_> = seen.collect();
+    assert!(
+        seen.contains(&(&json!("mail"), &json!("active"))),
+        "{status}"
+    );
+    assert!(!status.to_string().contains("MAIL"), "{status}");
     cluster.stop().await;
 }
 

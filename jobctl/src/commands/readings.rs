@@ -1,9 +1,9 @@
 //! What the table says about each target: what waits, what runs for how long, what ran lately.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jobd_proto::table::{
-    Backlogs, COUNTED, Connection, DatabaseSettings, JobRow, Patience, RowError, Scan, WINDOW,
+    Backlogs, COUNTED, Connection, DatabaseSettings, JobRow, Kind, Patience, RowError, Scan, WINDOW,
 };
 
 use super::outcome::PROGRESS;
@@ -38,26 +38,43 @@ struct Recent {
     p95_s: Option<i64>,
 }
 
-/// Reads it; `table` is opened where it is not, and given up after an error.
+/// Reads it; `table` is opened where it is not, and given up after an error. Where the table takes 'Mail' for 'mail', they
+/// are one target, spelt as among `served`, the targets of the workers.
 pub(super) async fn read(
     settings: &DatabaseSettings,
     table: &mut Option<Connection>,
+    served: &[&str],
     patience: Patience,
 ) -> Result<Reading, RowError> {
     let mut open = match table.take() {
         Some(open) => open,
         None => Connection::open(settings, patience).await?,
     };
-    let reading = read_open(&mut open).await?;
+    let reading = read_open(&mut open, served).await?;
     *table = Some(open);
     Ok(reading)
 }
 
-async fn read_open(table: &mut Connection) -> Result<Reading, RowError> {
+async fn read_open(table: &mut Connection, served: &[&str]) -> Result<Reading, RowError> {
     let known = |name: &str| table.columns().has(name).then(|| name.to_owned());
     let columns: Vec<String> = ["worker", PROGRESS].into_iter().filter_map(known).collect();
     let now = table.server_time().await?;
-    let newest = table.newest(&Scan::default(), None, WINDOW).await?;
+    let mut newest = table.newest(&Scan::default(), None, WINDOW).await?;
+    let mut active = table.active(&columns).await?;
+    let mut waiting = table.backlogs().await?;
+    let target = table.columns().get("target").map(|column| &column.kind);
+    if let Some(Kind::Text {
+        ignores_case: true, ..
+    }) = target
+    {
+        let rows = newest.jobs.iter_mut().chain(&mut active);
+        let names = rows.map(|row| &mut row.target);
+        let backlogs = waiting.targets.iter_mut();
+        respell(
+            served,
+            names.chain(backlogs.map(|backlog| &mut backlog.target)),
+        );
+    }
     let since = now - HOUR_S;
     let is_short = newest.next.is_some()
         && newest
@@ -66,11 +83,23 @@ async fn read_open(table: &mut Connection) -> Result<Reading, RowError> {
             .is_some_and(|oldest| oldest.time_created > since);
     Ok(Reading {
         now,
-        active: table.active(&columns).await?,
-        waiting: table.backlogs().await?,
+        active,
+        waiting,
         recent: recent(&newest.jobs, since),
         is_short,
     })
+}
+
+/// Spells each name that differs from another one in case only as that: as a known one, or as the first of them.
+fn respell<'a>(known: &[&str], names: impl Iterator<Item = &'a mut String>) {
+    let known = known
+        .iter()
+        .map(|name| (name.to_lowercase(), (*name).to_owned()));
+    let mut spelt: HashMap<String, String> = known.collect();
+    for name in names {
+        let first = spelt.entry(name.to_lowercase());
+        name.clone_from(first.or_insert_with(|| name.clone()));
+    }
 }
 
 fn recent(rows: &[JobRow], since: i64) -> BTreeMap<String, Recent> {
@@ -145,6 +174,13 @@ mod tests {
             time_finished: finished,
             ..JobRow::default()
         }
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_are_spelt_alike() {
+        let mut names = ["Mail", "LOST", "mail", "lost", "é", "É"].map(str::to_owned);
+        respell(&["mail", "x"], names.iter_mut());
+        assert_eq!(names, ["mail", "LOST", "mail", "LOST", "é", "é"]);
     }
 
     #[test]

@@ -128,7 +128,10 @@ pub(super) async fn look(
             } else {
                 database::patience(settings)
             };
-            let reading = read(settings, table, patience).await;
+            let workers = asked.iter().flatten();
+            let targets = workers.flat_map(|worker| &worker.targets);
+            let names: Vec<&str> = targets.map(|target| target.name.as_str()).collect();
+            let reading = read(settings, table, &names, patience).await;
             Some(reading.map_err(|error| database::failure(settings, &error)))
         }
     };

@@ -215,7 +215,11 @@ impl Setup {
 /// The descriptor on which jobd is told why the job's program did not begin.
 const TELLER: RawFd = 4;
 
-/// Bytes of that which count.
+/// The exit code of a shim that had no room for the program, as the user has too many processes (EAGAIN of execve(2)): it may
+/// be tried again.
+pub const NO_ROOM: u8 = 75;
+
+/// Bytes of what is told that count.
 const MAX_FAILURE: usize = 4 << 10;
 
 /// Why a process that has ended never became its program, if that was it; `pipe` is where it was to tell.
@@ -254,10 +258,10 @@ fn become_it(setup: &str, command: &[OsString]) -> Result<Infallible, (u8, Strin
         return Err((126, "no program".to_owned()));
     };
     let error = Command::new(program).args(arguments).exec();
-    let code = if error.kind() == ErrorKind::NotFound {
-        127
-    } else {
-        126
+    let code = match error.kind() {
+        ErrorKind::NotFound => 127,
+        ErrorKind::WouldBlock => NO_ROOM,
+        _ => 126,
     };
     Err((code, format!("{}: {error}", program.display())))
 }

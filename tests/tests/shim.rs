@@ -3,7 +3,8 @@
 use jobd_tests::ground::Ground;
 use jobd_tests::programs::{Daemon, output, path};
 use jobd_tests::wait::PATIENCE;
-use jobd_tests::{Ini, Jobd};
+use jobd_tests::{Ini, Jobd, until};
+use rustix::process::Signal;
 use std::process::Command;
 
 /// What a program prints, without its last line feed.
@@ -97,7 +98,7 @@ async fn jobs_of_another_user_have_that_users_groups_and_die_like_others() {
     let id = ground.insert("slow", &[]).await;
     assert_eq!(ground.verdict(id).await, "fail - SIGTERM timeout");
     let worker = ini.get("name").expect("a name");
-    jobd_tests::until("nobody to be left", PATIENCE, async || {
+    until("nobody to be left", PATIENCE, async || {
         jobd_tests::left::of_worker(worker).is_empty().then_some(())
     })
     .await;
@@ -177,6 +178,30 @@ async fn no_program_speaks_for_the_shim() {
         let id = ground.insert("short", &[]).await;
         assert_eq!(ground.verdict(id).await, "fail 127 - spawn");
     }
+}
+
+#[tokio::test]
+async fn a_job_whose_user_has_too_many_processes_goes_back() {
+    if !is_root() {
+        return;
+    }
+    let ground = Ground::mysql().await;
+    let ini = ground
+        .ini()
+        .set("launcher", "true")
+        .target("a", 1)
+        .own("a", "user", "nobody");
+    let crowded = ini.clone().own("a", "limit.nproc", "0");
+    let mut jobd = Jobd::start(&ground.scratch, &crowded).await;
+    let id = ground.insert("a", &[]).await;
+    until("the job to go back", PATIENCE, async || {
+        let log = jobd.process.log();
+        log.contains("cannot start a process now").then_some(())
+    })
+    .await;
+    std::fs::write(&jobd.config, ini.text()).expect("write the config");
+    jobd.process.signal(Signal::HUP);
+    assert_eq!(ground.verdict(id).await, "ok 0 - -");
 }
 
 #[tokio::test]

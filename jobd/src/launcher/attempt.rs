@@ -124,7 +124,7 @@ async fn run(
             for feed in followers {
                 started.show(&feed);
             }
-            Outcome::Ended(attend(launcher, &job, payload, started, orders).await)
+            attend(launcher, &job, payload, started, orders).await
         }
         Ok(Begun::Never(end)) => Outcome::Ended(end),
         Ok(Begun::NotNow(error)) | Err(error) => Outcome::NoRoom(error),

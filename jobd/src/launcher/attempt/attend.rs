@@ -28,7 +28,7 @@ use crate::launcher::reporter::Reporter;
 use crate::launcher::start::Started;
 use crate::launcher::stream::Stream;
 use crate::launcher::usage::Ended;
-use crate::launcher::{Captured, End, Launcher, LauncherSettings};
+use crate::launcher::{Captured, End, Launcher, LauncherSettings, Outcome};
 use crate::shim;
 
 /// Looks after a process to its end, if that has not come yet.
@@ -38,7 +38,7 @@ pub(super) async fn attend(
     payload: Option<Vec<u8>>,
     mut started: Started,
     mut orders: mpsc::Receiver<Order>,
-) -> End {
+) -> Outcome {
     if let Some((Ended { status, usage }, ended)) = started.over {
         // Whoever has waited for the start sees everything, however short.
         while let Ok(order) = orders.try_recv() {
@@ -46,7 +46,7 @@ pub(super) async fn attend(
                 started.show(&feed);
             }
         }
-        return End {
+        return Outcome::Ended(End {
             code: status.code(),
             signal: status.signal(),
             stdout: started.stdout.captured(),
@@ -54,7 +54,7 @@ pub(super) async fn attend(
             ended,
             cause: None,
             usage,
-        };
+        });
     }
     let group = started.pid();
     match Process::new(launcher, job, payload, started, orders) {
@@ -65,7 +65,7 @@ pub(super) async fn attend(
             let reap = move || waitpid(Some(group), WaitOptions::empty());
             let _ = launcher.inner.spawner.run(reap, || ()).await;
             let reason = format!("cannot watch the process, killed it: {error}");
-            End::never_started(126, &reason)
+            Outcome::Ended(End::never_started(126, &reason))
         }
     }
 }
@@ -129,7 +129,7 @@ impl<'a> Process<'a> {
         })
     }
 
-    async fn run(mut self) -> End {
+    async fn run(mut self) -> Outcome {
         let (status, usage) = match self.until_exit().await {
             Ok(Ended { status, usage }) => (Ok(status), usage),
             Err(error) => (Err(error), None),
@@ -166,11 +166,16 @@ impl<'a> Process<'a> {
             counts.then(|| stderr.note(&note));
             counts.then_some(reason)
         });
+        let not_begun = self.failure.and_then(|pipe| shim::failure(&pipe));
         if let Ok(status) = &status
             && let Some(code) = status.code()
-            && let Some(why) = self.failure.as_ref().and_then(shim::failure)
+            && let Some(why) = not_begun
         {
-            return End::never_started(code, &why);
+            return if code == i32::from(shim::NO_ROOM) {
+                Outcome::NoRoom(io::Error::other(why))
+            } else {
+                Outcome::Ended(End::never_started(code, &why))
+            };
         }
         let (code, signal) = match status {
             Ok(status) => (status.code(), status.signal()),
@@ -179,7 +184,7 @@ impl<'a> Process<'a> {
                 (None, None)
             }
         };
-        End {
+        Outcome::Ended(End {
             code,
             signal,
             stdout,
@@ -187,7 +192,7 @@ impl<'a> Process<'a> {
             ended,
             cause,
             usage,
-        }
+        })
     }
 
     /// Reads and obeys until the process has exited and is reaped.

@@ -337,10 +337,10 @@ async fn jobctl_looks_back_runs_again_and_deletes() {
     let status = cluster.jobctl(&["status", "--json"]).await.json();
     let targets = status["targets"].as_array().unwrap().iter();
     let waiting = targets.filter(|target| target["waiting"] == 1);
-    let seen = waiting.map(|target| (&target["name"], &target["state"]));
-    let seen: Vec<_> = seen.collect();
+    let found = waiting.map(|target| (&target["name"], &target["state"]));
+    let found: Vec<_> = found.collect();
     assert!(
-        seen.contains(&(&json!("mail"), &json!("active"))),
+        found.contains(&(&json!("mail"), &json!("active"))),
         "{status}"
     );
     assert!(!status.to_string().contains("MAIL"), "{status}");

@@ -141,6 +141,8 @@ struct Way {
     cwd: Option<CString>,
     /// The argument of the shim, where it is needed.
     shim: Option<String>,
+    /// For `output_file`.
+    writers: Writers,
 }
 
 /// What carries out attempts; processes are its first kind. A seam: the simulation has processes of its own.
@@ -199,14 +201,15 @@ impl Launcher {
         payloads: Payloads,
         reports: Reports,
     ) -> Self {
+        let writers = Writers::default();
         Self {
             inner: Arc::new(Inner {
-                ways: ways(settings, inherited),
+                ways: ways(settings, inherited, &writers),
                 worker: worker.to_owned(),
                 payloads,
                 reports,
                 leaks: Leaks::default(),
-                writers: Writers::default(),
+                writers,
                 spawner: Spawner::default(),
             }),
         }
@@ -218,7 +221,7 @@ impl Launcher {
         settings: &PerTarget,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Self {
-        self.with_ways(ways(settings, inherited))
+        self.with_ways(ways(settings, inherited, &self.inner.writers))
     }
 
     fn with_ways(&self, ways: PerTarget<Arc<Way>>) -> Self {
@@ -256,6 +259,7 @@ impl Launcher {
 fn ways(
     settings: &PerTarget,
     inherited: impl Iterator<Item = (OsString, OsString)>,
+    writers: &Writers,
 ) -> PerTarget<Arc<Way>> {
     let inherited: Vec<_> = inherited.collect();
     settings.map(|TargetSettings { launcher, .. }| {
@@ -271,6 +275,7 @@ fn ways(
                 .as_ref()
                 .map(|cwd| CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default()),
             settings: launcher.clone(),
+            writers: writers.of_others(),
         })
     })
 }

@@ -31,21 +31,39 @@ const CHUNKS: usize = 64;
 /// A disk that takes longer for one write hangs.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Threads that files may take at a time: a disk that hangs keeps each for as long as it does, and what else blocks (names
-/// of hosts, looks for the processes of stopped jobs) needs some of the 512 that tokio has.
-const MAX_WRITERS: usize = 64;
+/// Threads that the files of a section may take at a time: a disk that hangs keeps each for as long as it does, and those of
+/// another section may be on another one.
+const MAX_WRITERS: usize = 16;
 
-/// The threads that files may take. Cheap to clone.
+/// Threads that all files may take: what else blocks (names of hosts, looks for the processes of stopped jobs) needs some
+/// of the 512 that tokio has.
+const MAX_ALL_WRITERS: usize = 256;
+
+/// The threads that the files of a section may take. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Writers(Arc<Semaphore>);
+pub(super) struct Writers {
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
 
 impl Default for Writers {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_WRITERS)))
+        Self {
+            own: Arc::new(Semaphore::new(MAX_WRITERS)),
+            all: Arc::new(Semaphore::new(MAX_ALL_WRITERS)),
+        }
     }
 }
 
 impl Writers {
+    /// Those of another section.
+    pub(super) fn of_others(&self) -> Self {
+        Self {
+            all: self.all.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Does something to a file on one of them. What is begun goes on there, but nobody waits for it longer than `limit`.
     async fn run<T: Send + 'static>(
         &self,
@@ -53,10 +71,11 @@ impl Writers {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let done = async {
-            let writer = self.0.clone().acquire_owned().await;
+            let own = self.own.clone().acquire_owned().await;
+            let all = self.all.clone().acquire_owned().await;
             let work = move || {
                 let done = work();
-                drop(writer);
+                drop((own, all));
                 done
             };
             spawn_blocking(work).await
@@ -339,7 +358,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let all = u32::try_from(MAX_WRITERS).unwrap();
-        let hung = writers.0.acquire_many(all).await.unwrap();
+        let hung = writers.own.acquire_many(all).await.unwrap();
         drop(sender);
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -366,8 +385,10 @@ mod tests {
         let hung = futures::future::join_all((0..=MAX_WRITERS).map(|_| hung())).await;
         let timed_out = |done: &io::Result<()>| matches!(done, Err(error) if error.kind() == io::ErrorKind::TimedOut);
         assert!(hung.iter().all(timed_out));
-        // Others have theirs, and files again once the disk goes on.
+        // Others have theirs, those of other sections too, and files again once the disk goes on.
         spawn_blocking(|| ()).await.unwrap();
+        let others = writers.of_others();
+        others.run(WRITE_LIMIT, || Ok(())).await.unwrap();
         assert_eq!(Arc::strong_count(&held), 1 + MAX_WRITERS);
         drop(release);
         writers.run(WRITE_LIMIT, || Ok(())).await.unwrap();

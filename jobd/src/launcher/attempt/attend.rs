@@ -99,11 +99,12 @@ impl<'a> Process<'a> {
         started: Started,
         orders: mpsc::Receiver<Order>,
     ) -> io::Result<Self> {
-        let settings = &launcher.way(job).settings;
+        let way = launcher.way(job);
+        let settings = &way.settings;
         let file = settings.output_file.as_ref();
         let file = file.map(|template| {
             let file = (template, settings.output_file_max);
-            OutputFile::begin(file, job, launcher.inner.writers.clone())
+            OutputFile::begin(file, job, way.writers.clone())
         });
         let (file, copy) = file.unzip();
         let pid = started.pid();

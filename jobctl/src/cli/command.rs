@@ -162,7 +162,7 @@ Examples:
     /// Insert jobs into the table, as an application would, and poke
     #[command(
         after_help = "Needs mysql_* or sqlite_path in the config. Without a daemon in reach the rows are added all
-the same, and workers find them by themselves.
+the same, and a worker that serves them finds them within its poll_interval.
 
 With --wait it ends with the job's exit code, 128 + signal number after a signal; of several
 jobs with 1 if any failed.

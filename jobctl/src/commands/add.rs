@@ -118,7 +118,7 @@ pub(super) async fn poke(
 pub(super) fn not_poked(warning: &str, done: &str) {
     complain(&format!("jobctl: warning: not poked: {warning}"));
     complain(&format!(
-        "jobctl: {done}, workers find them by themselves (poll_interval)"
+        "jobctl: {done}; a worker that serves them finds them within its poll_interval"
     ));
 }
 

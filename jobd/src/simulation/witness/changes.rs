@@ -5,6 +5,9 @@ use super::super::plan::{LEASE, MS, Time};
 use super::{Now, Run, Witness, number, text};
 use crate::store::model::{Change, Row, Val};
 
+/// What ends those that a worker stops and that obey, and nothing else here. It stops none that it may try again.
+const STOPPED: i32 = 15;
+
 impl Witness {
     /// A worker has committed a change.
     pub(in crate::simulation) fn changed(
@@ -141,7 +144,7 @@ impl Witness {
         let run = run.filter(|run| run.job.token.as_str() == token);
         let Some(Run {
             job,
-            ended: Some((_, code, _)),
+            ended: Some((_, code, signal)),
             output,
             ..
         }) = run
@@ -150,6 +153,9 @@ impl Witness {
         };
         if *code == Some(0) || job.origin.is_manual() {
             return Err(format!("runs again, code {code:?}, {:?}", job.origin));
+        }
+        if *signal == Some(STOPPED) {
+            return Err("runs again although its worker had stopped it".to_owned());
         }
         let freed = |at: Option<usize>| at.is_none_or(|at| after[at] == Val::Null);
         if after[self.places.token] != Val::Null || !freed(self.places.lease_until) {

@@ -185,7 +185,11 @@ async fn strike(
         breaches.push(Breach::of_all(Promise::Recovery, text));
     }
     for (fault, outcome) in outcomes {
-        if let Some(text) = &outcome.broken {
+        let alone = outcome
+            .broken_if_alone
+            .as_ref()
+            .filter(|_| faults.len() == 1);
+        if let Some(text) = outcome.broken.as_ref().or(alone) {
             let text = format!("{}: {text}", fault.name());
             breaches.push(Breach::of_all(Promise::OrderlyEnd, text));
         }

@@ -80,10 +80,13 @@ pub(super) async fn worker_drained(stage: &Stage, random: &mut Random) -> Outcom
             ))
         }
     };
+    let left = claims_of(stage, &worker).await;
+    let left = (!left.is_empty()).then(|| format!("{} ended and left {left:?}", worker.name));
     worker.start_again(&stage.scratch).await;
     Outcome {
         worker: Some(number),
         broken,
+        broken_if_alone: left,
         ..Outcome::default()
     }
 }

@@ -97,6 +97,7 @@ pub(super) async fn crash_point(stage: &Stage, random: &mut Random) -> Outcome {
         provoked: Some((u64::from(crashed), "at the point")),
         rescue: rescue.as_ref().ok().copied(),
         broken: rescue.err(),
+        ..Outcome::default()
     }
 }
 

@@ -131,6 +131,8 @@ pub struct Outcome {
     pub rescue: Option<Duration>,
     /// Promises that it saw broken itself.
     pub broken: Option<String>,
+    /// The same, if it struck alone: another fault may have been the reason.
+    pub broken_if_alone: Option<String>,
 }
 
 impl Fault {

@@ -107,7 +107,8 @@ impl Link {
                     Some(request) => control::serve(&self.dispatcher, request),
                     None => self.ended().await,
                 },
-                Some(targets) = self.pokes.recv() => self.poke(targets),
+                // Those that come while there is no link wait for it, as many as the channel holds.
+                Some(targets) = self.pokes.recv(), if self.registered.is_some() => self.poke(targets),
                 tried = outcome(&mut self.trying) => self.tried(tried),
                 alive = changed(&mut self.master, &mut self.served) => {
                     if !alive {
@@ -125,7 +126,7 @@ impl Link {
         }
     }
 
-    /// Tells the master of rows that are waiting. Without a link, whoever serves them finds them by himself.
+    /// Tells the master of rows that are waiting. What gets lost, whoever serves them finds by himself.
     fn poke(&self, targets: Vec<String>) {
         if let Some((connection, _)) = &self.registered {
             let connection = connection.clone();

@@ -100,9 +100,7 @@ async fn whoever_is_up_promotes_every_row() {
 #[tokio::test]
 async fn rows_of_others_are_poked_about() {
     let ground = Ground::mysql().await;
-    let master = Ini::listen()
-        .set("ping_interval", 1)
-        .set("poke_throttle_interval", "0.1");
+    let master = Ini::listen().set("poke_throttle_interval", "0.1");
     let master_port = master.port();
     let master = Master::start(&ground.scratch, &master).await;
     let mut workers = Vec::new();

@@ -192,6 +192,14 @@ async fn a_job_whose_user_has_too_many_processes_goes_back() {
         .target("a", 1)
         .own("a", "user", "nobody");
     let crowded = ini.clone().own("a", "limit.nproc", "0");
+    // Another one of `nobody`: the kernel asks how many there are before it counts the one that asks.
+    let mut other = tokio::process::Command::new("sleep");
+    let _other = other
+        .arg("60")
+        .uid(65534)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("sleep");
     let mut jobd = Jobd::start(&ground.scratch, &crowded).await;
     let id = ground.insert("a", &[]).await;
     until("the job to go back", PATIENCE, async || {

@@ -5,8 +5,11 @@
 //! not root. No runtime, no database, no config: the guard has none.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal, test_kill_process_group,
 };
@@ -15,17 +18,24 @@ use rustix::process::{
 /// is set by jobd and shells keep it near the front.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
 
+/// So long a look waits altogether where no file can be opened: what it does not see lives on.
+const SCARCITY: Duration = Duration::from_secs(5);
+
+/// Between two tries then.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Kills every process, but for this one, that has one of `marks` (each `NAME=value`) in its environment; says how
 /// many there were. Processes that are being started meanwhile may be missed.
 pub fn kill(marks: &[Vec<u8>]) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else {
+    let until = Instant::now() + SCARCITY;
+    let Ok(processes) = patiently(until, || fs::read_dir("/proc")) else {
         return 0;
     };
     let pids = processes
         .flatten()
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    pids.filter(|pid| *pid != getpid() && is_marked(*pid, marks))
-        .filter(|pid| kill_one(*pid, marks))
+    pids.filter(|pid| *pid != getpid() && is_marked(*pid, marks, until))
+        .filter(|pid| kill_one(*pid, marks, until))
         .count()
 }
 
@@ -35,12 +45,14 @@ pub fn group_lives(group: Pid) -> bool {
     if test_kill_process_group(group).is_err() {
         return false;
     }
-    let Ok(processes) = fs::read_dir("/proc") else {
+    let until = Instant::now() + SCARCITY;
+    let Ok(processes) = patiently(until, || fs::read_dir("/proc")) else {
         return true;
     };
-    let mut stats = processes
-        .flatten()
-        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let mut stats = processes.flatten().filter_map(|entry| {
+        let path = entry.path().join("stat");
+        patiently(until, || fs::read_to_string(&path)).ok()
+    });
     stats.any(|stat| is_alive_in(&stat, group))
 }
 
@@ -57,18 +69,34 @@ fn is_alive_in(stat: &str, group: Pid) -> bool {
 }
 
 /// Kills by a descriptor, and looks again once it is held: the number may have gone to a stranger.
-fn kill_one(pid: Pid, marks: &[Vec<u8>]) -> bool {
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+fn kill_one(pid: Pid, marks: &[Vec<u8>], until: Instant) -> bool {
+    let open = || pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from);
+    let Ok(process) = patiently(until, open) else {
         return false;
     };
-    is_marked(pid, marks) && pidfd_send_signal(&process, Signal::KILL).is_ok()
+    is_marked(pid, marks, until) && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }
 
-fn is_marked(pid: Pid, marks: &[Vec<u8>]) -> bool {
+/// Opens a file, at the limit of open files again and again.
+fn patiently<T>(until: Instant, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        let opened = open();
+        let is_scarce = opened.as_ref().is_err_and(|error| {
+            let errno = Errno::from_io_error(error);
+            matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+        });
+        if !is_scarce || Instant::now() >= until {
+            return opened;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn is_marked(pid: Pid, marks: &[Vec<u8>], until: Instant) -> bool {
     let mut environment = Vec::new();
     let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut environment));
+    let read = patiently(until, || File::open(&path))
+        .and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut environment));
     read.is_ok()
         && environment
             .split(|byte| *byte == 0)

@@ -86,16 +86,29 @@ pub type SharedLedger = Arc<Mutex<Ledger>>;
 /// When workers may have lost what they held; what happened to that is not theirs. All times are the boot clock's.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles {
-    /// By process of a worker: from when on it may not have told of an end, and until when it may lose a job.
+    /// How long before that an end may have come that its worker could not tell, as the database was away.
+    untold_ns: u64,
+    /// By process of a worker: from when until when it may lose what it runs.
     lost: BTreeMap<u32, Vec<(u64, u64)>>,
     /// When the database was out of reach, or slow to answer.
     outages: Vec<(u64, u64)>,
 }
 
+/// A process is looked at so often at least, also on a machine that is busy.
+const LOOKED_AT_NS: u64 = 1_000_000_000;
+
 /// So long after an outage a lease may end that could not be renewed in it.
 const AFTERMATH_NS: u64 = 8_000_000_000;
 
 impl Troubles {
+    /// None yet. An end may have come so long before its worker was lost, and be untold.
+    pub fn new(untold_ns: u64) -> Self {
+        Self {
+            untold_ns,
+            ..Self::default()
+        }
+    }
+
     /// The worker with process `pid` was killed, frozen, cut off, or told to hurry.
     pub fn lose(&mut self, pid: u32, from_ns: u64, until_ns: u64) {
         self.lost.entry(pid).or_default().push((from_ns, until_ns));
@@ -113,8 +126,14 @@ impl Troubles {
 
     /// Whether the worker of `run` may have been unable to tell how it ended.
     pub fn is_lost(&self, run: &Run) -> bool {
+        self.is_lost_within(run, self.untold_ns)
+    }
+
+    fn is_lost_within(&self, run: &Run, before_ns: u64) -> bool {
         let times = self.lost.get(&run.parent).map_or(&[][..], Vec::as_slice);
-        let during = |(from, until): &(u64, u64)| run.until_ns >= *from && run.begin_ns <= *until;
+        let during = |(from, until): &(u64, u64)| {
+            run.until_ns >= from.saturating_sub(before_ns) && run.begin_ns <= *until
+        };
         run.parent == 0 || times.iter().any(during)
     }
 
@@ -123,7 +142,7 @@ impl Troubles {
         let during = |(from, until): &(u64, u64)| {
             (*from..=until.saturating_add(AFTERMATH_NS)).contains(&run.until_ns)
         };
-        self.is_lost(run) || self.outages.iter().any(during)
+        self.is_lost_within(run, LOOKED_AT_NS) || self.outages.iter().any(during)
     }
 }
 

@@ -292,7 +292,9 @@ impl Stage {
             master_ini,
             master_line,
             worker_addrs: workers.iter().map(|worker| worker.addr).collect(),
-            troubles: sync::Mutex::default(),
+            troubles: sync::Mutex::new(Troubles::new(nanos(
+                UNTOLD + Duration::from_secs(options.hold.unwrap_or(0)),
+            ))),
             workers: workers.into_iter().map(Mutex::new).collect(),
             witness,
             small_disk: options.small_disk.clone(),
@@ -313,8 +315,7 @@ impl Stage {
     }
 
     fn lose_until(&self, worker: &Worker, until_ns: u64) {
-        let untold = UNTOLD + self.hold.unwrap_or_default();
-        let from_ns = boot_ns().saturating_sub(nanos(untold));
+        let from_ns = boot_ns();
         let mut troubles = self.troubles.lock().expect("the list of troubles");
         troubles.lose(worker.daemon.process.id(), from_ns, until_ns);
     }

@@ -299,6 +299,12 @@ fn a_worker_is_lost_for_a_time_and_not_for_ever() {
         ..run(1, 1, 100, 2_500)
     };
     assert!(!troubles.is_lost(&other));
+    // What had ended a while before may be untold; what was cut short then, was for nothing.
+    let mut late = Troubles::new(5_000_000_000);
+    late.lose(7, 9_000_000_000, u64::MAX);
+    let before = run(1, 1, 100, 4_000_000_000);
+    assert!(late.is_lost(&before) && !late.may_cut_short(&before));
+    assert!(late.may_cut_short(&run(1, 1, 100, 8_500_000_000)));
     // Its own process says that it had no parent left.
     assert!(troubles.is_lost(&Run { parent: 0, ..other }));
 }

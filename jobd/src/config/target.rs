@@ -30,7 +30,7 @@ pub const KEYS: &[Key] = &[
         name: "launcher",
         kind: "text",
         default: "required",
-        doc: "The command for each job. `{id}` and `{target}` are replaced in every argument. Split at white space; quotes group; no shell is involved.",
+        doc: "The command for each job. `{id}` and `{target}` are replaced in every argument. Split at white space; quotes group; no shell is involved. A program without `/` is looked for in PATH once, and again when it is gone from there.",
     },
     Key {
         name: "launcher.shell",

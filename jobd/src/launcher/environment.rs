@@ -1,10 +1,12 @@
 //! A job's environment, and where its program is. Built once per configuration.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{CLAIM, reporter};
 
@@ -47,6 +49,8 @@ pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
     /// The same without what each job has of its own.
     shared: Vec<CString>,
+    /// The program that was found first, which is that of every job as a rule, and its file.
+    found: OnceLock<(String, PathBuf)>,
 }
 
 impl Environment {
@@ -71,6 +75,7 @@ impl Environment {
         });
         Self {
             shared: shared.collect(),
+            found: OnceLock::new(),
             variables,
         }
     }
@@ -80,11 +85,25 @@ impl Environment {
         &self.shared
     }
 
-    /// The file that a program's name means to a job. `None` where no directory of PATH holds it.
-    pub(super) fn find(&self, program: &str) -> Option<PathBuf> {
+    /// The file that a program's name means to a job. `None` where no directory of PATH holds it. Looked for once, as shells do
+    /// it, and again when it is gone.
+    pub(super) fn find(&self, program: &str) -> Option<Cow<'_, Path>> {
         if program.contains('/') {
-            return Some(program.into());
+            return Some(PathBuf::from(program).into());
         }
+        if let Some((name, file)) = self.found.get()
+            && name == program
+            && is_executable(file)
+        {
+            return Some(file.into());
+        }
+        let file = self.search(program)?;
+        // Another one stands there where jobs have programs of their own.
+        let _ = self.found.set((program.to_owned(), file.clone()));
+        Some(file.into())
+    }
+
+    fn search(&self, program: &str) -> Option<PathBuf> {
         let path = self
             .variables
             .get(OsStr::new("PATH"))
@@ -102,6 +121,10 @@ fn is_executable(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
@@ -127,5 +150,24 @@ mod tests {
         assert_eq!(environment.find("sh").unwrap(), Path::new("/bin/sh"));
         assert_eq!(environment.find("no-such-program"), None);
         assert_eq!(environment.find("./x").unwrap(), Path::new("./x"));
+    }
+
+    #[test]
+    fn a_program_is_looked_for_once_and_again_when_it_is_gone() {
+        let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+        let [first, second] = folders.each_ref().map(|folder| folder.path().join("run"));
+        let path = std::env::join_paths(folders.iter().map(TempDir::path)).unwrap();
+        let environment = Environment::new([("PATH".into(), path)].into_iter(), &[]);
+        let install = |file: &Path| {
+            fs::write(file, "").unwrap();
+            fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
+        };
+        assert_eq!(environment.find("run"), None);
+        install(&second);
+        assert_eq!(environment.find("run").unwrap(), second);
+        install(&first);
+        assert_eq!(environment.find("run").unwrap(), second);
+        fs::remove_file(&second).unwrap();
+        assert_eq!(environment.find("run").unwrap(), first);
     }
 }

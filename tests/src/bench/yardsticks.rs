@@ -42,7 +42,8 @@ pub async fn xargs(count: usize, at_once: u32) -> f64 {
     command
         .arg("-a")
         .arg(&list)
-        .args(["-n1", &format!("-P{at_once}"), JOB]);
+        // Told where a line would go, it puts it nowhere: with an argument the program would do more.
+        .args(["-I{}", &format!("-P{at_once}"), JOB]);
     let begun = Instant::now();
     checked(&programs::output(&mut command).await, "xargs");
     rate(count, begun.elapsed().as_secs_f64())

@@ -18,11 +18,11 @@ use super::values::{Id, JobRef, parse_duration};
 pub(crate) enum Command {
     /// Show targets and workers: slots, what waits and runs, what is slow or failed
     #[command(
-        after_help = "Without a daemon it shows what the table says, and says so. With a table in the config:
-WAITING and OLDEST are counted by index, up to 10,000 rows a target; FAIL/1h and P95 are of
-the newest 5,000 rows; SLOW are running for longer than a minute and twice the P95. A look
-costs some milliseconds and locks nothing.
-Ends with 1 if a worker could not be asked, 3 if the daemon or the table could not.
+        after_help = "Without a daemon it shows what the table says, and says so. With a table in the config: WAITING \
+and OLDEST are counted by index, up to 10,000 rows a target; FAIL/1h and P95 are of the newest \
+5,000 rows; SLOW are running for longer than a minute and twice the P95. A look costs some \
+milliseconds and locks nothing. Ends with 1 if a worker could not be asked, 3 if the daemon or the \
+table could not.
 
 Examples:
   jobctl --master status          the whole cluster
@@ -34,10 +34,10 @@ Examples:
 
     /// Show targets, workers and running jobs live, and steer them with keys
     #[command(
-        after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit (of a
-worker); x cancels a job, after a question; f or Enter follows its output; q or Ctrl-C leaves, with
-the terminal as it was. Needs a table in the config for the running jobs. Each look costs what a
-status costs.
+        after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit (only \
+when a worker is asked, not through a master); x cancels a job, after a question; f or Enter \
+follows its output; q or Ctrl-C leaves, with the terminal as it was. Needs a table in the config \
+for the running jobs. Each look costs what a status costs.
 
 Examples:
   jobctl --master top
@@ -80,9 +80,13 @@ Examples:
     Poke(TargetArgs),
 
     /// Start no more jobs of these targets; running ones go on
-    #[command(after_help = "Examples:
+    #[command(
+        after_help = "It is not kept: a restart of the worker starts them again.
+
+Examples:
   jobctl pause mail              on one worker
-  jobctl --master pause          everything, everywhere")]
+  jobctl --master pause          everything, everywhere"
+    )]
     Pause(TargetArgs),
 
     /// Start jobs of these targets again
@@ -120,8 +124,8 @@ Examples:
 
     /// Run jobs of status `manual` now, wait for them and show how they ended
     #[command(
-        after_help = "A master needs the target of each job; with a database in the config it is looked up.
-Ends with 1 if any of them failed or could not run.
+        after_help = "A master needs the target of each job; with a database in the config it is looked up. Ends with 1 \
+if any of them failed or could not run.
 
 Examples:
   jobctl run-manual 17 18
@@ -136,10 +140,11 @@ Examples:
 
     /// End jobs: queued ones at once, running ones with all their processes
     #[command(
-        after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. Cancelled
-jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or was not found.
-Jobs that were not named one by one (10-20, last) are shown first, and it asks. Without a daemon in
-reach it asks by the rows, where the table has the column cancel_requested.
+        after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. \
+Cancelled jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or \
+was not found. Jobs that were not named one by one (10-20, last) are shown first, with a question. \
+Without a daemon in reach the request is written into the rows, where the table has the column \
+cancel_requested.
 
 Examples:
   jobctl cancel 17 18
@@ -150,8 +155,9 @@ Examples:
 
     /// Send a signal to running jobs: to the launched process, not to its children
     #[command(
-        after_help = "What is to end with all its processes is cancelled: jobctl cancel. A master needs the target of each job; with a database in the config it is looked up.
-Ends with 1 if any of them was not running there. Asks where they were not named one by one.
+        after_help = "To end a job with all its processes use jobctl cancel. A master needs the target of each job; with \
+a database in the config it is looked up. Ends with 1 if any of them was not running there. Asks \
+where they were not named one by one.
 
 Examples:
   jobctl send-signal TERM 17
@@ -161,11 +167,11 @@ Examples:
 
     /// Insert jobs into the table, as an application would, and poke
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Without a daemon in reach the rows are added all
-the same, and a worker that serves them finds them within its poll_interval.
+        after_help = "Needs mysql_* or sqlite_path in the config. Without a daemon in reach the rows are added all the \
+same, and a worker that serves them finds them within its poll_interval.
 
-With --wait it ends with the job's exit code, 128 + signal number after a signal; of several
-jobs with 1 if any failed.
+With --wait it ends with the job's exit code, 128 + signal number after a signal; of several jobs \
+with 1 if any failed.
 
 Examples:
   jobctl add --target mail
@@ -177,9 +183,9 @@ Examples:
 
     /// Run one job now, as if it were a command here: its output, its exit code
     #[command(
-        after_help = "Adds a row of status manual, has the worker or master run it whatever else waits, shows the
-output and ends with the job's exit code, 128 + signal number after a signal. Nothing is added
-if the daemon cannot be reached. After Ctrl-C the job goes on.
+        after_help = "Adds a row of status manual, has the worker or master run it whatever else waits, shows the output \
+and ends with the job's exit code, 128 + signal number after a signal. Nothing is added if the \
+daemon cannot be reached. After Ctrl-C the job goes on.
 
 Examples:
   jobctl run reports
@@ -189,9 +195,9 @@ Examples:
 
     /// List jobs of the table, the newest first
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Reads by index where target or status name few
-rows, else the table from its end, 5,000 rows at a time and at most a million; --since
-ends that sooner. It locks nothing.
+        after_help = "Needs mysql_* or sqlite_path in the config. Reads by index where target or status name few rows, \
+else the table from its end, 5,000 rows at a time and at most a million; --since ends that sooner. \
+It locks nothing.
 
 Examples:
   jobctl list --since 2h --result fail
@@ -214,9 +220,9 @@ Examples:
 
     /// Show the output of one job and nothing else
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config, but for -f. Standard output and standard error of the job
-go to the same ones here; in a pipe byte for byte, on a terminal without what could steer it.
-With -f the worker, or with --master whichever has the job, tells what it writes; where neither
+        after_help = "Needs mysql_* or sqlite_path in the config, but for -f. Standard output and standard error of the \
+job go to the same ones here; in a pipe byte for byte, on a terminal without what could steer it. \
+With -f the worker, or with --master whichever has the job, tells what it writes; where neither \
 can be asked, the row does when the job is done.
 
 Examples:
@@ -228,8 +234,8 @@ Examples:
 
     /// Show what a job writes, while it writes it, and end as it does
     #[command(
-        after_help = "Asks a worker for its own jobs, a master for those of all its workers. What the job wrote
-before stands in its row when it is done: jobctl logs.
+        after_help = "Asks a worker for its own jobs, a master for those of all its workers. What is older than --tail \
+stands in the row once the job is done: jobctl logs ID.
 
 Examples:
   jobctl --master follow 17
@@ -240,9 +246,9 @@ Examples:
 
     /// Wait until jobs are done and end as they did
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Looks at the rows every half a second or sooner. Of one
-job it ends with its exit code, 128 + signal number after a signal; of several with 1 if
-any failed; with --any as the first one did.
+        after_help = "Needs mysql_* or sqlite_path in the config. Looks at the rows every half a second or sooner. Of \
+one job it ends with its exit code, 128 + signal number after a signal; of several with 1 if any \
+failed; with --any as the first one did.
 
 Examples:
   jobctl wait 17 18 19 --timeout 5m
@@ -253,10 +259,10 @@ Examples:
 
     /// Have jobs that failed run once more
     #[command(
-        after_help = "Their rows become waiting again with all their attempts; what the failed run left in them (times,
-code, output) is gone. Only rows that are done and failed are touched. A job whose verdict
-is `orphaned` may still run on a host that is cut off: look there first. With --failed it says
-how many of which targets and asks; it reads the rows added since then, 5,000 at a time.
+        after_help = "Their rows become waiting again with all their attempts; what the failed run left in them (times, \
+code, output) is gone. Only rows that are done and failed are touched. A job whose verdict is \
+`orphaned` may still run on a host that is cut off: look there first. With --failed it says how \
+many of which targets and asks; it reads the rows added since then, 5,000 at a time.
 
 Examples:
   jobctl retry 17 18
@@ -267,8 +273,8 @@ Examples:
 
     /// Count runs and failures, and how long they took: mean, p50, p95, p99
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Counts jobs that were added since then and are done;
-reads the table from its end, 5,000 rows at a time, at most --limit rows, and locks nothing:
+        after_help = "Needs mysql_* or sqlite_path in the config. Counts jobs that were added since then and are done; \
+reads the table from its end, 5,000 rows at a time, at most --limit rows, and locks nothing: \
 100,000 rows are about half a second of the server's time.
 
 Examples:
@@ -280,9 +286,9 @@ Examples:
 
     /// Look for what is wrong, and say what mends it
     #[command(
-        after_help = "Looks at the config, at the daemon and its workers, and at the table: columns, indexes, clocks,
-rows that nobody moves, targets that nobody serves. Changes nothing. Costs what a status costs.
-Ends with 1 if anything is an error; warnings are none.
+        after_help = "Looks at the config, at the daemon and its workers, and at the table: columns, indexes, clocks, \
+rows that nobody moves, targets that nobody serves. Changes nothing. Costs what a status costs. \
+Ends with 1 if anything is an error; warnings alone end with 0.
 
 Examples:
   jobctl --master doctor
@@ -292,9 +298,8 @@ Examples:
 
     /// Write rows out, one JSON object a line
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config. Every column of every row, the oldest first, outputs
-too; read 500 rows at a time without a lock, so rows that change meanwhile may be of either
-state.
+        after_help = "Needs mysql_* or sqlite_path in the config. Every column of every row, the oldest first, outputs \
+too; read 500 rows at a time without a lock, so rows that change meanwhile may be of either state.
 
 Examples:
   jobctl export --json-lines --since 30d > jobs.jsonl
@@ -304,10 +309,10 @@ Examples:
 
     /// Delete jobs that ended long ago
     #[command(
-        after_help = "Needs mysql_* or sqlite_path in the config, and the right to DELETE. Only rows that are done or
-ignored and finished before then are touched. It says how many of which targets and asks;
-deletes 500 rows at a time, each batch a transaction of its own; Ctrl-C stops between two
-and loses nothing. It reads the table from its start up to rows added after that time.
+        after_help = "Needs mysql_* or sqlite_path in the config, and the right to DELETE. Only rows that are done or \
+ignored and finished before then are touched. It says how many of which targets and asks; deletes \
+500 rows at a time, each batch a transaction of its own; Ctrl-C stops between two and loses \
+nothing. It reads the table from its start up to rows added after that time.
 
 Examples:
   jobctl prune --older-than 30d --dry-run
@@ -318,7 +323,7 @@ Examples:
 
     /// Create the job table that the config names, on SQLite the file too
     #[command(
-        after_help = "The columns are those that jobd needs, with --full also those of every ability: retries, jobs for
+        after_help = "The columns are those that jobd needs, with --full also those of every ability: retries, jobs for \
 later, priorities and more. Add your own as you like. A table that exists is not touched.
 
 Examples:

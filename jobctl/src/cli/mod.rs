@@ -199,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn paragraphs_of_help_are_for_the_terminal_to_wrap() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string);
+            for paragraph in help.unwrap_or_default().split("\n\n") {
+                let is_one = paragraph.starts_with("Examples:") || !paragraph.contains('\n');
+                assert!(is_one, "{}: {paragraph}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn every_command_has_two_examples_that_it_understands() {
         for command in Cli::command().get_subcommands() {
             let examples = examples(command);

@@ -23,8 +23,8 @@ Table  create-table  prune (old rows)        Setup  completions  man
 --json                print JSON              -h, --help   -V, --version
 
 IDs are 17, 10-20, or last: the newest row. Times are 2h, yesterday, 2026-11-22.
-Exit codes: 0 ok, 1 refused or failed, 2 usage, 3 not reachable; run, wait and
-add --wait of one job end with its code.
+Exit codes: 0 ok, 1 refused or failed, 2 usage, 3 not reachable; run, follow,
+wait and add --wait of one job end with its code.
 ";
 
 #[cfg(test)]

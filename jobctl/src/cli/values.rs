@@ -157,28 +157,46 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration(text).map_err(|()| "not a time: write 30 (seconds), 500ms, 5m, 2h or 30d".to_owned())
 }
 
-/// Seconds, or a number with `ms`, `s`, `m`, `h`, `d` or `w`; at most a century, so that sums stay
-/// in range.
+/// Seconds, or numbers with `ms`, `s`, `m` or `min`, `h`, `d` or `w`, as `2h 10m`; at most a century, so that sums
+/// stay in range.
 fn duration(text: &str) -> Result<Duration, ()> {
     const CENTURY: f64 = 100.0 * 365.0 * 86_400.0;
     let units = [
+        ("", 1.0),
         ("ms", 0.001),
         ("s", 1.0),
         ("m", 60.0),
+        ("min", 60.0),
         ("h", 3600.0),
         ("d", 86_400.0),
         ("w", 604_800.0),
     ];
-    let unit = units
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1.0));
-    match number.trim_end().parse::<f64>() {
-        Ok(number) if (0.0..=CENTURY).contains(&(number * factor)) => {
-            Ok(Duration::from_secs_f64(number * factor))
+    let text = text.trim();
+    let mut sum = 0.0;
+    let mut rest = text;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, behind) = rest.split_at(digits.unwrap_or(rest.len()));
+        let number: f64 = number.parse().map_err(drop)?;
+        let behind = behind.trim_start();
+        let letters = behind.find(|c: char| !c.is_ascii_alphabetic());
+        let (unit, behind) = behind.split_at(letters.unwrap_or(behind.len()));
+        let known = units.iter().find(|(known, _)| *known == unit);
+        let (_, factor) = known.ok_or(())?;
+        sum += number * factor;
+        // Of several numbers each says what it counts.
+        if unit.is_empty() && text.contains(|c: char| !c.is_ascii_digit() && c != '.') {
+            return Err(());
         }
-        _ => Err(()),
+        rest = behind.trim_start();
+        if rest.is_empty() {
+            break;
+        }
     }
+    if sum > CENTURY {
+        return Err(());
+    }
+    Ok(Duration::from_secs_f64(sum))
 }
 
 pub(super) fn parse_signal(text: &str) -> Result<i32, String> {
@@ -286,11 +304,29 @@ mod tests {
             ("30d", 2_592_000_000),
             ("1w", 604_800_000),
             ("0", 0),
+            ("2h 10m", 7_800_000),
+            ("1h30m", 5_400_000),
+            ("5min", 300_000),
+            ("1 h 500 ms", 3_600_500),
         ] {
             let parsed = parse_duration(text);
             assert_eq!(parsed, Ok(Duration::from_millis(ms)), "{text}");
         }
-        for wrong in ["", "m", "-1", "nan", "inf", "1y", "1e300"] {
+        for wrong in [
+            "",
+            "m",
+            "-1",
+            "nan",
+            "inf",
+            "1y",
+            "1e300",
+            "1h 30",
+            "5 6m",
+            "1h-2m",
+            "101w5300w",
+            "9999999d",
+            "1..2s",
+        ] {
             assert!(parse_duration(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -138,7 +138,7 @@ impl<'a> Client<'a> {
                 self.server.kind
             )),
             CallError::Closed(why) => Failure::Unreachable(format!(
-                "lost {} before it answered {kind}: {why}",
+                "lost {} before it answered {kind}: {why}; was it restarted? its log tells",
                 self.server
             )),
             other => Failure::Refused(format!("{}: {other}", self.server)),
@@ -202,7 +202,9 @@ fn what_to_try(kind: Kind) -> &'static str {
 
 fn other_kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Master => "if a worker listens there, leave out --master",
+        Kind::Master => {
+            "if a worker listens there, leave out --master, or add --worker if the config says master = 1"
+        }
         Kind::Worker => "if a jobd-master listens there, add --master",
     }
 }

@@ -64,10 +64,34 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
                     "{place}: table {table} already exists; it is left as it is, jobctl doctor looks at it"
                 )
             } else {
-                format!("{place} refused: {said}")
+                let advice = advice(said).map_or_else(String::new, |advice| format!("; {advice}"));
+                format!("{place} refused: {said}{advice}")
             })
         }
-        other => Failure::Unreachable(format!("cannot reach {place}: {other}")),
+        other => {
+            let advice = match database {
+                DatabaseSettings::MySql(_) => {
+                    "; is it running? look at mysql_host and mysql_port in the config"
+                }
+                DatabaseSettings::Sqlite(_) => "",
+            };
+            Failure::Unreachable(format!("cannot reach {place}: {other}{advice}"))
+        }
+    }
+}
+
+/// What helps against a refusal, where that is known.
+fn advice(said: &str) -> Option<&'static str> {
+    if said.contains("command denied") {
+        Some("the account mysql_user of the config needs a GRANT for that")
+    } else if said.starts_with("Access denied") {
+        Some(
+            "look at mysql_user, mysql_password and mysql_database in the config, and at what that account was granted",
+        )
+    } else if said.starts_with("Unknown database") {
+        Some("look at mysql_database in the config")
+    } else {
+        None
     }
 }
 
@@ -80,5 +104,29 @@ pub(crate) fn place(database: &DatabaseSettings) -> String {
             Tcp { host, port } => format!("database {} at {host}:{port}", mysql.database),
             Socket(path) => format!("database {} at {}", mysql.database, path.display()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_come_with_the_next_step_where_it_is_known() {
+        for (said, names) in [
+            (
+                "Access denied for user 'a'@'h' (using password: YES)",
+                "mysql_password",
+            ),
+            ("Unknown database 'x'", "mysql_database"),
+            (
+                "SELECT command denied to user 'a'@'h' for table 'jobs'",
+                "GRANT",
+            ),
+        ] {
+            let advice = advice(said).unwrap_or_default();
+            assert!(advice.contains(names), "{said}: {advice}");
+        }
+        assert_eq!(advice("Deadlock found"), None);
     }
 }

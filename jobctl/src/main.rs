@@ -2,8 +2,8 @@
 //!
 //! Raw arguments (`cli`) become resolved settings (`settings`), the command runs (`commands`) over
 //! the wire (`client`) or on the table (`database`) and shows what it found (`output`). Exits only
-//! here: 0 ok, 1 refused or failed, 2 usage, 3 not reachable, 130 after Ctrl-C; commands that wait for
-//! one job end as it did.
+//! here: 0 ok, 1 refused or failed, 2 usage, 3 not reachable, 130 after Ctrl-C; `run` and `follow`, and `wait` and
+//! `add --wait` of one job, end as it did.
 
 mod cli;
 mod client;
@@ -79,14 +79,5 @@ async fn carry_out(command: Option<cli::Command>, context: &Context) -> Result<u
         let options = options.filter(|option| option != "--password");
         return shell::run(context, &options.collect::<Vec<_>>()).await;
     };
-    if let cli::Command::Top { .. } = command {
-        // There Ctrl-C is a key.
-        return commands::run(command, context).await;
-    }
-    tokio::select! {
-        // A command that has a word to say on Ctrl-C comes first.
-        biased;
-        ended = commands::run(command, context) => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
-    }
+    commands::run_until_interrupted(command, context).await
 }

@@ -60,11 +60,9 @@ impl World {
         };
         let mend = finding["mend"].as_str().expect("an advice");
         if let Some(command) = mend.strip_prefix("jobctl ") {
+            // It names the config that was given.
             let mut jobctl = Command::new(programs::path("jobctl"));
-            jobctl
-                .arg("--config")
-                .arg(&self.config)
-                .args(command.split(' '));
+            jobctl.args(command.split(' '));
             let done = programs::output(&mut jobctl).await;
             assert!(done.status.success(), "{mend}: {done:?}");
         } else if mend.starts_with("chmod") {

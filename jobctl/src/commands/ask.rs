@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use crate::failure::Failure;
+use crate::output::complain;
 
 /// Between two looks whether somebody has answered.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
@@ -50,6 +51,9 @@ fn unreadable(error: &io::Error) -> Failure {
 
 /// All of standard input as text.
 pub(super) async fn standard_input() -> Result<String, Failure> {
+    if io::stdin().is_terminal() {
+        complain("jobctl: reading the data from standard input; Ctrl-D ends it");
+    }
     let read = tokio::task::spawn_blocking(|| {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)

@@ -1,5 +1,7 @@
 //! `cancel`: ends jobs, wherever they are.
 
+use std::collections::BTreeSet;
+
 use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
 use jobd_proto::table::BATCH;
@@ -20,8 +22,11 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
     let chosen = named(context, args.jobs).await?;
     chosen.confirm("ends", args.yes).await?;
     let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
+    let mut unclaimed = BTreeSet::new();
     let reply = match through_daemon(context, ids.clone()).await {
-        Err(failure @ Failure::Unreachable(_)) => by_rows(context, &ids, failure).await?,
+        Err(failure @ Failure::Unreachable(_)) => {
+            by_rows(context, &ids, &mut unclaimed, failure).await?
+        }
         reply => reply?,
     };
     context.screen.show(&reply, |reply| {
@@ -30,6 +35,9 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
             let (tone, said) = match fate {
                 CancelFate::Cancelled => (Tone::Good, "cancelled"),
                 CancelFate::Stopping => (Tone::Good, "running, its processes are being stopped"),
+                CancelFate::Requested if unclaimed.contains(id) => {
+                    (Tone::Good, "its end was asked for in its row")
+                }
                 CancelFate::Requested => (Tone::Good, "asked its worker to stop it"),
                 CancelFate::TooLate => (Tone::Bad, "too late, it had ended"),
             };
@@ -62,10 +70,11 @@ async fn through_daemon(context: &Context, ids: Vec<JobId>) -> Result<CancelRepl
 }
 
 /// As an application would: no daemon need be in reach of us for that, only of the table. Where the table cannot
-/// carry the request, the failure stays what it was.
+/// carry the request, the failure stays what it was. `unclaimed` gets those that no worker has.
 async fn by_rows(
     context: &Context,
     ids: &[JobId],
+    unclaimed: &mut BTreeSet<JobId>,
     failure: Failure,
 ) -> Result<CancelReply, Failure> {
     const COLUMN: &str = "cancel_requested";
@@ -75,7 +84,7 @@ async fn by_rows(
     let mut table = database::open(settings).await?;
     if !table.columns().has(COLUMN) {
         return Err(Failure::Unreachable(format!(
-            "{failure}; without one a job is cancelled by its row, for which the table needs the column {COLUMN}"
+            "{failure}; without a daemon the request is written into the rows, for which the table needs the column {COLUMN}"
         )));
     }
     let failed = |error| database::failure(settings, &error);
@@ -88,11 +97,18 @@ async fn by_rows(
             match row.map(|row| row.status.as_str()) {
                 None => drop(reply.errors.insert(*id, "not found".to_owned())),
                 Some("done" | "ignored") => drop(reply.jobs.insert(*id, CancelFate::TooLate)),
-                Some(_) => drop(reply.jobs.insert(*id, CancelFate::Requested)),
+                Some(status) => {
+                    if !matches!(status, "accepted" | "running") {
+                        unclaimed.insert(*id);
+                    }
+                    reply.jobs.insert(*id, CancelFate::Requested);
+                }
             }
         }
     }
     complain(&format!("jobctl: {failure}"));
-    complain("jobctl: asked by the rows instead; a worker on this table sees that within a second");
+    complain(
+        "jobctl: the request is written into the rows instead; a worker on this table sees that within a second",
+    );
     Ok(reply)
 }

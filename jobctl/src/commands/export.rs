@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use jobd_proto::table::{Filter, RowError, Scan};
 
 use super::Context;
+use super::rows::{check_status, hint_at};
 use crate::cli::ExportArgs;
 use crate::database;
 use crate::failure::Failure;
@@ -33,8 +34,8 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
     let since = args.since.map(|since| since.seconds(now()));
     let scan = Scan {
         filter: Filter {
-            target: args.target,
-            status: args.status,
+            target: args.target.clone(),
+            status: args.status.clone(),
             since,
             columns: table.other_columns(),
             ..Filter::default()
@@ -48,8 +49,10 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut from = None;
+    let mut any = false;
     loop {
         let step = table.oldest_each(&scan, from, STEP, |row| {
+            any = true;
             let written = serde_json::to_writer(&mut out, &row).map_err(io::Error::from);
             let written = written.and_then(|()| out.write_all(b"\n"));
             written.map_err(Stop::Output)
@@ -61,6 +64,12 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
             Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
             Err(Stop::Output(error)) => return Err(cannot_write(&error)),
         }
+    }
+    if let (false, Some(status)) = (any, &args.status) {
+        check_status(table.columns(), status)?;
+    }
+    if let (false, Some(target)) = (any, &args.target) {
+        hint_at(&mut table, target).await.map_err(failure)?;
     }
     match out.flush() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),

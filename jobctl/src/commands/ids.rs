@@ -73,7 +73,11 @@ pub(super) async fn number(
             let settings = database::settings(&context.settings)?;
             let last = table.last_id().await;
             last.map_err(|error| database::failure(settings, &error))?
-                .ok_or_else(|| Failure::Refused("the table has no rows yet".to_owned()))
+                .ok_or_else(|| {
+                    Failure::Refused(
+                        "the table has no rows yet; jobctl add --target T adds one".to_owned(),
+                    )
+                })
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) use rows::STATUSES;
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) screen: Screen,
+    /// The options that say whom to ask, as they were given.
+    given: Given,
     /// Whether the screen is one's own, and nothing else may be written to the terminal.
     pub(crate) quiet: bool,
 }
@@ -66,11 +68,13 @@ impl Context {
             settings.ask_password()?;
         }
         let screen = Screen::detect(cli.json);
+        let given = Given::of(&cli);
         Ok((
             cli.command,
             Self {
                 settings,
                 screen,
+                given,
                 quiet: false,
             },
         ))
@@ -81,6 +85,7 @@ impl Context {
         Self {
             settings: self.settings.clone(),
             screen: self.screen,
+            given: self.given.clone(),
             quiet: true,
         }
     }
@@ -94,14 +99,73 @@ impl Context {
     }
 }
 
+/// Options that say whom to ask, for the commands that people are told to enter.
+#[derive(Clone, Debug)]
+struct Given {
+    /// `--config FILE`, or nothing.
+    config: Vec<String>,
+    /// `--master`, `--worker`, `--host` and `--port` as far as they were given.
+    daemon: Vec<String>,
+}
+
+impl Given {
+    fn of(cli: &Cli) -> Self {
+        let option = |name: &str, value: Option<String>| {
+            let words = value.map(|value| [name.to_owned(), value]);
+            words.into_iter().flatten()
+        };
+        let path = cli.config.as_ref().map(|path| path.display().to_string());
+        let kinds = [("--master", cli.master), ("--worker", cli.worker)];
+        let kinds = kinds.into_iter().filter(|(_, given)| *given);
+        let kinds = kinds.map(|(name, _)| name.to_owned());
+        let address = option("--host", cli.host.clone())
+            .chain(option("--port", cli.port.map(|port| port.to_string())));
+        Self {
+            config: option("--config", path).collect(),
+            daemon: kinds.chain(address).collect(),
+        }
+    }
+
+    /// The beginning of a command to the same daemon or table: `jobctl --config F --master`.
+    fn same(&self) -> String {
+        line(self.config.iter().chain(&self.daemon))
+    }
+
+    /// The beginning of a command to another daemon: of the options for this one the config alone counts there.
+    fn other(&self) -> String {
+        line(&self.config)
+    }
+}
+
+fn line<'a>(options: impl IntoIterator<Item = &'a String>) -> String {
+    let options = options.into_iter().map(String::as_str);
+    shell_words::join(std::iter::once("jobctl").chain(options))
+}
+
 /// The answer to an order that was taken.
 #[derive(Serialize)]
 struct Done {
     ok: bool,
 }
 
-/// Carries out `command`.
-pub(crate) async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
+/// Carries out `command` until Ctrl-C.
+pub(crate) async fn run_until_interrupted(
+    command: Command,
+    context: &Context,
+) -> Result<u8, Failure> {
+    if let Command::Top { .. } = command {
+        // There Ctrl-C is a key.
+        return run(command, context).await;
+    }
+    tokio::select! {
+        // A command that has a word to say on Ctrl-C comes first.
+        biased;
+        ended = run(command, context) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
+    }
+}
+
+async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
     let needs = needs(&command);
     let ended = carry_out(command, context).await;
     match (ended, needs) {
@@ -175,14 +239,13 @@ async fn carry_out(command: Command, context: &Context) -> Result<u8, Failure> {
 }
 
 fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
+    const NONE: &str = "a master has no such command; ask each worker";
     let (name, instead) = match command {
         Command::ListTargets => ("list-targets", "list-workers, or status"),
         Command::Poll(_) => ("poll", "poke"),
-        Command::SetTargetConcurrency(_) => {
-            ("set-target-concurrency", "no such thing: ask each worker")
-        }
-        Command::AddTarget(_) => ("add-target", "no such thing: ask each worker"),
-        Command::RemoveTarget { .. } => ("remove-target", "no such thing: ask each worker"),
+        Command::SetTargetConcurrency(_) => ("set-target-concurrency", NONE),
+        Command::AddTarget(_) => ("add-target", NONE),
+        Command::RemoveTarget { .. } => ("remove-target", NONE),
         Command::ListWorkers => ("list-workers", "list-targets, or status"),
         Command::Poke(_) => ("poke", "poll"),
         _ => return Ok(()),
@@ -196,9 +259,15 @@ fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
     }
     Err(Failure::Usage(match wanted {
         Kind::Master => format!("{name} is for a master: add --master (a worker knows {instead})"),
-        Kind::Worker => format!(
-            "{name} is for a worker: leave out --master, or add --worker if the config says master = 1 (a master knows {instead})"
-        ),
+        Kind::Worker => {
+            let instead = match instead {
+                NONE => NONE.to_owned(),
+                instead => format!("a master knows {instead}"),
+            };
+            format!(
+                "{name} is for a worker: leave out --master, or add --worker if the config says master = 1 ({instead})"
+            )
+        }
     }))
 }
 

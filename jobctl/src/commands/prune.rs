@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ask::confirm;
+use super::rows::hint_at;
 use crate::cli::PruneArgs;
 use crate::database;
 use crate::failure::Failure;
@@ -70,6 +71,9 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
         targets,
         deleted: 0,
     };
+    if let (0, Some(target)) = (jobs, &args.target) {
+        hint_at(&mut table, target).await.map_err(failure)?;
+    }
     let what = counted(&pruned.targets);
     if !args.dry_run && jobs > 0 {
         let when = local_time(before);
@@ -77,9 +81,17 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
         let question =
             format!("this deletes {what} that ended before {when} from {place}, for good");
         confirm(&question, args.yes).await?;
-        pruned.deleted = delete(&mut table, &scan, before, jobs)
-            .await
-            .map_err(failure)?;
+        tokio::select! {
+            biased;
+            done = delete(&mut table, &scan, before, jobs, &mut pruned.deleted) => done.map_err(failure)?,
+            _ = tokio::signal::ctrl_c() => {
+                return Err(Failure::Interrupted(format!(
+                    "deleted {} of {}, or a batch of {BATCH} more; the same command deletes the rest",
+                    pruned.deleted,
+                    several(jobs, "job")
+                )));
+            }
+        }
     }
     context.screen.show(&pruned, |pruned| {
         let when = local_time(pruned.before);
@@ -112,27 +124,28 @@ async fn count(table: &mut Connection, scan: &Scan) -> Result<BTreeMap<String, u
     }
 }
 
+/// `deleted` counts along, for whoever stops it.
 async fn delete(
     table: &mut Connection,
     scan: &Scan,
     before: i64,
     jobs: usize,
-) -> Result<u64, RowError> {
+    deleted: &mut u64,
+) -> Result<(), RowError> {
     let template = "{bar:30} {pos} of {len} deleted [{elapsed}] Ctrl-C stops";
     let bar = bar(jobs, template);
-    let mut deleted = 0;
     let mut from = None;
     loop {
         let window = table.oldest(scan, from, WINDOW).await?;
         let ids: Vec<_> = window.jobs.iter().map(|row| row.id).collect();
         for batch in ids.chunks(BATCH) {
-            deleted += table.delete_ended(batch, before).await?;
-            bar.set_position(deleted);
+            *deleted += table.delete_ended(batch, before).await?;
+            bar.set_position(*deleted);
             tokio::time::sleep(PAUSE).await;
         }
         from = window.next;
         if from.is_none() {
-            return Ok(deleted);
+            return Ok(());
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::add::{not_poked, poke};
 use super::ask::confirm;
+use super::rows::hint_at;
 use super::waiting::ranges;
 use super::{Context, ids};
 use crate::cli::{Id, Ids, RetryArgs};
@@ -42,6 +43,9 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     let is_explicit = !args.failed && args.ids.iter().all(explicit);
     let (asked, rows) = if args.failed {
         let rows = failed(&mut table, &args).await.map_err(failure)?;
+        if let (true, Some(target)) = (rows.is_empty(), &args.target) {
+            hint_at(&mut table, target).await.map_err(failure)?;
+        }
         let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
         (ids, rows)
     } else {

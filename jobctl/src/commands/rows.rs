@@ -191,7 +191,7 @@ pub(crate) const STATUSES: [&str; 7] = [
 ];
 
 /// A status that no row has and that nobody knows is a slip, not a question.
-fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
+pub(super) fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
     let known = match columns.get("status").map(|column| &column.kind) {
         Some(Kind::Text {
             values: Some(values),
@@ -209,7 +209,7 @@ fn check_status(columns: &Columns, status: &str) -> Result<(), Failure> {
 }
 
 /// A target without a single row may be a slip.
-async fn hint_at(table: &mut Connection, target: &str) -> Result<(), RowError> {
+pub(super) async fn hint_at(table: &mut Connection, target: &str) -> Result<(), RowError> {
     let mut known = BTreeSet::new();
     for status in STATUSES {
         known.extend(table.targets_with(status).await?);

@@ -13,7 +13,7 @@ use super::outcome::{Ending, about, stream};
 use crate::cli::JobRef;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Tone, bar};
+use crate::output::{Bar, Tone, bar};
 use crate::settings::Kind;
 
 /// `{"jobs": {ID: {"result", "code", "signal", "stdout", "stderr"}}, "errors": {ID: text}}`
@@ -25,16 +25,10 @@ struct Shown {
 
 /// Runs them and waits, for hours if need be; 1 if any failed or did not run.
 pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Failure> {
-    let told = bar(1, "waiting: {msg} [{elapsed}]");
-    told.set_message(match jobs.len() {
-        1 => "the job runs".to_owned(),
-        jobs => format!("{jobs} jobs run"),
-    });
     let shown = match context.kind() {
         Kind::Worker => through_worker(context, jobs).await?,
         Kind::Master => through_master(context, jobs).await?,
     };
-    drop(told);
     context.screen.show(&shown, |shown| text(context, shown))?;
     let failed = !shown.errors.is_empty()
         || shown
@@ -44,17 +38,25 @@ pub(crate) async fn run(context: &Context, jobs: Vec<JobRef>) -> Result<u8, Fail
     Ok(u8::from(failed))
 }
 
+/// Says what is waited for, once nothing else is to be asked.
+fn waits(jobs: usize) -> Bar {
+    let told = bar(1, "waiting: {msg} [{elapsed}]");
+    told.set_message(match jobs {
+        1 => "the job runs".to_owned(),
+        jobs => format!("{jobs} jobs run"),
+    });
+    told
+}
+
 /// A worker serves its own targets, so that nobody has to name them.
 async fn through_worker(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, Failure> {
     let chosen = named(context, jobs).await?;
-    let request = WorkerRequest::RunManual {
-        ids: chosen.jobs.into_iter().map(|job| job.id).collect(),
-    };
-    let RunManualReply { jobs, errors } = context
-        .client()
-        .await?
-        .ask_patiently(request.kind(), request.data())
-        .await?;
+    let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
+    let client = context.client().await?;
+    let _told = waits(ids.len());
+    let request = WorkerRequest::RunManual { ids };
+    let RunManualReply { jobs, errors } =
+        client.ask_patiently(request.kind(), request.data()).await?;
     Ok(Shown { jobs, errors })
 }
 
@@ -69,16 +71,14 @@ async fn through_master(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
         errors: unknown.collect(),
     };
     if !known.is_empty() {
+        let client = context.client().await?;
+        let _told = waits(known.len());
         let jobs = known
             .into_iter()
             .map(|(id, target)| ManualJob { id, target })
             .collect();
         let request = MasterRequest::RunManual { jobs };
-        let reply: RunManualReply = context
-            .client()
-            .await?
-            .ask_patiently(request.kind(), request.data())
-            .await?;
+        let reply: RunManualReply = client.ask_patiently(request.kind(), request.data()).await?;
         shown.jobs = reply.jobs;
         shown.errors.extend(reply.errors);
     }

@@ -6,6 +6,7 @@ use jobd_proto::table::{Filter, JobRow, Scan, WINDOW};
 use serde::Serialize;
 
 use super::Context;
+use super::rows::hint_at;
 use crate::cli::StatsArgs;
 use crate::database;
 use crate::failure::Failure;
@@ -130,7 +131,10 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     let mut table = database::open(settings).await?;
     let since = args.since.seconds(now());
     let scan = Scan {
-        within: args.target.map(|target| ("done".to_owned(), target)),
+        within: args
+            .target
+            .clone()
+            .map(|target| ("done".to_owned(), target)),
         filter: Filter {
             since: Some(since),
             columns: READ
@@ -158,6 +162,9 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
         }
     };
     targets.retain(|_, runs| runs.done > 0);
+    if let (true, Some(target)) = (targets.is_empty(), &args.target) {
+        hint_at(&mut table, target).await.map_err(failure)?;
+    }
     let mut total = Runs::default();
     for runs in targets.values() {
         total.add(runs);
@@ -174,6 +181,20 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     };
     context.screen.show(&stats, |stats| text(context, stats))?;
     Ok(0)
+}
+
+/// With a tenth of a second where it is short, as the other times from a minute on.
+fn mean(seconds_each: f64) -> String {
+    if seconds_each < 60.0 {
+        return format!("{seconds_each:.1}s");
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a mean of lengths of time: not negative, and whole seconds are meant"
+    )]
+    let whole = seconds_each.round() as u64;
+    seconds(whole)
 }
 
 fn text(context: &Context, stats: &Stats) -> String {
@@ -207,9 +228,7 @@ fn text(context: &Context, stats: &Stats) -> String {
             figures
                 .attempts
                 .map_or_else(|| "-".to_owned(), |count| count.to_string()),
-            figures
-                .mean_s
-                .map_or_else(|| "-".to_owned(), |mean| format!("{mean:.1}s")),
+            figures.mean_s.map_or_else(|| "-".to_owned(), mean),
             time(figures.p50_s),
             time(figures.p95_s),
             time(figures.p99_s),

@@ -84,12 +84,13 @@ async fn watch(
     pause: Duration,
     all: bool,
 ) -> Failure {
+    // On a terminal each look is a frame over the one before, elsewhere it stands behind it.
+    let has_frames = context.screen.is_terminal() && !context.screen.is_json();
     let lines = || (!all).then(|| Screen::detect(false).height()).flatten();
     loop {
         // A daemon that comes back is shown then; there is nobody who would start this again.
         let shown = match look(context, table).await {
-            Ok(view) if context.screen.is_json() => context.screen.show(&view, |_| String::new()),
-            Ok(view) => {
+            Ok(view) if has_frames => {
                 // The window may have another size by now.
                 let screen = Screen::detect(false);
                 let errors: String = view
@@ -98,26 +99,28 @@ async fn watch(
                     .map(|error| screen.tone(Tone::Bad, &plain(error)) + "\n")
                     .collect();
                 let room = lines().map(|lines| lines.saturating_sub(view.errors.len()));
-                print(&framed(screen, &(errors + &text(&view, screen, room))))
+                print(&(HOME.to_owned() + &errors + &text(&view, screen, room)))
+            }
+            Ok(view) => {
+                for error in &view.errors {
+                    complain(&format!("jobctl: {error}"));
+                }
+                let text = |view: &View| text(view, context.screen, None) + "\n";
+                context.screen.show(&view, text)
+            }
+            Err(failure) if has_frames => {
+                let error = context.screen.tone(Tone::Bad, &plain(&failure.to_string()));
+                print(&(HOME.to_owned() + &error + "\n"))
             }
             Err(failure) => {
-                let error = context.screen.tone(Tone::Bad, &plain(&failure.to_string()));
-                print(&framed(context.screen, &(error + "\n")))
+                complain(&format!("jobctl: {failure}"));
+                Ok(())
             }
         };
         if let Err(failure) = shown {
             return failure;
         }
         tokio::time::sleep(pause).await;
-    }
-}
-
-/// A frame of `--watch`: over the one before on a terminal, behind it elsewhere.
-fn framed(screen: Screen, text: &str) -> String {
-    if screen.is_terminal() {
-        HOME.to_owned() + text
-    } else {
-        text.to_owned() + "\n"
     }
 }
 
@@ -292,6 +295,9 @@ fn worker_state(worker: &Worker) -> (String, Tone) {
     };
     if worker.error.is_some() {
         return ("unknown".to_owned(), Tone::Bad);
+    }
+    if worker.database_away == Some(true) {
+        return ("no database".to_owned(), Tone::Bad);
     }
     if worker.targets.iter().all(|target| target.paused.is_none()) {
         return (unknown(), Tone::Plain);

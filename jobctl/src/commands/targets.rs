@@ -82,7 +82,11 @@ pub(crate) async fn order(
         }
     }
     let whom = if names.is_empty() {
-        "all targets".to_owned()
+        let address = context.settings.server.address();
+        match context.kind() {
+            Kind::Worker => format!("all targets of the worker at {address}"),
+            Kind::Master => format!("all targets of all workers of the master at {address}"),
+        }
     } else {
         names.join(", ")
     };

@@ -40,8 +40,13 @@ impl Wait<'_> {
         let mut done: Vec<JobRow> = Vec::with_capacity(ids.len());
         let mut left = ids.to_vec();
         let mut pause = FIRST_PAUSE;
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
-            let (ended, going) = self.look(&left).await?;
+            let (ended, going) = tokio::select! {
+                biased;
+                looked = self.look(&left) => looked?,
+                _ = &mut interrupted => return Err(go_on(&left)),
+            };
             pause = if ended.is_empty() {
                 (pause * 3 / 2).min(LONGEST_PAUSE)
             } else {
@@ -57,7 +62,11 @@ impl Wait<'_> {
             if self.deadline.is_some_and(passed) {
                 return Err(too_late(&left, ids.len()));
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                biased;
+                _ = &mut interrupted => return Err(go_on(&left)),
+                () = tokio::time::sleep(pause) => {}
+            }
         }
         drop(bar);
         done.sort_by_key(|row| row.id);
@@ -82,7 +91,7 @@ impl Wait<'_> {
                 .find(|id| !found.iter().any(|row| row.id == **id))
             {
                 return Err(Failure::Refused(format!(
-                    "job {gone} was deleted from the table, or never was there"
+                    "job {gone} was deleted from the table, or never was there; jobctl list shows the newest ones"
                 )));
             }
             rows.extend(found);
@@ -103,6 +112,22 @@ fn tell(bar: &Bar, ids: &[JobId], done: &[JobRow], going: &[JobRow]) {
     } else if failed > 0 {
         bar.set_message(format!("{failed} failed"));
     }
+}
+
+/// Somebody waits no longer.
+fn go_on(left: &[JobId]) -> Failure {
+    let ids = ranges(left);
+    let jobs = match left {
+        [_] => format!("job {ids} goes on"),
+        _ => format!("jobs {ids} go on"),
+    };
+    // Where there are too many to name, there is no command to repeat.
+    Failure::Interrupted(if ids.ends_with('…') {
+        jobs
+    } else {
+        let ids = ids.replace(',', "");
+        format!("{jobs}; jobctl wait {ids} waits again")
+    })
 }
 
 fn too_late(left: &[JobId], of: usize) -> Failure {

@@ -106,15 +106,27 @@ impl Completer for Completion {
         let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
         let word = &line[start..];
-        let pairs = candidates(&self.names, &before, word)
+        let pairs = fitting(&self.names, &before, word)
             .into_iter()
-            .filter(|candidate| candidate.starts_with(word))
-            .map(|candidate| Pair {
-                display: candidate.clone(),
-                replacement: candidate + " ",
+            .map(|(candidate, quoted)| Pair {
+                display: candidate,
+                replacement: quoted + " ",
             });
         Ok((start, pairs.collect()))
     }
+}
+
+/// The candidates that `word` is the beginning of, each also as a line wants it: names may hold blanks and quotes.
+fn fitting(names: &Names, before: &[&str], word: &str) -> Vec<(String, String)> {
+    let all = candidates(names, before, word).into_iter();
+    let quoted = all.map(|candidate| {
+        let quoted = shell_words::quote(&candidate).into_owned();
+        (candidate, quoted)
+    });
+    let fits = |(candidate, quoted): &(String, String)| {
+        candidate.starts_with(word) || quoted.starts_with(word)
+    };
+    quoted.filter(fits).collect()
 }
 
 /// Where the last word of a line begins.
@@ -219,15 +231,15 @@ mod tests {
     #[track_caller]
     fn check(line: &str, expected: &[&str]) {
         let names = Names {
-            targets: ["mail", "report"].map(str::to_owned).into(),
+            targets: ["lost 1", "mail", "report"].map(str::to_owned).into(),
             hosts: ["10.0.0.1".to_owned()].into(),
             ids: vec!["18".to_owned(), "17".to_owned()],
             asked: None,
         };
         let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
-        let mut found = candidates(&names, &before, &line[start..]);
-        found.retain(|candidate| candidate.starts_with(&line[start..]));
+        let found = fitting(&names, &before, &line[start..]);
+        let found: Vec<String> = found.into_iter().map(|(_, quoted)| quoted).collect();
         assert_eq!(found, expected, "{line}");
     }
 
@@ -239,7 +251,9 @@ mod tests {
         check("pause ma", &["mail"]);
         check("logs ", &["last", "18", "17"]);
         check("wait 18 1", &["18", "17"]);
-        check("list --target ", &["mail", "report"]);
+        check("list --target ", &["'lost 1'", "mail", "report"]);
+        check("pause lo", &["'lost 1'"]);
+        check("pause 'lo", &["'lost 1'"]);
         check("list --status ru", &["running"]);
         check("list --result ", &["ok", "fail"]);
         check("list --lim", &["--limit"]);

@@ -119,11 +119,7 @@ async fn carry_out(line: &str, options: &[String], password: Option<&Secret>) {
             if context.settings.server.password.is_none() {
                 context.settings.server.password = password.cloned();
             }
-            tokio::select! {
-                biased;
-                ended = commands::run(command, &context) => ended,
-                _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
-            }
+            commands::run_until_interrupted(command, &context).await
         }
     };
     if let Err(failure) = ended {

@@ -8,7 +8,8 @@ use crate::jobctl::ask;
 /// Gives the order and checks the request that arrived and what people and programs are told.
 async fn check(daemon: Daemon, arguments: &[&str], kind: &str, data: Value, said: &str) {
     let plain = ask(daemon.address, arguments).await;
-    assert_eq!((plain.code, plain.stdout.as_str()), (0, said), "{plain:?}");
+    let said = said.replace("ADDRESS", &daemon.address.to_string());
+    assert_eq!((plain.code, plain.stdout), (0, said), "{arguments:?}");
     let json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
     let json = ask(daemon.address, &json).await;
     assert_eq!((json.code, json.json()), (0, json!({"ok": true})));
@@ -36,7 +37,7 @@ async fn orders_to_a_worker() {
         &["poll"],
         "poll",
         Value::Null,
-        "polled all targets\n",
+        "polled all targets of the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -52,7 +53,7 @@ async fn orders_to_a_worker() {
         &["pause"],
         "pause",
         Value::Null,
-        "paused all targets\n",
+        "paused all targets of the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -99,7 +100,7 @@ async fn orders_to_a_master() {
         &["--master", "poke"],
         "poke",
         Value::Null,
-        "poked all targets\n",
+        "poked all targets of all workers of the master at ADDRESS\n",
     )
     .await;
     check(
@@ -123,7 +124,7 @@ async fn orders_to_a_master() {
         &["--master", "continue"],
         "continue",
         Value::Null,
-        "continued all targets\n",
+        "continued all targets of all workers of the master at ADDRESS\n",
     )
     .await;
 }

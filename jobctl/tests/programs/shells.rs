@@ -59,7 +59,7 @@ async fn mistakes_and_interruptions_end_in_the_next_prompt() {
     shell.press("wait 2\r");
     shell.sees(&["waiting: job 2 (report) is waiting"]);
     shell.press("\x03");
-    shell.sees(&["jobctl: interrupted"]);
+    shell.sees(&["jobctl: job 2 goes on; jobctl wait 2 waits again"]);
     shell.press("prune --older-than 30d\r");
     shell.sees(&["no jobs ended before"]);
     table
@@ -113,6 +113,11 @@ async fn options_of_the_shell_count_for_every_line() {
     let mut shell = Terminal::start(80, &["--port", &port], &environment);
     shell.sees(&[&format!("127.0.0.1:{port}> ")]);
     shell.press("pause fro\t\r");
+    shell.sees(&["paused from-the-worker"]);
+    // A key there, and no end of the command from outside: whoever leaves is back at the prompt.
+    shell.press("top\r");
+    shell.sees(&["TARGET", "leave"]);
+    shell.press("\x03");
     shell.sees(&["paused from-the-worker"]);
     shell.press("exit\r");
     assert_eq!(shell.ends().0, 0);

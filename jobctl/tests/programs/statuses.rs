@@ -1,9 +1,11 @@
 //! What is shown of daemons: `status`, `list-targets`, `list-workers`, `memory-usage`.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::jobctl::{ask, run};
+use crate::jobctl::{ask, program, run};
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -403,6 +405,30 @@ async fn a_large_cluster_fits_the_screen_of_a_watch_and_of_top() {
             screen.look(|screen| assert!(!screen.alternate_screen() && !screen.hide_cursor()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_watch_in_a_pipe_complains_on_standard_error() {
+    use tokio::io::AsyncBufReadExt as _;
+    let mut watch = program()
+        .args(["--port", "1", "status", "--watch=50ms", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = tokio::io::BufReader::new(watch.stderr.take().unwrap());
+    let mut lines = lines.lines();
+    for _ in 0..2 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert!(line.starts_with("jobctl: cannot reach jobd"), "{line}");
+    }
+    watch.kill().await.unwrap();
+    let mut shown = String::new();
+    let mut stdout = watch.stdout.take().unwrap();
+    tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut shown)
+        .await
+        .unwrap();
+    assert_eq!(shown, "");
 }
 
 #[tokio::test]

@@ -101,9 +101,26 @@ async fn a_wait_says_what_for_and_ends_as_the_jobs_did() {
         wait.press("\x03");
         let (code, text) = wait.ends();
         assert_eq!(code, 130);
-        assert!(text.contains("jobctl: interrupted"), "{text}");
+        assert!(
+            text.contains("jobctl: job 5 goes on; jobctl wait 5 waits again"),
+            "{text}"
+        );
         assert!(!text.contains("of 4 done"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn data_that_is_typed_is_asked_for() {
+    let table = Table::new(None).await;
+    table.execute("ALTER TABLE jobs ADD COLUMN data TEXT").await;
+    let add = ["add", "--target", "mail", "--data", "-", "--manual"];
+    let mut add = Terminal::start(80, &with(&table, &add), &[]);
+    add.sees(&["reading the data from standard input; Ctrl-D ends it"]);
+    add.press("seven\r\x04");
+    let (code, text) = add.ends();
+    assert_eq!(code, 0, "{text}");
+    let shown = table.jobctl(&["list", "--columns", "data"]).await;
+    assert_eq!(shown.stdout, "DATA\nseven\\n\n");
 }
 
 #[tokio::test]
@@ -150,6 +167,10 @@ async fn deleting_shows_how_far_it_is() {
     prune.press("\x03");
     let (code, text) = prune.ends();
     assert_eq!(code, 130, "{text}");
+    assert!(
+        text.contains("of 20000 jobs, or a batch of 500 more"),
+        "{text}"
+    );
     let left = table.execute("DELETE FROM jobs").await;
     assert!((1..20_000).contains(&left), "{left} rows left");
     assert_eq!(left % 500, 0, "whole batches");

@@ -100,6 +100,8 @@ async fn keys_pause_change_limits_and_cancel() {
     let table = busy(worker.address).await;
     let mut top = top(&table, 80, &[]);
     top.sees(&["42 %"]);
+    top.press("-");
+    top.sees(&["a target runs one job at least; p pauses it"]);
     top.press("p");
     top.sees(&["paused report"]);
     top.press("\x1b[B");
@@ -107,7 +109,11 @@ async fn keys_pause_change_limits_and_cancel() {
     top.sees(&["mail runs 5 jobs at a time"]);
     top.press("x");
     top.sees(&["choose a job first"]);
-    top.press("\t\tx");
+    top.press("\tp");
+    top.sees(&["choose a target first"]);
+    top.press("\t+");
+    top.sees(&["mail runs 5 jobs at a time"]);
+    top.press("x");
     top.sees(&["cancel job 1 of mail? [y/N]"]);
     top.press("n");
     top.sees(&["nothing was changed"]);
@@ -121,12 +127,14 @@ async fn keys_pause_change_limits_and_cancel() {
         .into_iter()
         .filter(|(kind, _)| kind != "status")
         .collect();
+    let limit = (
+        "set-target-concurrency".to_owned(),
+        json!({"target": "mail", "concurrency": 5}),
+    );
     let expected = [
         ("pause".to_owned(), json!({"targets": ["report"]})),
-        (
-            "set-target-concurrency".to_owned(),
-            json!({"target": "mail", "concurrency": 5}),
-        ),
+        limit.clone(),
+        limit,
         ("cancel".to_owned(), json!({"ids": [1]})),
     ];
     assert_eq!(orders, expected);
@@ -143,6 +151,8 @@ async fn a_paused_target_is_continued_and_a_master_has_no_limits() {
     top.sees(&["continued mail"]);
     top.press("+");
     top.sees(&["limits are a worker's"]);
+    top.press("\x1b[Bp");
+    top.sees(&["no worker serves report, and nothing was changed"]);
     top.press("q");
     assert_eq!(top.ends().0, 0);
     assert!(

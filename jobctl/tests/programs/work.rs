@@ -243,7 +243,21 @@ async fn a_range_is_what_the_table_has_between_two_ids() {
 async fn a_target_that_no_job_has_may_be_a_slip() {
     let table = three().await;
     let slip = table.jobctl(&["list", "--target", "mial"]).await;
-    slip.failed(0, &["no job has the target mial, did you mean mail?"]);
+    let meant = "no job has the target mial, did you mean mail?";
+    slip.failed(0, &[meant]);
+    for words in [
+        "stats",
+        "export --json-lines",
+        "prune --older-than 30d",
+        "retry --failed --since 30d",
+    ] {
+        let words = words.split(' ').chain(["--target", "mial"]);
+        let words: Vec<&str> = words.collect();
+        table.jobctl(&words).await.failed(0, &[meant]);
+    }
+    let slip = ["export", "--json-lines", "--status", "wating"];
+    let slip = table.jobctl(&slip).await;
+    slip.failed(2, &["no status 'wating'"]);
     let none = table
         .jobctl(&["list", "--target", "mail", "--status", "waiting"])
         .await;

@@ -23,8 +23,11 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         Ok(workers) => workers,
         Err(failure) => {
             let mend = match server.kind {
-                Kind::Master => "systemctl start jobd-master # on its host",
-                Kind::Worker => "systemctl start jobd # on its host; or jobctl --master doctor",
+                Kind::Master => "systemctl start jobd-master # on its host".to_owned(),
+                Kind::Worker => format!(
+                    "systemctl start jobd # on its host; or {} --master doctor",
+                    context.given.other()
+                ),
             };
             findings.push(Finding::error("reach", failure.to_string(), mend));
             return None;
@@ -46,7 +49,7 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         ));
     }
     for worker in &workers {
-        findings.extend(about(worker, server.kind));
+        findings.extend(about(context, worker));
     }
     let versions: BTreeSet<&str> = workers
         .iter()
@@ -64,7 +67,7 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     Some(workers)
 }
 
-fn about(worker: &Worker, asked: Kind) -> Vec<Finding> {
+fn about(context: &Context, worker: &Worker) -> Vec<Finding> {
     let name = plain(&worker.name);
     let mut findings = Vec::new();
     if let Some(error) = &worker.error {
@@ -91,12 +94,8 @@ fn about(worker: &Worker, asked: Kind) -> Vec<Finding> {
             "reach",
             format!("{name} has paused {}", plain(&paused.join(", "))),
             format!(
-                "jobctl {}continue {}",
-                if asked == Kind::Master {
-                    "--master "
-                } else {
-                    ""
-                },
+                "{} continue {}",
+                context.given.same(),
                 plain(&shell_words::join(&paused))
             ),
         ));
@@ -105,17 +104,24 @@ fn about(worker: &Worker, asked: Kind) -> Vec<Finding> {
 }
 
 /// What only the daemon and the table together can tell.
-pub(super) fn join(view: Option<&View>, workers: Option<Vec<Worker>>, findings: &mut Vec<Finding>) {
+pub(super) fn join(
+    context: &Context,
+    view: Option<&View>,
+    workers: Option<Vec<Worker>>,
+    findings: &mut Vec<Finding>,
+) {
     let (Some(view), Some(_)) = (view, workers) else {
         return;
     };
-    let waits = view.targets.iter().filter_map(waits);
-    let mut found = few(waits.collect(), "jobctl --master status --all");
+    let jobctl = context.given.same();
+    let targets = view.targets.iter();
+    let waits = targets.filter_map(|target| waits(context, target));
+    let mut found = few(waits.collect(), &format!("{jobctl} status --all"));
     found.extend(view.more().map(|more| {
-        let mend = "jobctl list --status waiting --limit 10000";
+        let mend = format!("{jobctl} list --status waiting --limit 10000");
         Finding::warning("rows", more, mend)
     }));
-    found.extend(strangers(view));
+    found.extend(strangers(context, view));
     if found.is_empty() {
         found.push(Finding::ok("rows", "what waits is served"));
     }
@@ -123,7 +129,7 @@ pub(super) fn join(view: Option<&View>, workers: Option<Vec<Worker>>, findings: 
 }
 
 /// What waits and is not this worker's to run. Whether it is another one's only a master knows.
-fn strangers(view: &View) -> Option<Finding> {
+fn strangers(context: &Context, view: &View) -> Option<Finding> {
     let served = || view.workers.iter().flat_map(|worker| &worker.targets);
     let served = || served().map(|target| target.name.as_str());
     let waits = |target: &&Summary| {
@@ -136,12 +142,15 @@ fn strangers(view: &View) -> Option<Finding> {
         Finding::warning(
             "rows",
             format!("jobs wait for {names}, which this worker does not serve"),
-            "jobctl --master doctor # knows whether another one does",
+            format!(
+                "{} --master doctor # knows whether another one does",
+                context.given.other()
+            ),
         )
     })
 }
 
-fn waits(target: &Summary) -> Option<Finding> {
+fn waits(context: &Context, target: &Summary) -> Option<Finding> {
     let name = plain(&target.name);
     let waiting = target.waiting.filter(|waiting| *waiting > 0)?;
     if target.state == Some("no worker") {
@@ -152,7 +161,8 @@ fn waits(target: &Summary) -> Option<Finding> {
                 _ => format!("{waiting} jobs wait for {name}, which no worker serves"),
             },
             format!(
-                "jobctl --host WORKER add-target {} 1 # and the same in its config",
+                "{} --worker --host WORKER add-target {} 1 # and the same in its config",
+                context.given.other(),
                 shell_words::quote(&name)
             ),
         ));
@@ -161,6 +171,10 @@ fn waits(target: &Summary) -> Option<Finding> {
     let oldest = target
         .oldest_s
         .filter(|oldest| *oldest > LONG_WAIT_S && is_free)?;
+    let poke = match context.kind() {
+        Kind::Master => "poke",
+        Kind::Worker => "poll",
+    };
     Some(Finding::error(
         "rows",
         format!(
@@ -168,7 +182,8 @@ fn waits(target: &Summary) -> Option<Finding> {
             seconds(oldest)
         ),
         format!(
-            "jobctl --master poke {} # poll_interval of its workers should not be 0",
+            "{} {poke} {} # poll_interval of its workers should not be 0",
+            context.given.same(),
             shell_words::quote(&name)
         ),
     ))

@@ -96,17 +96,20 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
             Err(failure) => findings.push(Finding::error(
                 "table",
                 failure.to_string(),
-                "jobctl create-table # if it is not there; else look after the database or the account",
+                format!(
+                    "{} create-table # if it is not there; else look after the database or the account",
+                    context.given.same()
+                ),
             )),
             Ok(mut open) => {
-                let examined = table::examine(&mut open, settings, &mut findings).await;
+                let examined = table::examine(&mut open, settings, &context.given, &mut findings).await;
                 if let Err(error) = examined {
                     let failure = database::failure(settings, &error);
                     let mend = "grant this account SELECT on the table";
                     findings.push(Finding::error("table", failure.to_string(), mend));
                 }
                 let view = look(context, &mut Some(open)).await;
-                daemons::join(view.ok().as_ref(), workers, &mut findings);
+                daemons::join(context, view.ok().as_ref(), workers, &mut findings);
             }
         },
     }

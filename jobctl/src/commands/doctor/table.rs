@@ -1,9 +1,12 @@
 //! What can be amiss with the table: its columns, its indexes, its clock, rows that nobody moves.
 
+use std::collections::BTreeSet;
+
 use jobd_proto::table::{
     Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, Schema, TableIndex,
 };
 
+use super::super::Given;
 use super::{Finding, few};
 use crate::database;
 use crate::output::{now, seconds, several};
@@ -41,6 +44,7 @@ const ABILITIES: [(&str, &[&str]); 10] = [
 pub(super) async fn examine(
     table: &mut Connection,
     settings: &DatabaseSettings,
+    given: &Given,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
     let place = database::place(settings);
@@ -59,10 +63,10 @@ pub(super) async fn examine(
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let active = table.active(&wanted).await?;
     let name = table.quoted_table();
-    let stuck: Vec<Finding> = active
+    let stuck = active
         .iter()
-        .filter_map(|row| stuck(row, server, name))
-        .collect();
+        .filter_map(|row| Some((row.status.as_str(), stuck(row, server, name)?)));
+    let (statuses, stuck): (BTreeSet<&str>, Vec<Finding>) = stuck.unzip();
     if stuck.is_empty() {
         let text = format!(
             "{} in hand, none of them stuck",
@@ -70,7 +74,11 @@ pub(super) async fn examine(
         );
         findings.push(Finding::ok("rows", text));
     }
-    findings.extend(few(stuck, "jobctl list --status running --limit 10000"));
+    let jobctl = given.same();
+    let lists = statuses.into_iter();
+    let lists = lists.map(|status| format!("{jobctl} list --status {status} --limit 10000"));
+    let lists: Vec<String> = lists.collect();
+    findings.extend(few(stuck, &lists.join("; ")));
     Ok(())
 }
 
@@ -270,7 +278,9 @@ fn stuck(row: &JobRow, now: i64, table: &str) -> Option<Finding> {
                 "job {id} ({target}) is {}, and its lease passed long ago",
                 row.status
             ),
-            "start a worker: it rescues such rows within a lease",
+            format!(
+                "systemctl start jobd # on a host that serves {target}: it rescues such rows within a lease"
+            ),
         )),
         (None, "running") if row.time_started > 0 && since > LONG_RUN_S => Some(Finding::warning(
             "rows",

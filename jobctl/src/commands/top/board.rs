@@ -180,8 +180,20 @@ impl Board {
         self.chosen[self.pane as usize] = keys.get(place).cloned();
     }
 
-    fn target(&self) -> Option<&Summary> {
-        self.targets().get(self.place(Pane::Targets)?)
+    /// The chosen target; where the eye is on jobs that of the chosen one.
+    fn target(&mut self) -> Option<Summary> {
+        match self.pane {
+            Pane::Targets => self.targets().get(self.place(Pane::Targets)?).cloned(),
+            Pane::Jobs => {
+                let job = self.jobs().get(self.place(Pane::Jobs)?)?;
+                let mut targets = self.targets().iter();
+                targets.find(|target| target.name == job.target).cloned()
+            }
+            Pane::Workers => {
+                "choose a target first: Tab leads to them".clone_into(&mut self.said);
+                None
+            }
+        }
     }
 
     /// The chosen job, where the eye is on jobs.
@@ -193,9 +205,9 @@ impl Board {
         self.jobs().get(self.place(Pane::Jobs)?).cloned()
     }
 
-    fn pause(&self) -> Option<Wish> {
+    fn pause(&mut self) -> Option<Wish> {
         let target = self.target()?;
-        let name = target.name.clone();
+        let name = target.name;
         Some(match target.state {
             Some("paused" | "partly paused") => Wish::Continue(name),
             _ => Wish::Pause(name),
@@ -204,13 +216,16 @@ impl Board {
 
     fn limit(&mut self, by: i64) -> Option<Wish> {
         if self.view.as_ref().is_none_or(|view| view.kind != "worker") {
-            "limits are a worker's: jobctl --host HOST top".clone_into(&mut self.said);
+            "limits are a worker's: jobctl --worker --host HOST top".clone_into(&mut self.said);
             return None;
         }
         let target = self.target()?;
         let slots = i64::try_from(target.slots?).ok()? + by;
-        let slots = u32::try_from(slots).ok().filter(|slots| *slots > 0)?;
-        Some(Wish::Limit(target.name.clone(), slots))
+        if slots < 1 {
+            "a target runs one job at least; p pauses it".clone_into(&mut self.said);
+            return None;
+        }
+        Some(Wish::Limit(target.name, u32::try_from(slots).ok()?))
     }
 
     fn cancel(&mut self) {

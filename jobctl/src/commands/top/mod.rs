@@ -8,7 +8,6 @@ mod screen;
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
 use std::pin::Pin;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jobd_proto::master::{MasterRequest, SignalJob};
@@ -17,13 +16,15 @@ use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{JobId, TargetName, Targets, signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 
-use super::Context;
+use super::targets::unserved;
 use super::view::{View, look};
+use super::{Context, logs};
+use crate::cli::{Id, LogsArgs};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::print;
+use crate::output::{complain, print};
 use crate::settings::Kind;
 use board::{Board, Wish};
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
     let mut terminated = on_signal(SignalKind::terminate()).map_err(unheard)?;
     let mut hung_up = on_signal(SignalKind::hangup()).map_err(unheard)?;
     let mut interrupted = on_signal(SignalKind::interrupt()).map_err(unheard)?;
-    let context = &context.quietly();
+    let (loud, context) = (context, &context.quietly());
     let mut screen = Screen::take()?;
     let mut board = Board::new(&context.settings.server, context.screen.is_coloured());
     let (mut looking, mut acting): (Option<Look<'_>>, Option<Order<'_>>) = (None, None);
@@ -106,9 +107,7 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
                 Some(Wish::Leave) => return Ok(0),
                 Some(Wish::Follow(id)) => {
                     drop(screen);
-                    let said = follow(id);
-                    // The Ctrl-C that left the output was not for us.
-                    let _ = tokio::time::timeout(KEYS, interrupted.recv()).await;
+                    let said = follow(loud, id, &mut interrupted).await;
                     screen = Screen::take()?;
                     board.tell(said?);
                 }
@@ -155,6 +154,11 @@ async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
     let named = |target: &str| Targets::Named(vec![target.to_owned()]).data();
     match wish {
         Wish::Pause(target) => {
+            if context.kind() == Kind::Master
+                && let Some(said) = unserved(&client, std::slice::from_ref(&target)).await?
+            {
+                return Err(Failure::Refused(format!("{said}, and nothing was changed")));
+            }
             client.order("pause", named(&target)).await?;
             Ok(format!("paused {target}"))
         }
@@ -211,45 +215,33 @@ async fn cancel(
     })
 }
 
-/// Shows the output of a job in the terminal as it is without us, until its end or Ctrl-C; a jobctl
-/// of its own does that, with our options.
-fn follow(id: JobId) -> Result<String, Failure> {
-    let cannot = |error: io::Error| Failure::Refused(format!("cannot follow job {id}: {error}"));
-    let program = std::env::current_exe().map_err(cannot)?;
+/// Shows the output of a job in the terminal as it is without us, until its end or Ctrl-C.
+async fn follow(context: &Context, id: JobId, interrupted: &mut Signal) -> Result<String, Failure> {
     print(&format!(
         "output of job {id}; Ctrl-C leaves, the job goes on\n"
     ))?;
-    let status = Command::new(program)
-        .args(own_options())
-        .args(["logs", "-f"])
-        .arg(id.to_string())
-        .status();
-    let code = status.map_err(cannot)?.code();
+    let args = LogsArgs {
+        id: Id::Is(id),
+        follow: true,
+    };
+    let shown = tokio::select! {
+        biased;
+        shown = logs::run(context, args) => Some(shown),
+        _ = interrupted.recv() => None,
+    };
+    // The wait for its end hears the Ctrl-C as well, which was not for us.
+    let _ = tokio::time::timeout(KEYS, interrupted.recv()).await;
+    let said = match shown {
+        None | Some(Err(Failure::Interrupted(_))) => format!("job {id} goes on"),
+        Some(Ok(_)) => format!("job {id} has ended"),
+        Some(Err(failure)) => {
+            complain(&format!("jobctl: {failure}"));
+            format!("the output of job {id} cannot be had")
+        }
+    };
     print("press Enter to go back\n")?;
     let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(cannot)?;
-    Ok(match code {
-        Some(0) => format!("job {id} has ended"),
-        Some(130) => format!("job {id} goes on"),
-        _ => format!("the output of job {id} cannot be had"),
-    })
-}
-
-/// The options that every command has, as they were given to this one.
-fn own_options() -> Vec<String> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let at = words.iter().position(|word| word == "top");
-    let mut own = Vec::new();
-    let mut rest = words.into_iter().enumerate();
-    while let Some((place, word)) = rest.next() {
-        if Some(place) == at {
-            continue;
-        }
-        if word == "--every" {
-            rest.next();
-        } else if !word.starts_with("--every=") {
-            own.push(word);
-        }
-    }
-    own
+    let read = io::stdin().read_line(&mut line);
+    read.map_err(|error| broken(&error))?;
+    Ok(said)
 }

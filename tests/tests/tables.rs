@@ -100,6 +100,16 @@ async fn columns_of_the_application_and_a_missing_index() {
 }
 
 /// As people do before they drop it; by then jobd names it in every claim.
+async fn make_index_invisible(database: &Database) {
+    let mariadb = Server::shared().await.address().ends_with("mariadb");
+    let invisible = if mariadb { "IGNORED" } else { "INVISIBLE" };
+    database
+        .run(&format!(
+            "ALTER TABLE jobs ALTER INDEX status_target_idx {invisible}"
+        ))
+        .await;
+}
+
 #[tokio::test]
 async fn an_index_that_is_made_invisible_while_it_is_used() {
     let database = altered(&[]).await;
@@ -110,15 +120,43 @@ async fn an_index_that_is_made_invisible_while_it_is_used() {
     let jobd = Jobd::ready(&scratch, &ini).await;
     let before = database.insert_one("mail", "waiting").await;
     database.done(before).await;
-    let mariadb = Server::shared().await.address().ends_with("mariadb");
-    let invisible = if mariadb { "IGNORED" } else { "INVISIBLE" };
-    database
-        .run(&format!(
-            "ALTER TABLE jobs ALTER INDEX status_target_idx {invisible}"
-        ))
-        .await;
+    make_index_invisible(&database).await;
     let after = database.insert_one("mail", "waiting").await;
     database.done(after).await;
+    drop(jobd);
+}
+
+/// Ownership is begun at a start: half a worker with leases would renew none, and others would take its jobs for orphans.
+#[tokio::test]
+async fn columns_that_come_while_it_runs_count_from_its_next_start() {
+    let database = altered(&[]).await;
+    let scratch = Scratch::new();
+    let wait = format!(
+        r#"sh -c "while [ ! -e {} ]\; do sleep 0.02\; done""#,
+        scratch.join("go").display()
+    );
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.2")
+        .set("launcher", wait)
+        .target("mail", 2);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let before = database.insert_one("mail", "waiting").await;
+    database.reaches(before, "running").await;
+    database
+        .run(include_str!("../../sql/mysql/add-ownership.sql"))
+        .await;
+    // Claims are refused once, and the table is looked at anew.
+    make_index_invisible(&database).await;
+    let after = database.insert_one("mail", "waiting").await;
+    database.reaches(after, "running").await;
+    assert_eq!(
+        database.number("COUNT(lease_until) + COUNT(worker)").await,
+        Some(0)
+    );
+    scratch.write("go", "");
+    for id in [before, after] {
+        assert_eq!(database.done(id).await.result.as_deref(), Some("ok"));
+    }
     drop(jobd);
 }
 

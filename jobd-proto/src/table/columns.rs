@@ -74,6 +74,11 @@ impl Columns {
         self.0.is_empty()
     }
 
+    /// Leaves those alone whose names are among these.
+    pub fn keep(&mut self, names: &[String]) {
+        self.0.retain(|column| names.contains(&column.name));
+    }
+
     /// The columns in the table's order.
     pub fn iter(&self) -> impl Iterator<Item = &Column> {
         self.0.iter()

@@ -64,8 +64,10 @@ struct Field {
 #[derive(Clone, Copy)]
 enum Takes {
     Number,
-    /// A number, or none.
-    MaybeNumber,
+    /// A number that each row has.
+    Count,
+    /// A moment in seconds since 1970, or none.
+    MaybeMoment,
     /// Text or bytes, as many at least.
     Text(u64),
     /// That, or none.
@@ -106,17 +108,17 @@ const FEATURES: [Feature; 10] = [
             field("worker", Takes::Text(MAX_TOKEN as u64), WORKER),
             field(
                 "lease_until",
-                Takes::MaybeNumber,
+                Takes::MaybeMoment,
                 "int(10) unsigned DEFAULT NULL",
             ),
             field(
                 "attempts",
-                Takes::Number,
+                Takes::Count,
                 "int(10) unsigned NOT NULL DEFAULT 0",
             ),
             field(
                 "interruptions",
-                Takes::Number,
+                Takes::Count,
                 "int(10) unsigned NOT NULL DEFAULT 0",
             ),
         ],
@@ -129,7 +131,7 @@ const FEATURES: [Feature; 10] = [
             "later",
             &[field(
                 "run_at",
-                Takes::MaybeNumber,
+                Takes::MaybeMoment,
                 "int(10) unsigned DEFAULT NULL",
             )],
         )
@@ -158,7 +160,7 @@ const FEATURES: [Feature; 10] = [
         "priority",
         &[field(
             "priority",
-            Takes::Number,
+            Takes::Count,
             "smallint(6) NOT NULL DEFAULT 0",
         )],
     ),
@@ -368,7 +370,10 @@ impl Field {
         let column: &Column = columns.get(self.name)?;
         let right = match (self.takes, &column.kind) {
             (Takes::Number, Kind::Integer { .. }) => true,
-            (Takes::MaybeNumber, Kind::Integer { .. }) => column.nullable,
+            (Takes::Count, Kind::Integer { .. }) => !column.nullable,
+            (Takes::MaybeMoment, Kind::Integer { max, .. }) => {
+                column.nullable && *max >= i64::from(i32::MAX)
+            }
             (Takes::Text(bytes), kind) => text_holds(kind) >= Some(bytes),
             (Takes::MaybeText(bytes), kind) => column.nullable && text_holds(kind) >= Some(bytes),
             _ => false,
@@ -380,7 +385,11 @@ impl Field {
             "column {} of {table} is {}{}, which jobd cannot use",
             self.name,
             column.type_text,
-            if column.nullable { "" } else { " NOT NULL" }
+            if column.nullable {
+                " that may be NULL"
+            } else {
+                " NOT NULL"
+            }
         );
         let mended = alter(table, "MODIFY", self.name, self.definition, ddl);
         Some(Problem::fatal(text).mended_by(mended))

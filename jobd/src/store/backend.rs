@@ -1,5 +1,7 @@
 //! What a kind of database server is to a store: units, and the lanes that they run in.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use tokio::task::JoinError;
 
@@ -47,8 +49,12 @@ pub(super) trait Backend: Send + Sync + 'static {
     /// The largest statement with its values, in bytes.
     fn max_packet(&self) -> u64;
 
-    /// Reads what the table is like; the statements for it, where it is fit to work on.
-    fn look(&self) -> Unit<Self::Connection, (Inspection, Option<Statements>)>;
+    /// Reads what the table is like, going by no columns but `known` ones, where there are such; the statements for it, where
+    /// it is fit to work on.
+    fn look(
+        &self,
+        known: Option<Arc<[String]>>,
+    ) -> Unit<Self::Connection, (Inspection, Option<Statements>)>;
 }
 
 /// What is said of a unit that came to no outcome. It ended with its runtime, and so does whoever waits; or by a

@@ -211,12 +211,11 @@ impl CancelStatements {
                 format!("UPDATE {t} {id_index} SET {set}, `status` = 'done' WHERE {condition} AND");
             ListStatement::new(&text, "")
         };
-        let scheduled = if *later { ", 'scheduled'" } else { "" };
         Self {
             // Without SKIP LOCKED nobody is passed over.
             select: [lock, if skip_locked.is_empty() { lock } else { skip_locked }]
                 .map(|lock| ListStatement::new(&select, lock)),
-            end: end(NOTE, "cancelled", &format!("`status` IN ('waiting', 'manual'{scheduled})")),
+            end: end(NOTE, "cancelled", "`status` IN ('waiting', 'manual', 'scheduled')"),
             end_accepted: end(NOTE, "cancelled", &format!("`{token}` = ? AND `status` = 'accepted'")),
             end_unwanted: end(
                 UNWANTED,

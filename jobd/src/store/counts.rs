@@ -9,10 +9,11 @@ use super::{Abilities, Ability};
 /// What a claim reads beside the id, in the order of [`Taken`](super::connection::Taken): constants where there is no column.
 pub(super) fn terms(columns: &Columns, abilities: Abilities) -> String {
     let owned = abilities.has(Ability::Ownership);
-    // The casts make the answer's types the same on every server.
+    // The casts make the answer's types the same on every server; the second word is what SQLite goes by, where a column may
+    // hold a fraction.
     let either = |there: bool, column: &str, constant: &str| {
         if there {
-            format!("CAST({column} AS SIGNED)")
+            format!("CAST({column} AS SIGNED INTEGER)")
         } else {
             constant.to_owned()
         }

@@ -40,8 +40,12 @@ struct Entry<'a> {
     stderr: &'a str,
 }
 
+/// Bytes beyond which what stands there is none of ours, and is not read.
+const MAX_READ: usize = 4 * MAX_BYTES;
+
 /// What is in the column, with the end of one more attempt. What is no list is not kept.
 pub(super) fn with(before: Option<&str>, end: &Finish, now: i64) -> String {
+    let before = before.filter(|text| text.len() <= MAX_READ);
     let before = before.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
     let ago = i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0);
     let token = end.job.token.as_str();
@@ -170,6 +174,8 @@ mod tests {
             let text = with(Some(before), &end(1, ""), 0);
             assert!(text.starts_with("[{\"attempt\":1,"), "{text}");
         }
+        let long = format!("[{}0]", "0,".repeat(MAX_READ));
+        assert!(with(Some(&long), &end(1, ""), 0).starts_with("[{\"attempt\":1,"));
         let text = with(Some("[\"own\"]"), &end(1, ""), 0);
         assert!(text.starts_with("[\"own\",{"), "{text}");
     }

@@ -17,6 +17,8 @@ pub struct Inspection {
     pub abilities: Abilities,
     /// Whether the column `target` takes 'Mail' for 'mail'.
     pub target_ignores_case: bool,
+    /// The names of the columns that it went by.
+    pub columns: Vec<String>,
     /// What is wrong or could be better.
     pub problems: Vec<Problem>,
 }
@@ -217,6 +219,7 @@ pub(super) fn table(
                 ..
             })
         ),
+        columns: columns.iter().map(|column| column.name.clone()).collect(),
         problems,
     }
 }

@@ -37,6 +37,9 @@ const CLAIM_TRIES: u32 = 4;
 pub(super) struct SqlStore<B> {
     backend: B,
     statements: RwLock<Option<Arc<Statements>>>,
+    /// The columns of the first look. What comes while we run has no part in it: rows that we hold do not carry their claim
+    /// there, and nobody renews leases that we have not begun with.
+    known: OnceLock<Arc<[String]>>,
     floors: Mutex<Floors>,
     /// A renewal that waited for a locked row once would come too late for the others.
     hasty: bool,
@@ -50,6 +53,7 @@ impl<B: Backend> SqlStore<B> {
             hasty: lease < LEASE_TO_WAIT_IN,
             backend,
             statements: RwLock::new(None),
+            known: OnceLock::new(),
             floors: Mutex::default(),
             met_lock: AtomicBool::new(false),
         }
@@ -71,9 +75,14 @@ impl<B: Backend> SqlStore<B> {
     async fn look(&self) -> Result<Inspection, StoreError> {
         let (inspection, statements) = self
             .backend
-            .run(Lane::Desk, || self.backend.look(), || false)
+            .run(
+                Lane::Desk,
+                || self.backend.look(self.known.get().cloned()),
+                || false,
+            )
             .await?;
         if let Some(statements) = statements {
+            self.known.get_or_init(|| inspection.columns.clone().into());
             let mut known = self
                 .statements
                 .write()

@@ -74,9 +74,14 @@ impl Backend for Sqlite {
         MAX_PACKET
     }
 
-    fn look(&self) -> Unit<SqliteConnection, (Inspection, Option<Statements>)> {
+    fn look(
+        &self,
+        known: Option<Arc<[String]>>,
+    ) -> Unit<SqliteConnection, (Inspection, Option<Statements>)> {
         let (settings, lease) = (self.settings.clone(), self.lease);
-        Box::new(move |connection| async move { look(connection, &settings, lease).await }.boxed())
+        Box::new(move |connection| {
+            async move { look(connection, &settings, known.as_deref(), lease).await }.boxed()
+        })
     }
 }
 
@@ -107,9 +112,13 @@ fn sorted(error: &sqlx::Error) -> StoreError {
 async fn look(
     connection: &mut SqliteConnection,
     settings: &SqliteSettings,
+    known: Option<&[String]>,
     lease: Duration,
 ) -> Result<(Inspection, Option<Statements>), sqlx::Error> {
-    let columns = Columns::of_sqlite(connection, &settings.table).await?;
+    let mut columns = Columns::of_sqlite(connection, &settings.table).await?;
+    if let Some(known) = known {
+        columns.keep(known);
+    }
     let mut indexes = Vec::new();
     let list = format!("PRAGMA index_list({})", quote(settings.table.table()));
     for row in sqlx::query(AssertSqlSafe(list))

@@ -117,6 +117,9 @@ async fn a_column_of_the_wrong_type_is_fatal_and_its_ddl_mends_it() {
     for (column, wrong) in [
         ("worker", "varchar(20)"),
         ("lease_until", "int NOT NULL DEFAULT 0"),
+        ("lease_until", "smallint DEFAULT NULL"),
+        ("attempts", "int DEFAULT 0"),
+        ("priority", "smallint DEFAULT NULL"),
         ("run_at", "datetime"),
         ("errors", "json"),
         ("errors", "varchar(20)"),

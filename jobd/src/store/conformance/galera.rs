@@ -21,7 +21,7 @@ const STARTS: usize = 100;
 async fn session(settings: &MySqlSettings) -> (MySqlConnection, Statements) {
     let mut connection = jobd_proto::table::connect_mysql(settings).await.unwrap();
     connection.control(GALERA_WAITS).await.unwrap();
-    let look = MySql::new(settings.clone(), LEASE).look();
+    let look = MySql::new(settings.clone(), LEASE).look(None);
     let (_, statements) = look(&mut connection).await.unwrap();
     (connection, statements.unwrap())
 }

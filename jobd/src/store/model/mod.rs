@@ -184,7 +184,7 @@ impl Backend for Model {
         1 << 20
     }
 
-    fn look(&self) -> Unit<Link, (Inspection, Option<Statements>)> {
+    fn look(&self, _: Option<Arc<[String]>>) -> Unit<Link, (Inspection, Option<Statements>)> {
         let schema = self.schema.clone();
         Box::new(|link| {
             async move {

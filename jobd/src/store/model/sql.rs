@@ -413,6 +413,7 @@ impl Reader<'_> {
                 let inner = self.expression();
                 self.expect("AS");
                 self.at += 1;
+                self.skip("INTEGER");
                 self.expect(")");
                 inner
             }

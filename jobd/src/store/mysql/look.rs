@@ -13,15 +13,19 @@ use crate::store::dialect::{Beginning, Dialect};
 use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
 use crate::store::statements::Statements;
 
-/// What the table is like, and the statements for it, where it is fit to work on.
+/// What the table is like, by the columns that are `known`, and the statements for it, where it is fit to work on.
 pub(super) async fn look(
     connection: &mut MySqlConnection,
     settings: &MySqlSettings,
+    known: Option<&[String]>,
     lease: Duration,
 ) -> Result<(Inspection, Option<Statements>), sqlx::Error> {
     let variables = variables(connection).await?;
     let version = Version::parse(&variables.version);
-    let columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
+    let mut columns = Columns::of_mysql(connection, &settings.database, &settings.table).await?;
+    if let Some(known) = known {
+        columns.keep(known);
+    }
     let indexes = indexes(connection, settings, &version).await?;
     let mut inspection = inspect::table(&settings.table, &columns, &indexes, Ddl::MySql);
     inspection.server = version.to_string();

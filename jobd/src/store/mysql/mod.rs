@@ -83,10 +83,13 @@ impl Backend for MySql {
         session.run(make, committing).await
     }
 
-    fn look(&self) -> Unit<MySqlConnection, (Inspection, Option<Statements>)> {
+    fn look(
+        &self,
+        known: Option<Arc<[String]>>,
+    ) -> Unit<MySqlConnection, (Inspection, Option<Statements>)> {
         let (settings, lease) = (self.settings.clone(), self.lease);
         Box::new(move |connection| {
-            async move { look::look(connection, &settings, lease).await }.boxed()
+            async move { look::look(connection, &settings, known.as_deref(), lease).await }.boxed()
         })
     }
 

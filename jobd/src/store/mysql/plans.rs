@@ -80,7 +80,7 @@ async fn every_statement_reads_what_it_needs_and_no_more(create: &'static str) {
 
     let settings = settings(database.port, &database.name);
     let mut connection = connect_mysql(&settings).await.unwrap();
-    let (inspection, statements) = look(&mut connection, &settings, Duration::from_secs(30))
+    let (inspection, statements) = look(&mut connection, &settings, None, Duration::from_secs(30))
         .await
         .unwrap();
     assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
@@ -135,7 +135,7 @@ async fn many_rows_for_later_cost_a_look_what_a_few_cost() {
             .await;
         let settings = settings(database.port, &database.name);
         let mut connection = connect_mysql(&settings).await.unwrap();
-        let (_, statements) = look(&mut connection, &settings, Duration::from_secs(30))
+        let (_, statements) = look(&mut connection, &settings, None, Duration::from_secs(30))
             .await
             .unwrap();
         let statements = statements.unwrap();
@@ -195,7 +195,7 @@ async fn a_claim_begins_behind_what_is_not_purged() {
         sqlx::raw_sql(sql).execute(&mut report).await.unwrap();
     }
     let mut connection = connect_mysql(&settings).await.unwrap();
-    let (_, statements) = look(&mut connection, &settings, Duration::from_secs(30))
+    let (_, statements) = look(&mut connection, &settings, None, Duration::from_secs(30))
         .await
         .unwrap();
     let select = statements.unwrap().claim_select;

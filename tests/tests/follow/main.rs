@@ -1,177 +1,20 @@
 //! The output of a running job, seen from elsewhere while it runs: whole where it is read in time, counted where it
 //! is not, and never at the cost of the job.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
+mod client;
+mod jobctl;
+mod world;
+
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use jobd_tests::ground::Ground;
-use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
-use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, Wire, until};
+use jobd_tests::{Ini, Jobd, Master, until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
+use serde_json::json;
 
-struct World {
-    scratch: Scratch,
-    database: Database,
-}
-
-impl World {
-    async fn new() -> Self {
-        let database = Server::shared().await.database().await;
-        database.minimal_table().await;
-        Self {
-            scratch: Scratch::new(),
-            database,
-        }
-    }
-
-    /// A worker whose jobs run this shell script, with the id as `$1`. `wait NAME` in it waits until the test lets
-    /// it go on.
-    fn script(&self, text: &str) -> Ini {
-        let folder = self.scratch.join("");
-        let wait = format!(
-            "wait() {{ while [ ! -e {}/$1 ]; do sleep 0.02; done; }}\n",
-            folder.display()
-        );
-        let path = self.scratch.write("job.sh", wait + text);
-        Ini::worker(&self.database)
-            .set("log_level_console", "info")
-            .set("poll_interval", 0)
-            .set("launcher", format!("bash {} {{id}}", path.display()))
-            .target("a", 8)
-    }
-
-    fn go_on(&self, name: &str) {
-        self.scratch.write(name, "");
-    }
-
-    async fn waiting(&self) -> u64 {
-        self.database.insert_one("a", "waiting").await
-    }
-
-    /// A job that runs.
-    async fn running(&self, jobd: &Daemon) -> u64 {
-        let id = self.waiting().await;
-        jobd.ask("poll", json!({})).await;
-        self.database.reaches(id, "running").await;
-        id
-    }
-
-    /// A master, and this worker registered with it.
-    async fn with_master(&self, worker: Ini) -> (Daemon, Daemon) {
-        let ini = Ini::listen();
-        let master = Master::start(&self.scratch, &ini).await;
-        let worker = worker
-            .set("master_host", "127.0.0.1")
-            .set("master_port", ini.port())
-            .set("master_reconnect_timeout", 1);
-        let jobd = Jobd::ready(&self.scratch, &worker).await;
-        Master::has_workers(&master, 1).await;
-        (master, jobd)
-    }
-}
-
-/// A client in the middle of a `follow`.
-struct Following {
-    wire: Wire,
-    seen: Seen,
-}
-
-/// What it was told.
-#[derive(Debug, Default)]
-struct Seen {
-    states: Vec<Value>,
-    out: Vec<u8>,
-    err: Vec<u8>,
-    missed: u64,
-    messages: usize,
-}
-
-impl Following {
-    async fn begin(addr: SocketAddr, data: Value) -> Self {
-        let mut wire = Wire::connect(addr).await;
-        let request = json!([0, {"no": 1, "type": "follow", "data": data}]);
-        wire.say(&request.to_string()).await;
-        Self {
-            wire,
-            seen: Seen::default(),
-        }
-    }
-
-    /// The next message, or the last one as an error.
-    async fn step(&mut self) -> Result<(), Value> {
-        let frame = self.wire.frame_within(PATIENCE * 2).await;
-        let message: Value = serde_json::from_str(&frame).expect("messages are JSON");
-        assert_eq!((&message[0], &message[1]["no"]), (&json!(1), &json!(1)));
-        let message = &message[1];
-        if message["more"] != true {
-            return Err(message.clone());
-        }
-        self.seen.messages += 1;
-        let data = &message["data"];
-        match data["stream"].as_str() {
-            None => self.seen.states.push(data.clone()),
-            Some(stream) => self.seen.output(stream, data),
-        }
-        Ok(())
-    }
-
-    /// Reads until this is true.
-    async fn until(&mut self, condition: impl Fn(&Seen) -> bool) {
-        while !condition(&self.seen) {
-            let step = self.step().await;
-            assert!(step.is_ok(), "ended too early: {step:?}, {:?}", self.seen);
-        }
-    }
-
-    /// Reads to the end; the last message.
-    async fn end(&mut self) -> Value {
-        loop {
-            if let Err(last) = self.step().await {
-                return last;
-            }
-        }
-    }
-
-    /// The same, which must be no error.
-    async fn last(&mut self) -> Value {
-        let last = self.end().await;
-        assert!(last.get("error").is_none(), "{last}");
-        last["data"].clone()
-    }
-}
-
-impl Seen {
-    fn output(&mut self, stream: &str, data: &Value) {
-        let bytes = match (&data["text"], &data["base64"]) {
-            (Value::String(text), Value::Null) => text.as_bytes().to_vec(),
-            (Value::Null, Value::String(text)) => BASE64_STANDARD.decode(text).expect("base64"),
-            _ => panic!("bytes in one way: {data}"),
-        };
-        let missed = data["missed"].as_u64().unwrap_or_default();
-        let seen = if stream == "stdout" {
-            &mut self.out
-        } else {
-            assert_eq!(stream, "stderr");
-            &mut self.err
-        };
-        self.missed += missed;
-        seen.extend(bytes);
-    }
-
-    fn out(&self) -> String {
-        String::from_utf8_lossy(&self.out).into_owned()
-    }
-
-    fn err(&self) -> String {
-        String::from_utf8_lossy(&self.err).into_owned()
-    }
-}
+use self::client::Following;
+use self::world::World;
 
 #[tokio::test]
 async fn several_see_both_streams_and_the_end_through_worker_and_master() {
@@ -560,53 +403,6 @@ async fn nonsense_is_refused_and_harms_nothing() {
     world.go_on("go");
     let row = world.database.done(id).await;
     assert_eq!((row.result.as_deref(), row.out()), (Some("ok"), "one\n"));
-}
-
-/// `jobctl follow`, when it has shown the first line of the job's stdout.
-async fn jobctl(master: &Daemon, id: u64) -> (tokio::process::Child, String) {
-    let mut child = tokio::process::Command::new(programs::path("jobctl"))
-        .args(["--master", "--config", "/dev/null", "--port"])
-        .arg(master.addr.port().to_string())
-        .args(["follow", &id.to_string(), "--wait"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("start jobctl");
-    let stdout = child.stdout.as_mut().expect("a pipe");
-    let mut line = Vec::new();
-    while line.last() != Some(&b'\n') {
-        let byte = tokio::time::timeout(PATIENCE, stdout.read_u8()).await;
-        line.push(byte.expect("a line in time").expect("a line"));
-    }
-    (child, String::from_utf8(line).expect("text"))
-}
-
-#[tokio::test]
-async fn jobctl_shows_both_streams_and_ends_as_the_job_does() {
-    let world = World::new().await;
-    let script = r"echo one; printf 'two \377\n' >&2; wait go; echo three; exit 7";
-    let (master, jobd) = world.with_master(world.script(script)).await;
-    let id = world.running(&jobd).await;
-    let (mut child, line) = jobctl(&master, id).await;
-    assert_eq!(line, "one\n");
-    let pid = i32::try_from(child.id().expect("it runs")).expect("a pid");
-    let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
-    rustix::process::kill_process(pid, Signal::INT).expect("press Ctrl-C");
-    let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
-    assert_eq!(ended.expect("in time").expect("its end").code(), Some(130));
-    assert_eq!(world.database.row(id).await.status, "running");
-
-    let (child, line) = jobctl(&master, id).await;
-    assert_eq!(line, "one\n");
-    world.go_on("go");
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-    let output = output.expect("in time").expect("its output");
-    assert_eq!(output.stdout, b"three\n");
-    let failed = format!("jobctl: job {id}: failed with exit code 7\n");
-    assert_eq!(output.stderr, [b"two \xff\n", failed.as_bytes()].concat());
-    assert_eq!(output.status.code(), Some(7));
 }
 
 #[tokio::test]

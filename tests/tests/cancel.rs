@@ -11,6 +11,7 @@ use jobd_tests::ground::Ground;
 use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
@@ -142,6 +143,37 @@ async fn queued_and_running_jobs_are_cancelled_on_the_full_table() {
 #[tokio::test]
 async fn queued_and_running_jobs_are_cancelled_on_the_minimal_table() {
     queued_and_running_jobs_are_cancelled(MINIMAL).await;
+}
+
+#[tokio::test]
+async fn a_job_that_a_stopping_worker_waits_for_is_cancelled_by_its_row() {
+    let (scratch, database) = (Scratch::new(), table(FULL).await);
+    let (launcher, notes) = stubborn(&scratch);
+    let ini = worker(&database, &launcher).set("drain_timeout", 60);
+    let mut jobd = Jobd::ready(&scratch, &ini).await;
+    let id = database.insert_one("a", "waiting").await;
+    database.reaches(id, "running").await;
+    jobd.process.signal(Signal::TERM);
+    until("the worker to wait for its job", PATIENCE, async || {
+        jobd.process.log().contains("draining").then_some(())
+    })
+    .await;
+    let due = database.insert_one("a", "scheduled").await;
+    database
+        .run(&format!("UPDATE jobs SET run_at = 1 WHERE id = {due}"))
+        .await;
+    database
+        .run(&format!(
+            "UPDATE jobs SET cancel_requested = 1 WHERE id = {id}"
+        ))
+        .await;
+    assert!(jobd.process.wait(PATIENCE).await.success());
+    let row = database.row(id).await;
+    assert_eq!(row.verdict(), ("done", Some("fail"), None, Some("SIGKILL")));
+    assert_eq!(reason(&database, id).await.as_deref(), Some("cancelled"));
+    // Rows for later are others' business by now.
+    assert_eq!(database.row(due).await.status, "scheduled");
+    all_gone(&notes).await;
 }
 
 #[tokio::test]

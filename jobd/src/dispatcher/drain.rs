@@ -7,6 +7,7 @@ use tokio::time::Instant as Deadline;
 
 use super::{Dispatcher, Held};
 use crate::faults::planted;
+use crate::store::Ability;
 
 /// How long writing may take once no process is left: a database that is away that long is not
 /// waited for.
@@ -44,7 +45,10 @@ pub struct Unwritten {
 impl Dispatcher {
     pub(super) fn begin_drain(&mut self) {
         self.drain = DrainState::Until(Deadline::now() + self.settings.limits.drain_timeout);
-        (self.next_poll, self.looks.next) = (None, None);
+        self.next_poll = None;
+        if !self.abilities().has(Ability::Cancel) {
+            self.looks.next = None;
+        }
         let mut unstarted = self.targets.drain();
         if planted!("drain-forgets-accepted-rows") {
             unstarted.clear();
@@ -65,10 +69,7 @@ impl Dispatcher {
     }
 
     pub(super) fn stop_jobs(&mut self) {
-        let settings = self.settings.per_target.all();
-        let longest = settings.map(|settings| settings.launcher.kill.duration());
-        let longest = longest.max().unwrap_or_default();
-        self.drain = DrainState::Writing(Deadline::now() + longest + WRITING_TIME);
+        self.drain = DrainState::Writing(Deadline::now() + self.longest_kill() + WRITING_TIME);
         let told = self
             .holding
             .values_mut()
@@ -77,6 +78,13 @@ impl Dispatcher {
         if running > 0 {
             tracing::warn!(running, "stopping the jobs that still run");
         }
+    }
+
+    /// How long a job may take to be stopped.
+    pub(super) fn longest_kill(&self) -> Duration {
+        let settings = self.settings.per_target.all();
+        let times = settings.map(|settings| settings.launcher.kill.duration());
+        times.fold(self.former_kill, Duration::max)
     }
 
     pub(super) fn is_done(&self) -> bool {

@@ -24,11 +24,15 @@ pub(super) struct Looks {
 impl Dispatcher {
     /// Plans the next look, a little sooner than need be so that many workers do not look in step.
     pub(super) fn schedule_look(&mut self) {
-        let able = [Ability::Later, Ability::Cancel];
-        let able = able
-            .into_iter()
-            .any(|ability| self.abilities().has(ability));
-        if able && self.drain == DrainState::Working {
+        let (later, cancel) = (Ability::Later, Ability::Cancel);
+        let able = |ability| self.abilities().has(ability);
+        let wanted = match self.drain {
+            DrainState::Working => able(later) || able(cancel),
+            // Jobs that go on may still be cancelled.
+            DrainState::Until(_) => able(cancel),
+            DrainState::Writing(_) => false,
+        };
+        if wanted {
             let early = 0.25 * self.host.random();
             self.looks.next = Some(Deadline::now() + LOOK_INTERVAL.mul_f64(1.0 - early));
         }
@@ -44,8 +48,9 @@ impl Dispatcher {
         self.looks.next = None;
         let (store, sender) = (self.store.clone(), self.sender.clone());
         let worker = self.tokens.worker().to_owned();
+        let promote = self.drain == DrainState::Working;
         tokio::spawn(async move {
-            let (requests, promoted) = see(&*store, worker).await;
+            let (requests, promoted) = see(&*store, worker, promote).await;
             drop(sender.send(Event::Looked(requests, promoted)));
         });
     }
@@ -93,15 +98,20 @@ impl Dispatcher {
     }
 }
 
-/// One look, and what is to be done at once about what it shows. Requests are seen to whatever becomes of the rest.
-async fn see(store: &dyn Store, worker: String) -> (Vec<Lease>, Result<Promoted, StoreError>) {
+/// One look, and what is to be done at once about what it shows: the rows whose time has come are left to others by who is
+/// to stop. Requests are seen to whatever becomes of the rest.
+async fn see(
+    store: &dyn Store,
+    worker: String,
+    promote: bool,
+) -> (Vec<Lease>, Result<Promoted, StoreError>) {
     let mut requests = Vec::new();
     let promoted = async {
         let sights = store.glance().await?;
         if sights.contains(&Sight::Requests) {
             requests = store.requests(worker).await?;
         }
-        if sights.contains(&Sight::Due) {
+        if promote && sights.contains(&Sight::Due) {
             return store.promote().await;
         }
         Ok(Promoted::default())

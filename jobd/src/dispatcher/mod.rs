@@ -198,6 +198,8 @@ pub struct Dispatcher {
     next_poll: Option<Deadline>,
     /// For what comes up in rows without a poke.
     looks: Looks,
+    /// The longest `kill_sequence` of settings that are in force no more: running jobs keep theirs.
+    former_kill: Duration,
     started: Instant,
 }
 
@@ -307,6 +309,7 @@ impl Dispatcher {
             drain: DrainState::Working,
             next_poll: None,
             looks: Looks::default(),
+            former_kill: Duration::ZERO,
             started: clock::now(),
             settings,
         };

@@ -62,6 +62,7 @@ impl Dispatcher {
             }
         }
         self.targets.set_fetch_limit(reload.limits.fetch_limit);
+        self.former_kill = self.longest_kill();
         self.launcher = reload.launcher;
         self.settings.per_target = reload.per_target;
         if matches!(&self.table, Table::Ready(inspection) if inspection.target_ignores_case) {

@@ -1,5 +1,6 @@
 //! What processes cost, as the kernel accounts it in `/proc`.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 /// The kernel counts CPU time for user space in hundredths of a second on every architecture that Debian
@@ -28,25 +29,39 @@ pub fn busy() -> f64 {
     [0, 1, 2, 5, 6].map(|at| ticks(times[at])).into_iter().sum()
 }
 
-/// The same to the nanosecond, of the threads that live now: for processes that hardly do anything.
-pub fn cpu_of_threads(pid: u32) -> f64 {
-    let of_thread = |schedstat: String| -> f64 {
-        let nanoseconds = schedstat
-            .split(' ')
-            .next()
-            .and_then(|number| number.parse().ok());
-        nanoseconds.expect("nanoseconds on a core")
-    };
-    let total: f64 = files_of_threads(pid, "schedstat").map(of_thread).sum();
-    total / 1e9
-}
+/// CPU time and wake-ups of each thread of a process that hardly does anything: to the nanosecond, which nothing tells of the
+/// process.
+#[derive(Debug)]
+pub struct Threads(BTreeMap<String, (u64, u64)>);
 
-/// How often process `pid` has slept and was woken, all its threads together.
-pub fn wake_ups(pid: u32) -> u64 {
-    let statuses = files_of_threads(pid, "status");
-    statuses
-        .map(|status| number_after(&status, "voluntary_ctxt_switches:"))
-        .sum()
+impl Threads {
+    /// Of process `pid`, until now.
+    pub fn now(pid: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
+        // A thread may end between two looks.
+        let threads = threads.flatten().filter_map(|thread| {
+            let read = |name| fs::read_to_string(thread.path().join(name)).ok();
+            let (schedstat, status) = (read("schedstat")?, read("status")?);
+            let nanoseconds = schedstat.split(' ').next()?.parse().ok()?;
+            let wake_ups = number_after(&status, "voluntary_ctxt_switches:");
+            let name = thread.file_name().to_string_lossy().into_owned();
+            Some((name, (nanoseconds, wake_ups)))
+        });
+        Self(threads.collect())
+    }
+
+    /// Seconds of CPU time and wake-ups since then. Of a thread that has ended meanwhile nothing is known, and
+    /// nothing is taken away.
+    #[expect(clippy::cast_precision_loss, reason = "far less than 2^52")]
+    pub fn since(&self, before: &Self) -> (f64, f64) {
+        let (mut cpu, mut wake_ups) = (0, 0);
+        for (thread, now) in &self.0 {
+            let then = before.0.get(thread).copied().unwrap_or_default();
+            cpu += now.0.saturating_sub(then.0);
+            wake_ups += now.1.saturating_sub(then.1);
+        }
+        (cpu as f64 / 1e9, wake_ups as f64)
+    }
 }
 
 /// Resident memory of process `pid` in KiB.

@@ -10,7 +10,7 @@ use super::targets;
 use crate::bench::options::Options;
 use crate::bench::results::{Results, Unit};
 use crate::bench::stage::{SLOTS, Stage, TARGET, Table, fill, one};
-use crate::bench::usage;
+use crate::bench::usage::{self, Threads};
 use crate::programs::Daemon;
 use crate::wait::PATIENCE;
 use crate::{Database, Ini, Jobd, Master, until};
@@ -63,18 +63,17 @@ pub(super) async fn measure(options: &Options, results: &mut Results) {
 /// Memory, CPU time and wake-ups of a worker that has worked and now waits.
 async fn watch(options: &Options, results: &mut Results, what: &str, worker: &Daemon) {
     let pid = worker.process.id();
-    let (cpu, wake_ups, begun) = (
-        usage::cpu_of_threads(pid),
-        usage::wake_ups(pid),
-        Instant::now(),
-    );
+    let (before, begun) = (Threads::now(pid), Instant::now());
     sleep(options.size(WATCHED.0, WATCHED.1)).await;
     let seconds = begun.elapsed().as_secs_f64();
-    let cpu = (usage::cpu_of_threads(pid) - cpu) / seconds * 3_600.0;
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-    let wake_ups = (usage::wake_ups(pid) - wake_ups) as f64 / seconds;
+    let (cpu, wake_ups) = Threads::now(pid).since(&before);
+    let cpu = cpu / seconds * 3_600.0;
     results.add(&format!("{what}-cpu"), Unit::CpuPerHour, cpu);
-    results.add(&format!("{what}-wake-ups"), Unit::WakeUps, wake_ups);
+    results.add(
+        &format!("{what}-wake-ups"),
+        Unit::WakeUps,
+        wake_ups / seconds,
+    );
     add_kib(results, &format!("{what}-rss"), usage::rss_kib(pid));
 }
 

@@ -1,6 +1,6 @@
 //! `export`: rows as JSON lines, the oldest first.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use jobd_proto::table::{Filter, RowError, Scan};
 
@@ -9,7 +9,7 @@ use super::rows::{check_status, hint_at};
 use crate::cli::ExportArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::now;
+use crate::output::{now, reading};
 
 /// Rows of one statement. They are written as they come: with their outputs each may be of megabytes.
 const STEP: u32 = 500;
@@ -48,6 +48,8 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
         ..Scan::default()
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
+    // Where the rows themselves are shown nobody need be told.
+    let told = (!io::stdout().is_terminal()).then(reading);
     let mut from = None;
     let mut any = false;
     loop {
@@ -58,13 +60,19 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
             written.map_err(Stop::Output)
         });
         match step.await {
-            Ok(Some(next)) => from = Some(next),
+            Ok(Some(next)) => {
+                from = Some(next);
+                if let Some(told) = &told {
+                    told.inc(STEP.into());
+                }
+            }
             Ok(None) => break,
             Err(Stop::Table(error)) => return Err(failure(error)),
             Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
             Err(Stop::Output(error)) => return Err(cannot_write(&error)),
         }
     }
+    drop(told);
     if let (false, Some(status)) = (any, &args.status) {
         check_status(table.columns(), status)?;
     }

@@ -67,6 +67,7 @@ pub(super) async fn watch(
     view: &mut View,
 ) -> Result<Watched, Failure> {
     let request = WorkerRequest::Follow(follow);
+    view.asks();
     let mut replies = client.stream(request.kind(), request.data()).await?;
     loop {
         let message = match client.next(request.kind(), &mut replies).await? {

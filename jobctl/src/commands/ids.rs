@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::JobId;
-use jobd_proto::table::{Connection, Scan, WINDOW};
+use jobd_proto::table::{Connection, Scan};
 
-use super::Context;
 use super::ask::confirm;
 use super::waiting::ranges;
+use super::{Context, scan};
 use crate::cli::{Id, Ids, JobRef};
 use crate::database;
 use crate::failure::Failure;
@@ -96,20 +96,16 @@ async fn between(
         ..Scan::default()
     };
     let mut ids = Vec::new();
-    let mut from = None;
-    loop {
-        let window = table.oldest(&scan, from, WINDOW).await;
-        let window = window.map_err(|error| database::failure(settings, &error))?;
-        ids.extend(window.jobs.into_iter().map(|row| row.id));
-        if ids.len() > MOST {
-            return Err(Failure::Usage(format!(
-                "{first}-{last} are more than {MOST} jobs; name fewer at a time"
-            )));
-        }
-        from = window.next;
-        if from.is_none() {
-            break;
-        }
+    let read = scan::oldest(table, &scan, |rows| {
+        ids.extend(rows.into_iter().map(|row| row.id));
+        ids.len() <= MOST
+    });
+    read.await
+        .map_err(|error| database::failure(settings, &error))?;
+    if ids.len() > MOST {
+        return Err(Failure::Usage(format!(
+            "{first}-{last} are more than {MOST} jobs; name fewer at a time"
+        )));
     }
     if ids.is_empty() {
         return Err(Failure::Refused(format!(

@@ -147,6 +147,13 @@ impl View {
         }
     }
 
+    /// Says that nothing is known of the job yet.
+    pub(super) fn asks(&mut self) {
+        if !self.json && self.bar.is_none() {
+            self.tell("is looked for");
+        }
+    }
+
     /// Says what is waited for, of a job of this target.
     pub(super) fn waits(&mut self, target: &str) {
         self.name = format!("job {} ({})", self.id, brief(target));

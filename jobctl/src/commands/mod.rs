@@ -20,6 +20,7 @@ mod retry;
 mod rows;
 mod run;
 mod run_manual;
+mod scan;
 mod send_signal;
 mod stats;
 mod status;

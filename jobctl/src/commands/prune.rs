@@ -7,9 +7,9 @@ use std::time::Duration;
 use jobd_proto::table::{BATCH, Connection, Filter, RowError, Scan, WINDOW};
 use serde::Serialize;
 
-use super::Context;
 use super::ask::confirm;
 use super::rows::hint_at;
+use super::{Context, scan};
 use crate::cli::PruneArgs;
 use crate::database;
 use crate::failure::Failure;
@@ -108,20 +108,15 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
 }
 
 async fn count(table: &mut Connection, scan: &Scan) -> Result<BTreeMap<String, usize>, RowError> {
-    let bar = bar(0, "counting: {pos} jobs so far [{elapsed}]");
     let mut targets = BTreeMap::new();
-    let mut from = None;
-    loop {
-        let window = table.oldest(scan, from, WINDOW).await?;
-        bar.inc(u64::try_from(window.jobs.len()).unwrap_or_default());
-        for row in window.jobs {
+    scan::oldest(table, scan, |rows| {
+        for row in rows {
             *targets.entry(row.target).or_default() += 1;
         }
-        from = window.next;
-        if from.is_none() {
-            return Ok(targets);
-        }
-    }
+        true
+    })
+    .await?;
+    Ok(targets)
 }
 
 /// `deleted` counts along, for whoever stops it.

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use jobd_proto::JobId;
-use jobd_proto::table::{BATCH, Connection, Filter, JobRow, RowError, Scan, WINDOW};
+use jobd_proto::table::{BATCH, Connection, Filter, JobRow, RowError, Scan};
 use serde::Serialize;
 
 use super::add::{not_poked, poke};
 use super::ask::confirm;
 use super::rows::hint_at;
 use super::waiting::ranges;
-use super::{Context, ids};
+use super::{Context, ids, scan};
 use crate::cli::{Id, Ids, RetryArgs};
 use crate::database;
 use crate::failure::Failure;
@@ -135,15 +135,12 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
         ..Scan::default()
     };
     let mut rows = Vec::new();
-    let mut from = None;
-    loop {
-        let window = table.oldest(&scan, from, WINDOW).await?;
-        rows.extend(window.jobs);
-        from = window.next;
-        if from.is_none() || rows.len() > MOST {
-            return Ok(rows);
-        }
-    }
+    scan::oldest(table, &scan, |found| {
+        rows.extend(found);
+        rows.len() <= MOST
+    })
+    .await?;
+    Ok(rows)
 }
 
 /// Those of `ids` that are done and failed.

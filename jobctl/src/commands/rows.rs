@@ -12,7 +12,7 @@ use super::{Context, Done, ids};
 use crate::cli::{Id, ListArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, ago, bytes, complain, local_time, now, plain, seconds};
+use crate::output::{Table, Tone, ago, bytes, complain, local_time, now, plain, reading, seconds};
 
 /// `{"jobs": [row]}`, the newest first, without outputs.
 #[derive(Serialize)]
@@ -58,7 +58,10 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         since: args.since.map(|since| since.seconds(now)),
         columns,
     };
-    let found = table.search(&filter, args.limit).await;
+    let told = reading();
+    let found = table.search(&filter, args.limit, |rows| told.inc(rows));
+    let found = found.await;
+    drop(told);
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let Found { jobs, gave_up } = found.map_err(failure)?;
     if let (true, Some(status)) = (jobs.is_empty(), &filter.status) {

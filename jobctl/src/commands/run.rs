@@ -74,10 +74,12 @@ async fn shown(
 ) -> Result<(RunManualReply, bool), Failure> {
     let id = view.id();
     let reply = request(context, client, id, target);
-    if context.screen.is_json() {
-        return Ok((reply.await?, false));
-    }
     view.waits(target);
+    if context.screen.is_json() {
+        let reply = reply.await?;
+        view.is_over();
+        return Ok((reply, false));
+    }
     let follow = Follow {
         tail: MAX_TAIL,
         wait: true,

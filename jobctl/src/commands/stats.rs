@@ -10,7 +10,7 @@ use super::rows::hint_at;
 use crate::cli::StatsArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, bytes, local_time, now, seconds};
+use crate::output::{Table, Tone, bytes, local_time, now, reading, seconds};
 
 /// `{"since", "jobs_read", "complete", "targets": [TARGET], "total": TARGET}`
 #[derive(Serialize)]
@@ -149,18 +149,21 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     };
     let mut targets = BTreeMap::<String, Runs>::new();
     let (mut from, mut left) = (None, u64::from(args.limit));
+    let told = reading();
     let complete = loop {
         let step = u32::try_from(left).unwrap_or(u32::MAX).min(WINDOW);
         let window = table.newest(&scan, from, step).await.map_err(failure)?;
         for row in &window.jobs {
             targets.entry(row.target.clone()).or_default().count(row);
         }
+        told.inc(window.read);
         left -= window.read.min(left);
         match window.next {
             Some(next) if left > 0 => from = Some(next),
             next => break next.is_none(),
         }
     };
+    drop(told);
     targets.retain(|_, runs| runs.done > 0);
     if let (true, Some(target)) = (targets.is_empty(), &args.target) {
         hint_at(&mut table, target).await.map_err(failure)?;

@@ -1,12 +1,16 @@
-//! Bars and lines on standard error that say what a command waits for. They leave nothing behind.
+//! Bars and lines on standard error that say what a command waits for, where that takes longer than a second. They leave
+//! nothing behind.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::text::plain;
+
+/// What takes no longer than that needs no bar: it would only flicker.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How often the clock of a bar moves.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,30 +44,39 @@ impl std::ops::Deref for Bar {
     }
 }
 
-/// A bar on standard error; one that shows nothing where that is no terminal.
+/// A bar on standard error, which appears after a second; one that shows nothing where that is no terminal.
 pub(crate) fn bar(length: usize, template: &str) -> Bar {
+    begin(length, template, Instant::now() + SILENCE)
+}
+
+/// Says how many rows have been read: [`ProgressBar::inc`] counts them.
+pub(crate) fn reading() -> Bar {
+    bar(0, "reading: {human_pos} rows so far [{elapsed}]")
+}
+
+/// A line that says what has been waited for without a word; none where a bar is there already.
+pub(crate) fn waiting_for(what: &str) -> Option<Bar> {
+    if BARS.load(Ordering::Relaxed) > 0 {
+        return None;
+    }
+    let bar = begin(1, "waiting for {msg} [{elapsed}]", Instant::now());
+    bar.set_message(plain(what));
+    Some(bar)
+}
+
+fn begin(length: usize, template: &str, shown_from: Instant) -> Bar {
     BARS.fetch_add(1, Ordering::Relaxed);
     if !io::stderr().is_terminal() {
         return Bar(ProgressBar::hidden());
     }
     let length = u64::try_from(length).unwrap_or(u64::MAX);
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Line), DRAWS);
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Line { shown_from }), DRAWS);
     let bar = ProgressBar::with_draw_target(Some(length), target);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar.enable_steady_tick(TICK);
     Bar(bar)
-}
-
-/// A line that says what is waited for; none where a bar is shown already.
-pub(crate) fn waiting_for(what: &str) -> Option<Bar> {
-    if BARS.load(Ordering::Relaxed) > 0 {
-        return None;
-    }
-    let bar = bar(1, "waiting for {msg} [{elapsed}]");
-    bar.set_message(plain(what));
-    Some(bar)
 }
 
 /// A name that leaves room on the line of a bar.
@@ -78,13 +91,23 @@ pub(crate) fn brief(name: &str) -> String {
 
 /// The terminal behind standard error, a little narrower than it is.
 #[derive(Debug)]
-struct Line;
+struct Line {
+    /// What comes sooner is dropped.
+    shown_from: Instant,
+}
 
 impl Line {
-    fn steer(order: char, count: usize) -> io::Result<()> {
+    fn write(&self, text: std::fmt::Arguments<'_>) -> io::Result<()> {
+        if Instant::now() < self.shown_from {
+            return Ok(());
+        }
+        io::stderr().write_fmt(text)
+    }
+
+    fn steer(&self, order: char, count: usize) -> io::Result<()> {
         match count {
             0 => Ok(()),
-            count => write!(io::stderr(), "\x1b[{count}{order}"),
+            count => self.write(format_args!("\x1b[{count}{order}")),
         }
     }
 }
@@ -100,31 +123,31 @@ impl TermLike for Line {
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {
-        Self::steer('A', count)
+        self.steer('A', count)
     }
 
     fn move_cursor_down(&self, count: usize) -> io::Result<()> {
-        Self::steer('B', count)
+        self.steer('B', count)
     }
 
     fn move_cursor_right(&self, count: usize) -> io::Result<()> {
-        Self::steer('C', count)
+        self.steer('C', count)
     }
 
     fn move_cursor_left(&self, count: usize) -> io::Result<()> {
-        Self::steer('D', count)
+        self.steer('D', count)
     }
 
     fn write_line(&self, line: &str) -> io::Result<()> {
-        writeln!(io::stderr(), "{line}")
+        self.write(format_args!("{line}\n"))
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        write!(io::stderr(), "{text}")
+        self.write(format_args!("{text}"))
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        write!(io::stderr(), "\r\x1b[2K")
+        self.write(format_args!("\r\x1b[2K"))
     }
 
     fn flush(&self) -> io::Result<()> {

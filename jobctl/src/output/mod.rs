@@ -11,7 +11,7 @@ use jobd_proto::settings::LogLevel;
 use serde::Serialize;
 
 use crate::failure::Failure;
-pub(crate) use bar::{Bar, bar, brief, waiting_for};
+pub(crate) use bar::{Bar, bar, brief, reading, waiting_for};
 pub(crate) use table::{Table, Tone, kept};
 pub(crate) use text::{
     ago, by_target, bytes, counted, excerpt, local_time, now, plain, seconds, several,

@@ -11,6 +11,7 @@ mod manuals;
 mod orders;
 mod rows;
 mod runs;
+mod scans;
 mod shells;
 mod statuses;
 mod strangers;

@@ -16,6 +16,7 @@ pub(crate) const LINES: u16 = 24;
 pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
+    written: Arc<Mutex<Vec<u8>>>,
     keys: Box<dyn Write + Send>,
     master: Box<dyn MasterPty + Send>,
 }
@@ -59,16 +60,20 @@ impl Terminal {
         let mut output = pair.master.try_clone_reader().unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(lines, columns, 0)));
         let shown = Arc::clone(&screen);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&written);
         // Ends when the program has closed its side.
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut buffer) {
+                kept.lock().unwrap().extend_from_slice(&buffer[..read]);
                 shown.lock().unwrap().process(&buffer[..read]);
             }
         });
         Self {
             child,
             screen,
+            written,
             keys: pair.master.take_writer().unwrap(),
             master: pair.master,
         }
@@ -112,6 +117,11 @@ impl Terminal {
     /// What stands on the screen.
     pub(crate) fn text(&self) -> String {
         self.screen.lock().unwrap().screen().contents()
+    }
+
+    /// All that was written to it so far.
+    pub(crate) fn written(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
     }
 
     /// Looks at the screen's state.

@@ -155,24 +155,24 @@ async fn deleting_shows_how_far_it_is() {
     let table = Table::new(None).await;
     table
         .execute(
-            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000) \
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000) \
              INSERT INTO jobs (target, time_created, status, result, time_started, time_finished) \
              SELECT 'mail', 1700000000, 'done', 'ok', 1700000001, 1700000002 FROM n",
         )
         .await;
     let prune = with(&table, &["prune", "--older-than", "30d", "--yes"]);
     let mut prune = Terminal::start(80, &prune, &[]);
-    prune.sees(&["of 20000 deleted", "Ctrl-C stops"]);
-    prune.sees_no(" 0 of 20000");
+    prune.sees(&["of 60000 deleted", "Ctrl-C stops"]);
+    prune.sees_no(" 0 of 60000");
     prune.press("\x03");
     let (code, text) = prune.ends();
     assert_eq!(code, 130, "{text}");
     assert!(
-        text.contains("of 20000 jobs, or a batch of 500 more"),
+        text.contains("of 60000 jobs, or a batch of 500 more"),
         "{text}"
     );
     let left = table.execute("DELETE FROM jobs").await;
-    assert!((1..20_000).contains(&left), "{left} rows left");
+    assert!((1..60_000).contains(&left), "{left} rows left");
     assert_eq!(left % 500, 0, "whole batches");
 }
 
@@ -269,4 +269,27 @@ async fn a_daemon_that_is_silent_is_named_while_it_is_waited_for() {
     let (code, text) = status.ends();
     assert_eq!(code, 130);
     assert!(!text.contains(&waited), "the line is gone: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let table = Table::new(Some(silent.local_addr().unwrap())).await;
+    for (command, waited) in [
+        (&["run", "mail"][..], "waiting: job 1 (mail) runs ["),
+        (&["run", "mail", "--json"], "waiting: job 2 (mail) runs ["),
+        (&["follow", "7"], "waiting: job 7 is looked for ["),
+        (&["logs", "1", "-f"], "waiting: job 1 is looked for ["),
+        (
+            &["logs", "1", "-f", "--json"],
+            "waiting: job 1 (mail) is manual [",
+        ),
+    ] {
+        let mut waits = Terminal::start(80, &with(&table, command), &[]);
+        waits.sees(&[waited]);
+        waits.press("\x03");
+        let (code, text) = waits.ends();
+        assert_eq!(code, 130, "{command:?}: {text}");
+        assert!(!text.contains("waiting:"), "{command:?}: {text}");
+    }
 }

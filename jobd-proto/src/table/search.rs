@@ -73,11 +73,17 @@ pub struct Window {
 impl Connection {
     /// The newest `limit` rows that `filter` names, without outputs.
     pub async fn list(&mut self, filter: &Filter, limit: u32) -> Result<Vec<JobRow>, RowError> {
-        Ok(self.search(filter, limit).await?.jobs)
+        Ok(self.search(filter, limit, |_| {}).await?.jobs)
     }
 
-    /// The same, and whether it gave up before it had looked at everything.
-    pub async fn search(&mut self, filter: &Filter, limit: u32) -> Result<Found, RowError> {
+    /// The same, and whether it gave up before it had looked at everything; `read` is told of each so many rows that it has
+    /// looked at.
+    pub async fn search(
+        &mut self,
+        filter: &Filter,
+        limit: u32,
+        mut read: impl FnMut(u64),
+    ) -> Result<Found, RowError> {
         let floor = match filter.since {
             Some(since) => self.first_since(since).await?,
             None => 0,
@@ -94,7 +100,8 @@ impl Connection {
                 within,
                 ..scan.clone()
             };
-            self.gather(&scan, limit, &mut found, &mut budget).await?;
+            self.gather(&scan, limit, &mut found, &mut budget, &mut read)
+                .await?;
         }
         found.jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
         found
@@ -161,6 +168,7 @@ impl Connection {
         limit: u32,
         found: &mut Found,
         budget: &mut u64,
+        read: &mut impl FnMut(u64),
     ) -> Result<(), RowError> {
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut from = None;
@@ -176,6 +184,7 @@ impl Connection {
             }
             let window = self.newest(scan, from, step).await?;
             *budget = budget.saturating_sub(window.read.max(1));
+            read(window.read);
             let room = wanted - taken;
             taken += window.jobs.len().min(room);
             found.jobs.extend(window.jobs.into_iter().take(room));

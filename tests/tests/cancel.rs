@@ -271,7 +271,7 @@ async fn jobs_are_cancelled_through_the_master_wherever_they_run() {
         .arg(config)
         .arg("cancel")
         .args(ids.map(|id| id.to_string()))
-        .arg("777");
+        .args(["777", "--yes"]);
     let output = programs::output(&mut jobctl).await;
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),

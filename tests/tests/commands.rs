@@ -36,7 +36,7 @@ const fn row(words: &'static [&'static str]) -> Row {
 }
 
 /// Jobs 1 (ok) and 2 (failed) are done, 3 waits for a target that nobody serves, 4 is manual.
-const ROWS: [Row; 33] = [
+const ROWS: [Row; 34] = [
     row(&["status"]),
     Row {
         key: Some("q"),
@@ -57,7 +57,11 @@ const ROWS: [Row; 33] = [
     row(&["run", "mail"]),
     row(&["run-manual", "4"]),
     row(&["retry", "2"]),
-    row(&["cancel", "3"]),
+    Row {
+        key: Some("n\r"),
+        ..row(&["cancel", "3"])
+    },
+    row(&["cancel", "3", "--yes"]),
     row(&["send-signal", "TERM", "4"]),
     row(&["poll", "mail"]),
     row(&["poke", "mail"]),
@@ -292,7 +296,9 @@ fn on_terminal(config: &Path, words: &[&str], key: Option<&str>) -> Answer {
         let text = screen.screen().contents();
         assert!(Instant::now() < deadline, "{words:?} goes on: {text}");
         if let (Some(key), None) = (key, &before_key)
-            && text.contains("the table")
+            && ["the table", "[y/N]"]
+                .iter()
+                .any(|shown| text.contains(shown))
         {
             before_key = Some(text);
             keys.write_all(key.as_bytes()).expect("press a key");

@@ -141,15 +141,14 @@ Examples:
     /// End jobs: queued ones at once, running ones with all their processes
     #[command(
         after_help = "A running job gets SIGTERM and, if it does not end, SIGKILL, as its target's settings say. \
-Cancelled jobs are done, failed, and never run again. Ends with 1 if any had ended by itself, or \
-was not found. Jobs that were not named one by one (10-20, last) are shown first, with a question. \
+Cancelled jobs are done, failed, and never run again: it says first which they are, where they \
+stand, and asks. Ends with 1 if any had ended by itself, or was not found. \
 Without a daemon in reach the request is written into the rows, where the table has the column \
 cancel_requested.
 
 Examples:
   jobctl cancel 17 18
-  jobctl cancel 100-120 --yes
-  jobctl --master cancel last"
+  jobctl --master cancel 100-120 --yes      a script is not asked"
     )]
     Cancel(CancelArgs),
 

@@ -15,8 +15,10 @@ pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
+        let words = std::iter::once("jobctl".to_owned()).chain(std::env::args().skip(1));
         return Err(Failure::Usage(format!(
-            "{question}; nobody can be asked here: add --yes to go on"
+            "{question}; nobody can be asked here, add --yes: {} --yes",
+            shell_words::join(words)
         )));
     }
     // Where standard error is closed nobody sees the question, and nobody says yes.

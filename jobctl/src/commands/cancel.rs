@@ -1,27 +1,31 @@
-//! `cancel`: ends jobs, wherever they are.
+//! `cancel`: ends jobs, wherever they are. Asks before, as no job comes back from that.
 
 use std::collections::BTreeSet;
 
 use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
-use jobd_proto::table::BATCH;
+use jobd_proto::table::{BATCH, JobRow};
 use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 
 use super::Context;
+use super::ask::confirm;
 use super::ids::named;
-use super::outcome::about;
+use super::outcome::{about, standing};
+use super::waiting::ranges;
 use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Tone, complain};
+use crate::output::{Tone, by_target, complain};
 use crate::settings::Kind;
 
 /// Asks for it; 1 if any job had ended, or nothing could be done.
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
     let chosen = named(context, args.jobs).await?;
-    chosen.confirm("ends", args.yes).await?;
     let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
+    if !args.yes {
+        confirm(&question(context, &ids).await, false).await?;
+    }
     let mut unclaimed = BTreeSet::new();
     let reply = match through_daemon(context, ids.clone()).await {
         Err(failure @ Failure::Unreachable(_)) => {
@@ -52,6 +56,47 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
     let late = |fate: &CancelFate| *fate == CancelFate::TooLate;
     let failed = !reply.errors.is_empty() || reply.jobs.values().any(late);
     Ok(u8::from(failed))
+}
+
+/// Says where a few of the jobs stand, and how many they are.
+async fn question(context: &Context, ids: &[JobId]) -> String {
+    const NAMED: usize = 5;
+    let known = rows(context, ids).await.unwrap_or_else(|failure| {
+        complain(&format!(
+            "jobctl: where these jobs stand cannot be told: {failure}"
+        ));
+        None
+    });
+    let Some((rows, now)) = known.filter(|(rows, _)| !rows.is_empty()) else {
+        let jobs = if ids.len() == 1 { "job" } else { "jobs" };
+        return format!("this ends {jobs} {} for good", ranges(ids));
+    };
+    let mut text = String::new();
+    for id in ids.iter().take(NAMED) {
+        let row = rows.iter().find(|row| row.id == *id);
+        let missing = || format!("job {id} is not in the table");
+        text += &(row.map_or_else(missing, |row| standing(row, now)) + "\n");
+    }
+    if ids.len() > NAMED {
+        let more = ids.len() - NAMED;
+        text.extend(["and ", &more.to_string(), " more\n"]);
+    }
+    let all = by_target(rows.iter().map(|row| row.target.as_str()));
+    let all = if ids.len() == 1 { "it" } else { &all };
+    text + &format!("this ends {all} for good")
+}
+
+/// Those of the jobs that the table has, with the server's time; `None` where the config names no table.
+async fn rows(context: &Context, ids: &[JobId]) -> Result<Option<(Vec<JobRow>, i64)>, Failure> {
+    let Some(settings) = &context.settings.database else {
+        return Ok(None);
+    };
+    let failure = |error| database::failure(settings, &error);
+    let mut table = database::open(settings).await?;
+    let now = table.server_time().await.map_err(failure)?;
+    let worker = table.columns().has("worker").then(|| "worker".to_owned());
+    let rows = table.by_ids(ids, worker.as_slice()).await;
+    Ok(Some((rows.map_err(failure)?, now)))
 }
 
 async fn through_daemon(context: &Context, ids: Vec<JobId>) -> Result<CancelReply, Failure> {
@@ -90,7 +135,7 @@ async fn by_rows(
     let failed = |error| database::failure(settings, &error);
     let mut reply = CancelReply::default();
     for ids in ids.chunks(BATCH) {
-        let rows = table.by_ids(ids).await.map_err(failed)?;
+        let rows = table.by_ids(ids, &[]).await.map_err(failed)?;
         table.request_cancel(ids).await.map_err(failed)?;
         for id in ids {
             let row = rows.iter().find(|row| row.id == *id);

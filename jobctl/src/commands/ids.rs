@@ -133,7 +133,7 @@ pub(super) async fn named(context: &Context, jobs: Vec<JobRef>) -> Result<Chosen
     let mut chosen = Vec::new();
     for JobRef { id, target } in jobs {
         let found = self::numbers(context, &mut table, &[id]).await?;
-        let rows = table.by_ids(&found).await;
+        let rows = table.by_ids(&found, &[]).await;
         let rows = rows.map_err(|error| database::failure(settings, &error))?;
         let targets = rows.into_iter().map(|row| (row.id, row.target));
         let mut targets: BTreeMap<JobId, String> = targets.collect();

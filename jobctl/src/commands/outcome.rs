@@ -1,9 +1,9 @@
-//! How a job ended, in words: for `run-manual`, `add --wait` and `show`.
+//! How a job ended or stands, in words: for `run-manual`, `add --wait`, `show`, `cancel`.
 
 use jobd_proto::worker::JobOutcome;
 use jobd_proto::{JobId, JobResult, Progress, signal, table::JobRow};
 
-use crate::output::{Tone, plain};
+use crate::output::{Tone, ago, plain, seconds};
 
 /// The end of a job, as a row or an answer tells it.
 pub(super) struct Ending<'a> {
@@ -110,6 +110,35 @@ pub(super) fn progress(row: &JobRow) -> Option<String> {
     said.map(|said| said.to_string())
 }
 
+/// Where a job stands, in a line: `job 17 of mail: running for 3m 10s on web1`.
+pub(super) fn standing(row: &JobRow, now: i64) -> String {
+    let job = format!("job {} of {}", row.id, plain(&row.target));
+    if let Some(ending) = Ending::of_row(row) {
+        let words = ending.words();
+        return match row.time_finished {
+            0 => format!("{job}: {words}"),
+            finished => format!("{job}: {words}, {}", ago(finished, now)),
+        };
+    }
+    let since = match row.time_started {
+        0 => row.time_created,
+        started => started,
+    };
+    let lasted = seconds(now.saturating_sub(since).max(0).unsigned_abs());
+    let worker = worker(row).map_or_else(String::new, |worker| format!(" on {}", plain(worker)));
+    format!("{job}: {} for {lasted}{worker}", plain(&row.status))
+}
+
+/// The worker whose claim stands in a row, where that has been read.
+pub(super) fn worker(row: &JobRow) -> Option<&str> {
+    let (_, claim) = row.others.iter().find(|(name, _)| name == "worker")?;
+    claim
+        .as_deref()?
+        .split('/')
+        .next()
+        .filter(|name| !name.is_empty())
+}
+
 /// The lines of an output behind its name; nothing where there is none.
 pub(super) fn stream(name: &str, output: &str) -> String {
     let mut text = String::with_capacity(output.len() * 5 / 4);
@@ -164,6 +193,40 @@ mod tests {
         let timeout = words(&row("timeout"));
         assert_eq!(timeout.as_deref(), Some("killed by SIGKILL (timeout)"));
         assert_eq!(words(&row("signal")).as_deref(), Some("killed by SIGKILL"));
+    }
+
+    #[test]
+    fn a_line_says_where_a_job_stands() {
+        let worker = ("worker".to_owned(), Some("web1@h/1/2".into()));
+        let running = JobRow {
+            id: JobId(7),
+            target: "mail".to_owned(),
+            status: "running".to_owned(),
+            time_created: 100,
+            time_started: 940,
+            others: vec![worker],
+            ..JobRow::default()
+        };
+        let waiting = JobRow {
+            status: "waiting".to_owned(),
+            time_started: 0,
+            others: Vec::new(),
+            ..running.clone()
+        };
+        let done = JobRow {
+            status: "done".to_owned(),
+            result: Some("fail".to_owned()),
+            return_code: Some(3),
+            time_finished: 995,
+            ..running.clone()
+        };
+        for (row, said) in [
+            (&running, "job 7 of mail: running for 1m 0s on web1@h"),
+            (&waiting, "job 7 of mail: waiting for 15m 0s"),
+            (&done, "job 7 of mail: failed with exit code 3, 5s ago"),
+        ] {
+            assert_eq!(standing(row, 1000), said);
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
 
 /// Those of `ids` that are done and failed.
 async fn named(table: &mut Connection, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
-    let mut rows = table.by_ids(ids).await?;
+    let mut rows = table.by_ids(ids, &[]).await?;
     rows.retain(|row| row.status == "done" && row.result.as_deref() == Some("fail"));
     rows.sort_by_key(|row| row.id);
     Ok(rows)

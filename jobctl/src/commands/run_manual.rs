@@ -112,7 +112,7 @@ pub(super) async fn with_targets(
     let mut table = database::open(settings).await?;
     ids.sort_unstable();
     ids.dedup();
-    let rows = table.by_ids(&ids).await;
+    let rows = table.by_ids(&ids, &[]).await;
     let rows = rows.map_err(|error| database::failure(settings, &error))?;
     known.extend(rows.into_iter().map(|row| (row.id, row.target)));
     ids.retain(|id| !known.contains_key(id));

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::readings::{Reading, read};
-use super::{Context, master_status, worker_status, workers};
+use super::{Context, master_status, outcome, worker_status, workers};
 use crate::database;
 use crate::failure::Failure;
 use crate::output::plain;
@@ -274,12 +274,10 @@ impl Worker {
 fn owners(reading: &Reading) -> Vec<Worker> {
     let mut names = BTreeMap::<String, BTreeMap<String, [usize; 2]>>::new();
     for row in &reading.active {
-        let token = row.others.iter().find(|(name, _)| name == "worker");
-        let Some(token) = token.and_then(|(_, token)| token.as_deref()) else {
+        let Some(name) = outcome::worker(row) else {
             continue;
         };
-        let name = token.split('/').next().unwrap_or(token).to_owned();
-        let counts = names.entry(name).or_default();
+        let counts = names.entry(name.to_owned()).or_default();
         let counts = counts.entry(row.target.clone()).or_default();
         counts[usize::from(row.status == "running")] += 1;
     }

@@ -84,7 +84,7 @@ impl Wait<'_> {
         let mut rows = Vec::new();
         let looks = if self.any { left.len() } else { LOOKED_AT };
         for ids in left[..left.len().min(looks)].chunks(LOOKED_AT) {
-            let found = self.table.by_ids(ids).await;
+            let found = self.table.by_ids(ids, &[]).await;
             let found = found.map_err(|error| database::failure(self.settings, &error))?;
             if let Some(gone) = ids
                 .iter()

@@ -98,7 +98,7 @@ const WORKER: [&[&str]; 12] = [
     &["set-target-concurrency", "mail", "2"],
     &["add-target", "mail", "1"],
     &["remove-target", "mail"],
-    &["cancel", "17"],
+    &["cancel", "17", "--yes"],
     &["send-signal", "TERM", "17"],
     &["doctor"],
 ];
@@ -108,7 +108,7 @@ const MASTER: [&[&str]; 8] = [
     &["--master", "memory-usage"],
     &["--master", "poke"],
     &["--master", "pause", "mail"],
-    &["--master", "cancel", "17"],
+    &["--master", "cancel", "17", "--yes"],
     &["--master", "run-manual", "17:mail"],
     &["--master", "send-signal", "TERM", "17:mail"],
 ];
@@ -227,7 +227,7 @@ async fn a_database_that_never_answers_is_named_and_given_up() {
         &["prune", "--older-than", "30d", "--dry-run"],
         &["create-table"],
         &["add", "--target", "mail"],
-        &["cancel", "last"],
+        &["cancel", "last", "--yes"],
     ];
     let waited = format!("database d at {address}");
     let mut seen = Terminal::start(80, &["--config", &config, "list"], &[]);

@@ -1,5 +1,7 @@
 //! What a person sees in a terminal of 80 or 200 columns: tables, bars, questions.
 
+use serde_json::json;
+
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -292,4 +294,53 @@ async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
         assert_eq!(code, 130, "{command:?}: {text}");
         assert!(!text.contains("waiting:"), "{command:?}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_says_where_its_jobs_stand_and_asks() {
+    let worker = crate::daemon::Daemon::worker(Ok(json!({"jobs": {"2": "stopping"}}))).await;
+    let table = Table::new(Some(worker.address)).await;
+    table
+        .execute(
+            "ALTER TABLE jobs ADD COLUMN worker TEXT; \
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 9) \
+             INSERT INTO jobs (target, time_created, status) SELECT 'mail', unixepoch() - 7205, 'waiting' FROM n; \
+             UPDATE jobs SET status = 'running', time_started = unixepoch() - 65, worker = 'web1@h/1/2' WHERE id = 2",
+        )
+        .await;
+    let running = "job 2 of mail: running for 1m ";
+    let mut refused = Terminal::start(80, &with(&table, &["cancel", "2"]), &[]);
+    let asked = [running, "s on web1@h\nthis ends it for good. Go on? [y/N]"];
+    refused.sees(&asked);
+    refused.press("n\r");
+    let (code, text) = refused.ends();
+    assert_eq!(code, 1);
+    assert!(text.contains("nothing was changed"), "{text}");
+    let mut several = Terminal::start(80, &with(&table, &["cancel", "1-8", "99"]), &[]);
+    several.sees(&[
+        "job 1 of mail: waiting for 2h 0m\njob 2 of mail: running",
+        "\nand 4 more\nthis ends 8 jobs of mail for good. Go on?",
+    ]);
+    several.press("\x03");
+    assert_eq!(several.ends().0, 130);
+    let mut unknown = Terminal::start(80, &with(&table, &["cancel", "98", "99"]), &[]);
+    unknown.sees(&["this ends jobs 98-99 for good. Go on?"]);
+    unknown.press("\r");
+    assert_eq!(unknown.ends().0, 1);
+    assert!(worker.asked().is_empty(), "nobody said yes");
+    let mut accepted = Terminal::start(80, &with(&table, &["cancel", "2", "--json"]), &[]);
+    accepted.sees(&asked);
+    accepted.press("y\r");
+    let (code, text) = accepted.ends();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("\"2\": \"stopping\""), "{text}");
+    let request = ("cancel".to_owned(), json!({"ids": [2]}));
+    assert_eq!(worker.asked(), [request]);
+    // Nobody can be asked: not with the table, and not without it.
+    let complaint = "for good; nobody can be asked here, add --yes: jobctl ";
+    let piped = table.jobctl(&["cancel", "2", "--json"]).await;
+    piped.failed(2, &[running, complaint, " cancel 2 --json --yes"]);
+    let alone = crate::jobctl::ask(worker.address, &["cancel", "5"]).await;
+    alone.failed(2, &["this ends job 5 for good;", complaint]);
+    assert_eq!(worker.asked().len(), 1);
 }

@@ -114,7 +114,10 @@ async fn keys_pause_change_limits_and_cancel() {
     top.press("\t+");
     top.sees(&["mail runs 5 jobs at a time"]);
     top.press("x");
-    top.sees(&["cancel job 1 of mail? [y/N]"]);
+    top.sees(&[
+        "cancel job 1 of mail: running for 1m 3",
+        "s on web1@h? [y/N]",
+    ]);
     top.press("n");
     top.sees(&["nothing was changed"]);
     top.press("xy");

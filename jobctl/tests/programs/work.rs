@@ -213,12 +213,15 @@ async fn a_range_is_what_the_table_has_between_two_ids() {
     asked.failed(
         2,
         &[
-            "this ends 2 jobs of 2 targets (mail: 1, report: 1): 2-3;",
-            "add --yes",
+            "job 2 of mail: ok\n",
+            "job 3 of report: failed\n",
+            "this ends 2 jobs of 2 targets (mail: 1, report: 1) for good;",
+            "add --yes: jobctl --config ",
+            " cancel 2-5 --yes",
         ],
     );
     let asked = table.jobctl(&["cancel", "last"]).await;
-    asked.failed(2, &["this ends 1 job of mail: 7;"]);
+    asked.failed(2, &["job 7 of mail: ", "\nthis ends it for good;"]);
     assert!(worker.asked().is_empty());
     let ended = table.jobctl(&["cancel", "2-5", "--yes"]).await;
     assert_eq!(

@@ -110,19 +110,23 @@ impl Connection {
         Ok(found)
     }
 
-    /// Those of these rows that are there, in no order, without outputs.
-    pub async fn by_ids(&mut self, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
+    /// Those of these rows that are there, in no order, without outputs; with these further columns.
+    pub async fn by_ids(
+        &mut self,
+        ids: &[JobId],
+        columns: &[String],
+    ) -> Result<Vec<JobRow>, RowError> {
         let mut jobs = Vec::with_capacity(ids.len());
         for ids in ids.chunks(BATCH) {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let sql = format!(
                 "SELECT {} FROM {} WHERE `id` IN ({})",
-                self.select(false, &[]),
+                self.select(false, columns),
                 self.quoted,
                 ids.join(",")
             );
             for row in self.fetch(&sql, &[]).await? {
-                jobs.push(self.job_row(row, false, &[])?);
+                jobs.push(self.job_row(row, false, columns)?);
             }
         }
         Ok(jobs)

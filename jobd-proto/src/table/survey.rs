@@ -58,7 +58,7 @@ impl Connection {
         }
         let mut added = BTreeMap::new();
         let ids: Vec<JobId> = found.iter().map(|(_, _, first)| *first).collect();
-        let rows = self.by_ids(&ids).await?;
+        let rows = self.by_ids(&ids, &[]).await?;
         added.extend(rows.into_iter().map(|row| (row.id, row.time_created)));
         let backlogs = found.into_iter().map(|(target, waiting, first)| Backlog {
             target,

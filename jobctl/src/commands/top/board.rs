@@ -7,6 +7,7 @@ use jobd_proto::JobId;
 use jobd_proto::table::JobRow;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::super::outcome::standing;
 use super::super::status::urgency;
 use super::super::view::{Summary, View, Worker};
 use crate::failure::Failure;
@@ -230,7 +231,8 @@ impl Board {
 
     fn cancel(&mut self) {
         if let Some(row) = self.job() {
-            self.said = format!("cancel job {} of {}? [y/N]", row.id, row.target);
+            let now = self.view.as_ref().map_or(0, |view| view.now);
+            self.said = format!("cancel {}? [y/N]", standing(&row, now));
             self.question = Some(Wish::Cancel(row.id, row.target));
         }
     }

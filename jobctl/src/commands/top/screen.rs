@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
-use super::super::outcome::progress;
+use super::super::outcome::{progress, worker};
 use super::super::status::{
     SPARE, TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
 };
@@ -94,11 +94,6 @@ fn heading(board: &Board) -> Paragraph<'static> {
 fn job_rows(board: &Board) -> Vec<(Vec<String>, Tone)> {
     let now = board.view.as_ref().map_or(0, |view| view.now);
     let rows = board.jobs().iter().map(|row| {
-        let other = |name: &str| {
-            let found = row.others.iter().find(|(column, _)| column == name);
-            found.and_then(|(_, value)| value.clone())
-        };
-        let worker = other("worker").unwrap_or_default();
         let since = match row.time_started {
             0 => row.time_created,
             started => started,
@@ -108,7 +103,7 @@ fn job_rows(board: &Board) -> Vec<(Vec<String>, Tone)> {
             row.target.clone(),
             row.status.clone(),
             seconds(now.saturating_sub(since).max(0).unsigned_abs()),
-            worker.split('/').next().unwrap_or_default().to_owned(),
+            worker(row).unwrap_or_default().to_owned(),
             progress(row).unwrap_or_default(),
         ];
         (cells, Tone::Plain)

@@ -213,12 +213,18 @@ fn other_kind(kind: Kind) -> &'static str {
 fn advice(kind: Kind, text: &str) -> Option<&'static str> {
     if text == "invalid password" {
         Some("--password asks for it, or password = … in the config")
+    } else if kind == Kind::Master && text == "unknown request type: 'set-target-concurrency'" {
+        Some(
+            "a master of that version does not pass it on: ask each worker, jobctl --worker --host HOST set-target-concurrency",
+        )
     } else if text.starts_with("unknown request type") {
         Some(other_kind(kind))
     } else if text.starts_with("invalid target")
         || (text.starts_with("target ") && text.ends_with("not found"))
     {
         Some("jobctl list-targets shows what it serves")
+    } else if text.starts_with("worker ") && text.ends_with(" not found") {
+        Some("jobctl list-workers shows who serves what")
     } else if text == "queue is not empty" {
         Some("pause the target and wait until its jobs are done")
     } else if text.ends_with("already added") {

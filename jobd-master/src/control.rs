@@ -143,6 +143,11 @@ impl Control {
             MasterRequest::Continue(targets) => {
                 fan_out::tell(&self.hub, targets, WorkerRequest::Continue).await
             }
+            MasterRequest::SetTargetConcurrency {
+                target,
+                concurrency,
+                worker,
+            } => fan_out::limit(&self.hub, target, concurrency, worker.as_deref()).await,
             MasterRequest::Status { poll_workers } => self.status(poll_workers).await,
             MasterRequest::Cancel { ids } => to_value(&cancel::run(&self.hub, ids).await?),
             MasterRequest::SendSignal { jobs } => {

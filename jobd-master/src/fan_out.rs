@@ -28,6 +28,29 @@ pub async fn tell(
     merge::all_did_it(&ask(parts).await)
 }
 
+/// Changes the limit of a target on the workers that serve it, or on those of them with this name.
+pub async fn limit(
+    hub: &Hub,
+    target: TargetName,
+    concurrency: u32,
+    worker: Option<&str>,
+) -> Result<Value, RequestError> {
+    let targets = Targets::Named(vec![target.to_string()]);
+    let mut parts = hub.split_targets(targets).await?;
+    parts.retain(|(member, _)| worker.is_none_or(|name| *member.name == *name));
+    if parts.is_empty() {
+        return Err(merge::nobody(target.as_str(), worker).into());
+    }
+    let request = WorkerRequest::SetTargetConcurrency {
+        target,
+        concurrency,
+    };
+    let parts = parts
+        .into_iter()
+        .map(|(member, _)| (member, request.clone()));
+    merge::all_did_it(&ask(parts).await)
+}
+
 /// Every worker, where wanted with its own status.
 pub async fn list(hub: &Hub, poll_workers: bool) -> Result<Vec<WorkerInfo>, Stopped> {
     let listed = hub.list().await?;

@@ -18,6 +18,14 @@ pub fn unserved(target: &str) -> String {
     format!("worker serving target '{target}' not found")
 }
 
+/// The error of a request about a target that nobody serves, or no worker of this name.
+pub fn nobody(target: &str, worker: Option<&str>) -> String {
+    match worker {
+        None => unserved(target),
+        Some(worker) => format!("worker '{worker}' serving target '{target}' not found"),
+    }
+}
+
 /// `"ok"` where every worker did what it was told; otherwise on how many it worked, and what the
 /// others said. A worker that is closing its connection is told on its next one, or is going.
 pub fn all_did_it<M: Display>(

@@ -42,6 +42,15 @@ pub enum MasterRequest {
         /// Each once, in the order of the request.
         ids: Vec<JobId>,
     },
+    /// Change how many jobs of a target may run at a time, on every worker that serves it or on one.
+    SetTargetConcurrency {
+        /// Its name.
+        target: TargetName,
+        /// Jobs that each of these workers may run at a time; at least 1.
+        concurrency: u32,
+        /// Only the workers of this name.
+        worker: Option<String>,
+    },
     /// Send signals to running jobs, whichever worker runs them.
     SendSignal {
         /// In the order of the request.
@@ -97,6 +106,14 @@ impl MasterRequest {
             "cancel" => Ok(Self::Cancel {
                 ids: arguments.ids()?,
             }),
+            "set-target-concurrency" => Ok(Self::SetTargetConcurrency {
+                target: arguments.target()?,
+                concurrency: arguments.concurrency()?,
+                worker: match arguments.get("worker") {
+                    None | Some(Value::Null) => None,
+                    Some(_) => Some(arguments.text("worker")?.to_owned()),
+                },
+            }),
             "send-signal" => {
                 let job = |job: &Arguments<'_>| {
                     Ok(SignalJob {
@@ -124,6 +141,7 @@ impl MasterRequest {
             Self::Status { .. } => "status",
             Self::RunManual { .. } => "run-manual",
             Self::Cancel { .. } => "cancel",
+            Self::SetTargetConcurrency { .. } => "set-target-concurrency",
             Self::SendSignal { .. } => "send-signal",
             Self::Follow(_) => follow::KIND,
         }
@@ -137,6 +155,16 @@ impl MasterRequest {
             Self::Status { poll_workers } => json!({ "poll_workers": poll_workers }),
             Self::RunManual { jobs } => json!({ "jobs": jobs }),
             Self::Cancel { ids } => json!({ "ids": ids }),
+            Self::SetTargetConcurrency {
+                target,
+                concurrency,
+                worker,
+            } => match worker {
+                None => json!({ "target": target, "concurrency": concurrency }),
+                Some(worker) => {
+                    json!({ "target": target, "concurrency": concurrency, "worker": worker })
+                }
+            },
             Self::SendSignal { jobs } => json!({ "jobs": jobs }),
             Self::Follow(follow) => follow.data(),
         }

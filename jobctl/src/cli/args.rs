@@ -26,6 +26,16 @@ pub(crate) struct TargetSlots {
     pub(crate) concurrency: u32,
 }
 
+/// How many jobs of a target may run at a time, and where.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    #[command(flatten)]
+    pub(crate) slots: TargetSlots,
+    /// Through a master: only on the worker of this name, not on all that serve the target
+    #[arg(long, value_name = "NAME")]
+    pub(crate) on: Option<String>,
+}
+
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StatusArgs {

@@ -8,8 +8,8 @@ use clap_complete::Shell;
 use jobd_proto::TargetName;
 
 use super::args::{
-    AddArgs, CancelArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs,
-    SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, CancelArgs, ExportArgs, FollowArgs, LimitArgs, ListArgs, LogsArgs, PruneArgs,
+    RetryArgs, RunArgs, SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
 use super::values::{Id, JobRef, parse_duration};
 
@@ -34,9 +34,10 @@ Examples:
 
     /// Show targets, workers and running jobs live, and steer them with keys
     #[command(
-        after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit (only \
-when a worker is asked, not through a master); x cancels a job, after a question; f or Enter \
-follows its output; q or Ctrl-C leaves, with the terminal as it was. Needs a table in the config \
+        after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit, among \
+workers on the chosen one, else on all that serve it, after a question where they are several; \
+x cancels a job, after a question; f or Enter follows its output; q or Ctrl-C leaves, with the \
+terminal as it was. Needs a table in the config \
 for the running jobs. Each look costs what a status costs.
 
 Examples:
@@ -95,15 +96,17 @@ Examples:
   jobctl --master continue")]
     Continue(TargetArgs),
 
-    /// Worker: change how many jobs of a target may run at a time
+    /// Change how many jobs of a target may run at a time
     #[command(
-        after_help = "The config is not changed: a restart brings its value back.
+        after_help = "Of a worker, or through a master of each worker that serves the target, or of one of them. The config \
+is not changed: a restart brings its value back. Ends with 1 if a worker did not do it.
 
 Examples:
   jobctl set-target-concurrency mail 8
-  jobctl --host web3 set-target-concurrency 1/low 1"
+  jobctl --master set-target-concurrency mail 8
+  jobctl --master set-target-concurrency mail 8 --on web3"
     )]
-    SetTargetConcurrency(TargetSlots),
+    SetTargetConcurrency(LimitArgs),
 
     /// Worker: serve one more target
     #[command(after_help = "The config is not changed: a restart forgets the target.

@@ -13,8 +13,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jobd_proto::settings::LogLevel;
 
 pub(crate) use args::{
-    AddArgs, CancelArgs, ExportArgs, FollowArgs, ListArgs, LogsArgs, PruneArgs, RetryArgs, RunArgs,
-    SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
+    AddArgs, CancelArgs, ExportArgs, FollowArgs, LimitArgs, ListArgs, LogsArgs, PruneArgs,
+    RetryArgs, RunArgs, SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
 pub(crate) use command::Command;
 pub(crate) use values::{Id, Ids, JobRef};

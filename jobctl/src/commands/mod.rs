@@ -184,13 +184,13 @@ fn needs(command: &Command) -> Option<&'static str> {
     match command {
         Command::ListTargets
         | Command::Poll(_)
-        | Command::SetTargetConcurrency(_)
         | Command::AddTarget(_)
         | Command::RemoveTarget { .. } => Some("a worker"),
         Command::ListWorkers | Command::Poke(_) => Some("a master"),
         Command::MemoryUsage
         | Command::Pause(_)
         | Command::Continue(_)
+        | Command::SetTargetConcurrency(_)
         | Command::Run(_)
         | Command::RunManual { .. }
         | Command::SendSignal(_)
@@ -209,10 +209,8 @@ async fn carry_out(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Poke(args) => targets::order(context, "poke", args).await,
         Command::Pause(args) => targets::order(context, "pause", args).await,
         Command::Continue(args) => targets::order(context, "continue", args).await,
-        Command::SetTargetConcurrency(args) => {
-            targets::set(context, "set-target-concurrency", args).await
-        }
-        Command::AddTarget(args) => targets::set(context, "add-target", args).await,
+        Command::SetTargetConcurrency(args) => targets::limit(context, args).await,
+        Command::AddTarget(args) => targets::add(context, args).await,
         Command::RemoveTarget { target } => targets::remove(context, target).await,
         Command::RunManual { jobs } => run_manual::run(context, jobs).await,
         Command::Cancel(args) => cancel::run(context, args).await,
@@ -244,7 +242,6 @@ fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
     let (name, instead) = match command {
         Command::ListTargets => ("list-targets", "list-workers, or status"),
         Command::Poll(_) => ("poll", "poke"),
-        Command::SetTargetConcurrency(_) => ("set-target-concurrency", NONE),
         Command::AddTarget(_) => ("add-target", NONE),
         Command::RemoveTarget { .. } => ("remove-target", NONE),
         Command::ListWorkers => ("list-workers", "list-targets, or status"),

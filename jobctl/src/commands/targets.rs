@@ -1,5 +1,6 @@
 //! What is done to targets: list, poll, poke, pause, continue, add, remove, set their slots.
 
+use jobd_proto::master::MasterRequest;
 use jobd_proto::settings::near_match;
 use jobd_proto::worker::{TargetStatus, WorkerRequest};
 use jobd_proto::{TargetName, Targets};
@@ -8,10 +9,10 @@ use serde_json::Value;
 
 use super::view::is_among;
 use super::{Context, Done, master_status, worker_status};
-use crate::cli::{TargetArgs, TargetSlots};
+use crate::cli::{LimitArgs, TargetArgs, TargetSlots};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, complain};
+use crate::output::{Table, Tone, complain, plain, several};
 use crate::settings::Kind;
 
 /// `{"targets": [{"name", "paused", "concurrency", "length", "running", "queued"}]}`; the last two
@@ -74,9 +75,7 @@ pub(crate) async fn order(
         let client = context.client().await?;
         if let Some(said) = unserved(&client, &names).await? {
             if kind != "poke" {
-                return Err(Failure::Refused(format!(
-                    "{said}, and nothing was changed; jobctl list-workers shows what they serve"
-                )));
+                return Err(unchanged(&said));
             }
             complain(&format!("jobctl: warning: {said}"));
         }
@@ -102,6 +101,13 @@ pub(crate) async fn order(
         _ => "continued",
     };
     give(context, kind, targets.data(), format!("{done} {whom}")).await
+}
+
+/// The refusal of an order that nobody would carry out.
+pub(super) fn unchanged(said: &str) -> Failure {
+    Failure::Refused(format!(
+        "{said}, and nothing was changed; jobctl list-workers shows what they serve"
+    ))
 }
 
 /// Which of these targets no worker of this master serves, in words; `None` where each is served.
@@ -131,29 +137,92 @@ pub(super) async fn unserved(
     )))
 }
 
-/// `add-target` or `set-target-concurrency`.
-pub(crate) async fn set(
+/// How many jobs of a target may run at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) target: TargetName,
+    pub(super) concurrency: u32,
+    /// Through a master: only on the workers of this name.
+    pub(super) on: Option<String>,
+}
+
+/// `set-target-concurrency`.
+pub(crate) async fn limit(context: &Context, args: LimitArgs) -> Result<u8, Failure> {
+    let LimitArgs { slots, on } = args;
+    if on.is_some() && context.kind() == Kind::Worker {
+        return Err(Failure::Usage(
+            "--on names a worker of a master: add --master, or leave it out".to_owned(),
+        ));
+    }
+    let TargetSlots {
+        target,
+        concurrency,
+    } = slots;
+    let limit = Limit {
+        target,
+        concurrency,
+        on,
+    };
+    let client = context.client().await?;
+    let said = set(context, &client, limit).await?;
+    done(context, &said)
+}
+
+/// Sets it, and says so.
+pub(super) async fn set(
     context: &Context,
-    kind: &'static str,
-    args: TargetSlots,
-) -> Result<u8, Failure> {
+    client: &Client<'_>,
+    limit: Limit,
+) -> Result<String, Failure> {
+    let Limit {
+        target,
+        concurrency,
+        on,
+    } = limit;
+    let said = runs(&target, concurrency);
+    match context.kind() {
+        Kind::Worker => {
+            let request = WorkerRequest::SetTargetConcurrency {
+                target,
+                concurrency,
+            };
+            client.order(request.kind(), request.data()).await?;
+            Ok(said)
+        }
+        Kind::Master => {
+            if let Some(said) = unserved(client, &[target.to_string()]).await? {
+                return Err(unchanged(&said));
+            }
+            let place = match &on {
+                Some(worker) => plain(worker),
+                None => "each worker that serves it".to_owned(),
+            };
+            let request = MasterRequest::SetTargetConcurrency {
+                target,
+                concurrency,
+                worker: on,
+            };
+            client.order(request.kind(), request.data()).await?;
+            Ok(format!("{said} on {place}"))
+        }
+    }
+}
+
+fn runs(target: &TargetName, concurrency: u32) -> String {
+    let jobs = several(usize::try_from(concurrency).unwrap_or(usize::MAX), "job");
+    format!("{target} runs {jobs} at a time")
+}
+
+/// `add-target`.
+pub(crate) async fn add(context: &Context, args: TargetSlots) -> Result<u8, Failure> {
     let TargetSlots {
         target,
         concurrency,
     } = args;
-    let said = match concurrency {
-        1 => format!("{target} runs 1 job at a time"),
-        _ => format!("{target} runs {concurrency} jobs at a time"),
-    };
-    let request = match kind {
-        "add-target" => WorkerRequest::AddTarget {
-            target,
-            concurrency,
-        },
-        _ => WorkerRequest::SetTargetConcurrency {
-            target,
-            concurrency,
-        },
+    let said = runs(&target, concurrency);
+    let request = WorkerRequest::AddTarget {
+        target,
+        concurrency,
     };
     give(context, request.kind(), request.data(), said).await
 }
@@ -168,9 +237,12 @@ pub(crate) async fn remove(context: &Context, target: TargetName) -> Result<u8, 
 /// `{"ok": true}`, or a sentence.
 async fn give(context: &Context, kind: &str, data: Value, said: String) -> Result<u8, Failure> {
     context.client().await?.order(kind, data).await?;
-    context
-        .screen
-        .show(&Done { ok: true }, |_| format!("{said}\n"))?;
+    done(context, &said)
+}
+
+fn done(context: &Context, said: &str) -> Result<u8, Failure> {
+    let said = |_: &Done| format!("{said}\n");
+    context.screen.show(&Done { ok: true }, said)?;
     Ok(0)
 }
 

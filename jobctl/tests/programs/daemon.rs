@@ -36,7 +36,9 @@ impl Daemon {
     /// A master of a version that knows no streams.
     pub(crate) async fn old_master(answer: Result<Value, &str>) -> Self {
         let check: Check = |kind, data| match kind {
-            "follow" => Err(RequestError::new("unknown request type: 'follow'")),
+            "follow" | "set-target-concurrency" => {
+                Err(RequestError(format!("unknown request type: '{kind}'")))
+            }
             _ => MasterRequest::parse(kind, data).map(drop),
         };
         Self::start(check, answer, None).await

@@ -130,6 +130,42 @@ async fn orders_to_a_master() {
 }
 
 #[tokio::test]
+async fn a_limit_is_set_through_a_master_on_all_workers_or_on_one() {
+    let kind = "set-target-concurrency";
+    check(
+        master().await,
+        &["--master", kind, "a", "8"],
+        kind,
+        json!({"target": "a", "concurrency": 8}),
+        "a runs 8 jobs at a time on each worker that serves it\n",
+    )
+    .await;
+    check(
+        master().await,
+        &["--master", kind, "user/7", "1", "--on", "web1"],
+        kind,
+        json!({"target": "user/7", "concurrency": 1, "worker": "web1"}),
+        "user/7 runs 1 job at a time on web1\n",
+    )
+    .await;
+    let to_worker = ask(worker().await.address, &[kind, "a", "8", "--on", "web1"]).await;
+    to_worker.failed(2, &["--on names a worker of a master: add --master"]);
+    let slip = ask(master().await.address, &["--master", kind, "mial", "8"]).await;
+    slip.failed(1, &["(did you mean mail?), and nothing was changed"]);
+    let served =
+        json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["a"]});
+    let old = Daemon::old_master(Ok(json!({"workers": [served], "memoryUsage": {}}))).await;
+    let refused = ask(old.address, &["--master", kind, "a", "8"]).await;
+    refused.failed(
+        1,
+        &[
+            "unknown request type",
+            "ask each worker, jobctl --worker --host HOST",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn what_no_worker_serves_is_not_said_to_be_paused() {
     let master = master().await;
     let pause = ask(master.address, &["--master", "pause", "a", "mial"]).await;

@@ -144,7 +144,7 @@ async fn keys_pause_change_limits_and_cancel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_target_is_continued_and_a_master_has_no_limits() {
+async fn a_paused_target_is_continued_through_a_master() {
     let info = json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["mail"], "workerStatus": status(true)});
     let master = Daemon::master(Ok(json!({"workers": [info], "memoryUsage": {}}))).await;
     let table = Table::new(Some(master.address)).await;
@@ -152,8 +152,6 @@ async fn a_paused_target_is_continued_and_a_master_has_no_limits() {
     top.sees(&["paused", "report", "10.0.0.1:1"]);
     top.press("p");
     top.sees(&["continued mail"]);
-    top.press("+");
-    top.sees(&["limits are a worker's"]);
     top.press("\x1b[Bp");
     top.sees(&["no worker serves report, and nothing was changed"]);
     top.press("q");
@@ -163,6 +161,50 @@ async fn a_paused_target_is_continued_and_a_master_has_no_limits() {
             .asked()
             .contains(&("continue".to_owned(), json!({"targets": ["mail"]})))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_changed_through_a_master_on_all_workers_or_the_chosen_one() {
+    let info = |name: &str, port: u16, targets: Value| {
+        json!({"remoteAddr": "10.0.0.1", "remotePort": port, "name": name, "targets": ["mail"],
+            "workerStatus": {"targets": targets, "jobPromisesCount": 0, "memoryUsage": {}}})
+    };
+    let target = |slots: u32| json!({"paused": false, "concurrency": slots, "length": 0});
+    let workers = [
+        info("web1", 1, json!({"mail": target(4), "report": target(1)})),
+        info("web2", 2, json!({"mail": target(2)})),
+    ];
+    let master = Daemon::master(Ok(json!({"workers": workers, "memoryUsage": {}}))).await;
+    let table = Table::new(Some(master.address)).await;
+    let mut top = top(&table, 80, &["--master"]);
+    top.sees(&["mail", "10.0.0.1:2"]);
+    top.press("+");
+    let asked = "set mail to 5 at a time on each of web1 (now 4), web2 (now 2)? [y/N]";
+    top.sees(&[asked]);
+    top.press("n");
+    top.sees(&["nothing was changed"]);
+    top.press("+y");
+    top.sees(&["mail runs 5 jobs at a time on each worker that serves it"]);
+    top.press("\t\x1b[B-");
+    top.sees(&["mail runs 1 job at a time on web2"]);
+    // The target is the one chosen among targets.
+    top.press("\t\t\x1b[B+");
+    top.sees(&["no worker serves report"]);
+    top.press("\t-");
+    top.sees(&["web2 says nothing of report: choose one of its targets, then it"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    let mut orders = master.asked();
+    orders.retain(|(kind, _)| kind != "status");
+    let kind = "set-target-concurrency".to_owned();
+    let expected = [
+        (kind.clone(), json!({"target": "mail", "concurrency": 5})),
+        (
+            kind,
+            json!({"target": "mail", "concurrency": 1, "worker": "web2"}),
+        ),
+    ];
+    assert_eq!(orders, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,54 @@ async fn pause_and_continue_give_each_worker_its_own_targets() {
 }
 
 #[tokio::test]
+async fn a_limit_is_set_on_all_workers_of_a_target_or_on_those_of_one_name() {
+    let master = Master::start().await;
+    let mut one = master.worker("one", &["a", "user/*"]).await;
+    let mut two = master.worker("two", &["a", "c"]).await;
+    let client = master.client().await;
+    let kind = "set-target-concurrency";
+    let data = json!({"target": "a", "concurrency": 5});
+    let (answer, (), ()) = tokio::join!(
+        client.ask(kind, data.clone()),
+        one.expect(kind, data.clone()),
+        two.expect(kind, data.clone()),
+    );
+    assert_eq!(answer, "ok");
+    let on_two = json!({"target": "a", "concurrency": 5, "worker": "two"});
+    let (answer, ()) = tokio::join!(client.ask(kind, on_two.clone()), two.expect(kind, data));
+    assert_eq!(answer, "ok");
+    // A name of a pattern is served, too.
+    let name = json!({"target": "user/7", "concurrency": 2});
+    let (answer, ()) = tokio::join!(client.ask(kind, name.clone()), one.expect(kind, name));
+    assert_eq!(answer, "ok");
+    for (data, error) in [
+        (
+            json!({"target": "x", "concurrency": 5}),
+            "worker serving target 'x' not found",
+        ),
+        (
+            json!({"target": "c", "concurrency": 5, "worker": "one"}),
+            "worker 'one' serving target 'c' not found",
+        ),
+    ] {
+        assert_eq!(client.refused(kind, data).await, error);
+    }
+    let (error, ()) = tokio::join!(client.refused(kind, on_two), async {
+        let (_, incoming) = two.next().await;
+        let refusal = RequestError::new("unknown request type: 'set-target-concurrency'");
+        incoming.respond(Err(refusal));
+    });
+    assert!(
+        error.starts_with("done on 0 of 1 workers; worker 'two' (127.0.0.1:"),
+        "{error}"
+    );
+    assert!(
+        error.ends_with(": unknown request type: 'set-target-concurrency'"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_pause_that_some_did_not_do_says_on_how_many_it_worked() {
     let master = Master::start().await;
     let hangs = master.worker("hangs", &["a"]).await;

@@ -282,6 +282,44 @@ async fn a_worker_registers_with_a_name_and_targets() {
 }
 
 #[tokio::test]
+async fn a_master_sets_the_limit_of_a_target_with_or_without_a_worker() {
+    let kind = "set-target-concurrency";
+    check_rows(
+        Role::Master,
+        &[
+            (kind, r#"{"target":"a","concurrency":5}"#, "ok"),
+            (kind, r#"{"target":"a","concurrency":5,"worker":"w"}"#, "ok"),
+            (
+                kind,
+                r#"{"target":"a","concurrency":5,"worker":null}"#,
+                "ok",
+            ),
+            (
+                kind,
+                r#"{"target":"a","concurrency":5,"worker":7}"#,
+                "'worker' must be string",
+            ),
+            (
+                kind,
+                r#"{"target":"a"}"#,
+                "missing required field concurrency",
+            ),
+            (
+                kind,
+                r#"{"concurrency":5}"#,
+                "missing required field target",
+            ),
+            (
+                kind,
+                r#"{"target":"a","concurrency":0}"#,
+                "Invalid concurrency value.",
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_masters_jobs_have_ids_and_targets() {
     for kind in ["run-manual", "send-signal"] {
         check_rows(

@@ -120,12 +120,12 @@ proptest! {
     }
 
     #[test]
-    fn no_arguments_are_a_reason_to_panic(kind in 0..16_usize, data in any_value(), key in 0..6_usize) {
+    fn no_arguments_are_a_reason_to_panic(kind in 0..16_usize, data in any_value(), key in 0..7_usize) {
         const KINDS: [&str; 12] = [
             "poll", "pause", "continue", "status", "run-manual", "send-signal", "add-target",
             "remove-target", "set-target-concurrency", "register-worker", "poke", "nope",
         ];
-        const KEYS: [&str; 6] = ["targets", "ids", "jobs", "target", "concurrency", "name"];
+        const KEYS: [&str; 7] = ["targets", "ids", "jobs", "target", "concurrency", "name", "worker"];
         let kind = KINDS[kind % KINDS.len()];
         for data in [data.clone(), serde_json::json!({ KEYS[key]: data })] {
             if let Ok(request) = WorkerRequest::parse(kind, &data) {

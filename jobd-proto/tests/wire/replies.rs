@@ -107,6 +107,24 @@ fn master_requests_are_written_as_they_are_read() {
             r#"{"jobs":[{"id":1,"target":"a"}]}"#,
         ),
         (
+            MasterRequest::SetTargetConcurrency {
+                target: TargetName::new("a").unwrap(),
+                concurrency: 5,
+                worker: None,
+            },
+            "set-target-concurrency",
+            r#"{"concurrency":5,"target":"a"}"#,
+        ),
+        (
+            MasterRequest::SetTargetConcurrency {
+                target: TargetName::new("a").unwrap(),
+                concurrency: 5,
+                worker: Some("web1".to_owned()),
+            },
+            "set-target-concurrency",
+            r#"{"concurrency":5,"target":"a","worker":"web1"}"#,
+        ),
+        (
             MasterRequest::SendSignal {
                 jobs: vec![SignalJob {
                     id: JobId(1),

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use jobd_proto::JobId;
 use jobd_proto::table::JobRow;
+use jobd_proto::{JobId, TargetName};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::outcome::standing;
-use super::super::status::urgency;
+use super::super::status::{several_names, urgency};
+use super::super::targets::Limit;
 use super::super::view::{Summary, View, Worker};
 use crate::failure::Failure;
 use crate::settings::Server;
@@ -27,8 +28,7 @@ pub(super) enum Wish {
     Leave,
     Pause(String),
     Continue(String),
-    /// A target, and how many of its jobs may run at a time.
-    Limit(String, u32),
+    Limit(Limit),
     /// A job and its target.
     Cancel(JobId, String),
     Follow(JobId),
@@ -181,19 +181,16 @@ impl Board {
         self.chosen[self.pane as usize] = keys.get(place).cloned();
     }
 
-    /// The chosen target; where the eye is on jobs that of the chosen one.
-    fn target(&mut self) -> Option<Summary> {
-        match self.pane {
-            Pane::Targets => self.targets().get(self.place(Pane::Targets)?).cloned(),
+    /// The chosen target of a pane; of jobs that of the chosen one.
+    fn target_in(&self, pane: Pane) -> Option<&Summary> {
+        match pane {
+            Pane::Targets => self.targets().get(self.place(pane)?),
             Pane::Jobs => {
-                let job = self.jobs().get(self.place(Pane::Jobs)?)?;
+                let job = self.jobs().get(self.place(pane)?)?;
                 let mut targets = self.targets().iter();
-                targets.find(|target| target.name == job.target).cloned()
+                targets.find(|target| target.name == job.target)
             }
-            Pane::Workers => {
-                "choose a target first: Tab leads to them".clone_into(&mut self.said);
-                None
-            }
+            Pane::Workers => None,
         }
     }
 
@@ -207,26 +204,85 @@ impl Board {
     }
 
     fn pause(&mut self) -> Option<Wish> {
-        let target = self.target()?;
-        let name = target.name;
+        if self.pane == Pane::Workers {
+            "choose a target first: Tab leads to them".clone_into(&mut self.said);
+            return None;
+        }
+        let target = self.target_in(self.pane)?;
+        let name = target.name.clone();
         Some(match target.state {
             Some("paused" | "partly paused") => Wish::Continue(name),
             _ => Wish::Pause(name),
         })
     }
 
-    fn limit(&mut self, by: i64) -> Option<Wish> {
-        if self.view.as_ref().is_none_or(|view| view.kind != "worker") {
-            "limits are a worker's: jobctl --worker --host HOST top".clone_into(&mut self.said);
-            return None;
+    /// The limit of the chosen target, by one more or less. Asks where several workers are to have it.
+    fn limit(&mut self, by: i32) -> Option<Wish> {
+        let (limit, workers) = match self.changed(by) {
+            Ok(changed) => changed,
+            Err(said) => {
+                self.said = said;
+                return None;
+            }
+        };
+        if workers.len() < 2 {
+            return Some(Wish::Limit(limit));
         }
-        let target = self.target()?;
-        let slots = i64::try_from(target.slots?).ok()? + by;
-        if slots < 1 {
-            "a target runs one job at least; p pauses it".clone_into(&mut self.said);
-            return None;
-        }
-        Some(Wish::Limit(target.name, u32::try_from(slots).ok()?))
+        let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
+        self.said = format!(
+            "set {} to {} at a time on each of {}? [y/N]",
+            limit.target,
+            limit.concurrency,
+            several_names(&workers)
+        );
+        self.question = Some(Wish::Limit(limit));
+        None
+    }
+
+    /// The new limit, and the workers that are to have it, with what they have now: where the eye is on workers the chosen
+    /// one, else all that serve the target. They get the same, one from the largest that one of them has.
+    fn changed(&self, by: i32) -> Result<(Limit, Vec<String>), String> {
+        let view = self.view.as_ref().filter(|view| view.kind != "table");
+        let view = view.ok_or("limits are the workers', and no daemon can be asked")?;
+        let pane = match self.pane {
+            Pane::Jobs => Pane::Jobs,
+            Pane::Targets | Pane::Workers => Pane::Targets,
+        };
+        let name = &self.target_in(pane).ok_or("there is no target")?.name;
+        let only = self
+            .place(Pane::Workers)
+            .filter(|_| self.pane == Pane::Workers);
+        let only = only.and_then(|at| view.workers.get(at));
+        let workers = match only {
+            Some(worker) => std::slice::from_ref(worker),
+            None => &view.workers,
+        };
+        let limits = workers.iter().filter_map(|worker| {
+            let target = worker.targets.iter().find(|target| target.name == *name)?;
+            Some((worker.name.as_str(), target.slots))
+        });
+        let limits: Vec<(&str, Option<u32>)> = limits.collect();
+        let most = limits.iter().filter_map(|(_, slots)| *slots).max();
+        let most = most.ok_or_else(|| match only {
+            Some(worker) => format!(
+                "{} says nothing of {name}: choose one of its targets, then it",
+                worker.name
+            ),
+            None => format!("no worker says how many jobs of {name} may run at a time"),
+        })?;
+        let concurrency = most.checked_add_signed(by).filter(|slots| *slots > 0);
+        let limit = Limit {
+            target: TargetName::new(name.as_str())?,
+            concurrency: concurrency.ok_or("a target runs one job at least; p pauses it")?,
+            on: only
+                .filter(|_| view.kind == "master")
+                .map(|worker| worker.name.clone()),
+        };
+        let known = limits.into_iter().map(|(worker, slots)| match slots {
+            Some(slots) => format!("{worker} (now {slots})"),
+            None => format!("{worker} (now unknown)"),
+        });
+        Ok((limit, known.collect()))
     }
 
     fn cancel(&mut self) {

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use jobd_proto::master::{MasterRequest, SignalJob};
 use jobd_proto::table::Connection;
 use jobd_proto::worker::WorkerRequest;
-use jobd_proto::{JobId, TargetName, Targets, signal};
+use jobd_proto::{JobId, Targets, signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 
-use super::targets::unserved;
+use super::targets::{set, unchanged, unserved};
 use super::view::{View, look};
 use super::{Context, logs};
 use crate::cli::{Id, LogsArgs};
@@ -157,7 +157,7 @@ async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
             if context.kind() == Kind::Master
                 && let Some(said) = unserved(&client, std::slice::from_ref(&target)).await?
             {
-                return Err(Failure::Refused(format!("{said}, and nothing was changed")));
+                return Err(unchanged(&said));
             }
             client.order("pause", named(&target)).await?;
             Ok(format!("paused {target}"))
@@ -166,16 +166,7 @@ async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
             client.order("continue", named(&target)).await?;
             Ok(format!("continued {target}"))
         }
-        Wish::Limit(target, concurrency) => {
-            let name = TargetName::new(target).map_err(Failure::Usage)?;
-            let said = format!("{name} runs {concurrency} jobs at a time");
-            let request = WorkerRequest::SetTargetConcurrency {
-                target: name,
-                concurrency,
-            };
-            client.order(request.kind(), request.data()).await?;
-            Ok(said)
-        }
+        Wish::Limit(limit) => set(context, &client, limit).await,
         Wish::Cancel(id, target) => cancel(context, &client, id, target).await,
         Wish::Leave | Wish::Follow(_) => Ok(String::new()),
     }

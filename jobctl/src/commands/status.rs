@@ -18,6 +18,9 @@ use crate::output::{Screen, Table, Tone, complain, plain, print, seconds, severa
 /// sources (two where they are long), the prompt.
 const OTHER_LINES: usize = 9;
 
+/// The part of a screen, a fourth, that lines about what is not as it should be may take: the tables were asked for.
+const TROUBLE_PART: usize = 4;
+
 /// Jobs of which it is shown how far they have come.
 const REPORTING: usize = 5;
 
@@ -54,10 +57,15 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
     let mut table = None;
     let Some(pause) = args.watch else {
         let view = look(context, &mut table).await?;
-        for error in &view.errors {
-            complain(&format!("jobctl: {error}"));
+        let errors: Vec<String> = view
+            .errors
+            .iter()
+            .map(|error| format!("jobctl: {error}"))
+            .collect();
+        for error in &errors {
+            complain(error);
         }
-        let lines = (!args.all).then(|| context.screen.height()).flatten();
+        let lines = (!args.all).then(|| room(context.screen, &errors)).flatten();
         context
             .screen
             .show(&view, |view| text(view, context.screen, lines))?;
@@ -86,7 +94,6 @@ async fn watch(
 ) -> Failure {
     // On a terminal each look is a frame over the one before, elsewhere it stands behind it.
     let has_frames = context.screen.is_terminal() && !context.screen.is_json();
-    let lines = || (!all).then(|| Screen::detect(false).height()).flatten();
     loop {
         // A daemon that comes back is shown then; there is nobody who would start this again.
         let shown = match look(context, table).await {
@@ -98,7 +105,7 @@ async fn watch(
                     .iter()
                     .map(|error| screen.tone(Tone::Bad, &plain(error)) + "\n")
                     .collect();
-                let room = lines().map(|lines| lines.saturating_sub(view.errors.len()));
+                let room = (!all).then(|| room(screen, &view.errors)).flatten();
                 print(&(HOME.to_owned() + &errors + &text(&view, screen, room)))
             }
             Ok(view) => {
@@ -124,6 +131,12 @@ async fn watch(
     }
 }
 
+/// Lines of the screen that these lines leave, if it is a terminal.
+fn room(screen: Screen, above: &[String]) -> Option<usize> {
+    let taken: usize = above.iter().map(|line| screen.lines_of(line)).sum();
+    screen.height().map(|height| height.saturating_sub(taken))
+}
+
 fn exit_code(view: &View) -> u8 {
     if !view.errors.is_empty() {
         return 3;
@@ -135,10 +148,19 @@ fn exit_code(view: &View) -> u8 {
 pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String {
     let mut targets: Vec<&Summary> = view.targets.iter().collect();
     let mut workers: Vec<&Worker> = view.workers.iter().collect();
-    let notes = notes(view, screen);
+    let mut notes = notes(view);
+    if let Some(lines) = lines {
+        shorten(&mut notes, screen, lines / TROUBLE_PART);
+    }
+    notes.extend(
+        progress_of(view)
+            .into_iter()
+            .map(|text| (Tone::Plain, text)),
+    );
     let (mut left_targets, mut left_workers) = (0, 0);
     if let Some(lines) = lines {
-        let room = lines.saturating_sub(OTHER_LINES + notes.len()).max(4);
+        let notes: usize = notes.iter().map(|(_, text)| screen.lines_of(text)).sum();
+        let room = lines.saturating_sub(OTHER_LINES + notes).max(4);
         // Workers take what targets leave, and a third at least.
         let for_workers = workers
             .len()
@@ -174,7 +196,9 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
     if left_workers > 0 {
         text.extend(["… and ", &left_workers.to_string(), " workers: --all\n"]);
     }
-    text.extend(notes);
+    for (tone, note) in notes {
+        text += &(screen.tone(tone, &note) + "\n");
+    }
     if view.kind != "table" {
         // Of workers that were not asked there is no sum.
         text += &summary(&view.totals);
@@ -309,9 +333,28 @@ fn worker_state(worker: &Worker) -> (String, Tone) {
     }
 }
 
+/// Leaves the first of the notes, as many as fit into `room` lines of the screen.
+fn shorten(notes: &mut Vec<(Tone, String)>, screen: Screen, room: usize) {
+    let lines = |notes: &[(Tone, String)]| -> usize {
+        notes.iter().map(|(_, text)| screen.lines_of(text)).sum()
+    };
+    let all = notes.len();
+    if lines(notes) <= room {
+        return;
+    }
+    while notes.len() > 1 && lines(notes) >= room {
+        notes.pop();
+    }
+    let more = all - notes.len();
+    if more > 0 {
+        let text = format!("… and {more} more: --all shows them, jobctl doctor what mends them");
+        notes.push((Tone::Warning, text));
+    }
+}
+
 /// Lines about what is not as it should be.
-fn notes(view: &View, screen: Screen) -> Vec<String> {
-    let line = |tone, text: &str| screen.tone(tone, &plain(text)) + "\n";
+fn notes(view: &View) -> Vec<(Tone, String)> {
+    let line = |tone, text: &str| (tone, plain(text));
     let more = view.more().map(|text| line(Tone::Warning, &text));
     let silent = view.workers.iter().filter_map(|worker| {
         let error = worker.error.as_ref()?;
@@ -326,17 +369,19 @@ fn notes(view: &View, screen: Screen) -> Vec<String> {
         let text = format!("{}: {lack}", several_names(&workers));
         line(Tone::Warning, &text)
     });
-    let going = progress_of(view);
-    let going = going.iter().map(|text| line(Tone::Plain, text));
-    let notes = more.into_iter().chain(silent).chain(away).chain(lacks);
-    notes.chain(going).collect()
+    more.into_iter()
+        .chain(silent)
+        .chain(away)
+        .chain(lacks)
+        .collect()
 }
 
 /// The jobs that say how far they have come, a few of them.
 fn progress_of(view: &View) -> Vec<String> {
     let said = |row: &JobRow| {
         let progress = progress(row).filter(|_| row.status == "running")?;
-        Some(format!("job {} ({}): {progress}", row.id, row.target))
+        let line = format!("job {} ({}): {progress}", row.id, row.target);
+        Some(plain(&line))
     };
     let mut lines: Vec<String> = view.active.iter().filter_map(said).collect();
     if lines.len() > REPORTING {

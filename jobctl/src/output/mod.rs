@@ -63,6 +63,13 @@ impl Screen {
         self.size.map(|(_, lines)| usize::from(lines))
     }
 
+    /// Lines of the terminal that a line of text takes, as one that is too long is wrapped; 1 elsewhere.
+    pub(crate) fn lines_of(self, text: &str) -> usize {
+        let width = ratatui::text::Line::from(text).width();
+        let columns = self.size.map_or(usize::MAX, |(columns, _)| columns.into());
+        width.div_ceil(columns).max(1)
+    }
+
     /// Prints `value` for programs; for people what `text` makes of it.
     pub(crate) fn show<T: Serialize>(
         self,

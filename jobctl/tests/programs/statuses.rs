@@ -357,6 +357,46 @@ fn large() -> Value {
     json!({"workers": (0..50).map(worker).collect::<Vec<_>>(), "memoryUsage": memory()})
 }
 
+/// 40 workers, of which all but the first are silent.
+fn troubled() -> Value {
+    let worker = |at: usize| {
+        let mut info = json!({"remoteAddr": "10.0.0.1", "remotePort": 1000 + at, "name": format!("web{at:02}"), "targets": ["mail"]});
+        if at == 0 {
+            info["workerStatus"] = json!({"targets": {"mail": {"paused": false, "concurrency": 4, "length": 0}}, "jobPromisesCount": 0, "memoryUsage": memory()});
+        } else {
+            info["workerStatusError"] = format!(
+                "worker 'web{at:02}' (10.0.0.1:{}) did not answer within 5 s",
+                1000 + at
+            )
+            .into();
+        }
+        info
+    };
+    json!({"workers": (0..40).map(worker).collect::<Vec<_>>(), "memoryUsage": memory()})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_troubles_leave_room_for_the_tables() {
+    let master = Daemon::master(Ok(troubled())).await;
+    let port = master.address.port().to_string();
+    for (columns, lines) in [(80, 24), (200, 50)] {
+        for command in ["status", "status --watch=200ms"] {
+            let arguments = ["--master", "--port", &port].into_iter();
+            let arguments: Vec<&str> = arguments.chain(command.split(' ')).collect();
+            let mut screen = Terminal::sized(columns, lines, &arguments, &[]);
+            let text = screen.sees(&["TARGET", "WORKER", "did not answer", "from jobd-master"]);
+            assert!(text.starts_with("TARGET"), "{command}:\n{text}");
+            let more = "more: --all shows them, jobctl doctor what mends them";
+            assert!(text.contains(more), "{command}:\n{text}");
+            screen.press("\x03");
+            screen.ends();
+        }
+    }
+    let all = ["--master", "status", "--all"];
+    let all = ask(master.address, &all).await.stdout;
+    assert_eq!(all.matches("did not answer").count(), 39, "{all}");
+}
+
 // The daemon answers while the terminal is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_cluster_is_on_one_screen() {

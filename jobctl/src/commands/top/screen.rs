@@ -24,17 +24,22 @@ const LEAST: u16 = 4;
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, board: &Board) {
     let area = frame.area();
-    let tables = area.height.saturating_sub(2);
+    let foot = foot(board, area.width);
+    let below = u16::try_from(foot.height())
+        .unwrap_or(u16::MAX)
+        .min(area.height / 3)
+        .max(1);
+    let tables = area.height.saturating_sub(1 + below);
     // Each with its header; targets take most, and none more than it has.
     let wanted = |rows: usize| u16::try_from(rows + 1).unwrap_or(u16::MAX);
     let workers = wanted(board.workers().len()).min((tables / 4).max(2));
     let jobs = wanted(board.jobs().len().max(1)).min((tables / 3).max(2));
-    let [title, targets, workers, jobs, foot] = Layout::vertical([
+    let [title, targets, workers, jobs, bottom] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(2),
         Constraint::Length(workers),
         Constraint::Length(jobs),
-        Constraint::Length(1),
+        Constraint::Length(below),
     ])
     .areas(area);
     frame.render_widget(heading(board), title);
@@ -68,12 +73,40 @@ pub(super) fn draw(frame: &mut Frame<'_>, board: &Board) {
         &job_rows(board),
         jobs,
     );
-    let said = match (&board.error, board.said.as_str()) {
-        (_, said) if !said.is_empty() => Line::styled(plain(said), tone(board, Tone::Strong)),
-        (Some(error), _) => Line::styled(plain(error), tone(board, Tone::Bad)),
-        _ => Line::from(KEYS),
+    frame.render_widget(Paragraph::new(foot), bottom);
+}
+
+/// What was said, or what is wrong, or the keys; in as many lines as that takes.
+fn foot(board: &Board, width: u16) -> Text<'static> {
+    let (text, style) = match (&board.error, board.said.as_str()) {
+        (_, said) if !said.is_empty() => (said, tone(board, Tone::Strong)),
+        (Some(error), _) => (error.as_str(), tone(board, Tone::Bad)),
+        _ => (KEYS, Style::default()),
     };
-    frame.render_widget(Paragraph::new(said), foot);
+    Text::from(wrapped(&plain(text), width.into())).style(style)
+}
+
+/// Lines that end between words, or within one that is too long for a line.
+fn wrapped(text: &str, width: usize) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let fits = |line: &str, more: &str| {
+        let both = format!("{line}{more}");
+        line.is_empty() || Line::from(both.trim_end()).width() <= width
+    };
+    for word in text.split_inclusive(' ') {
+        if !fits(&line, word) {
+            lines.push(Line::from(std::mem::take(&mut line)));
+        }
+        for char in word.chars() {
+            if !fits(&line, char.encode_utf8(&mut [0; 4])) {
+                lines.push(Line::from(std::mem::take(&mut line)));
+            }
+            line.push(char);
+        }
+    }
+    lines.push(Line::from(line));
+    lines
 }
 
 fn heading(board: &Board) -> Paragraph<'static> {
@@ -203,5 +236,24 @@ fn tone(board: &Board, tone: Tone) -> Style {
         Tone::Warning => style.fg(Color::Yellow),
         Tone::Bad => style.fg(Color::Red),
         Tone::Plain => style,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_between_words() {
+        for (text, lines) in [
+            ("one two three", &["one two ", "three"][..]),
+            ("exactly8 more", &["exactly8 ", "more"]),
+            ("muchtoolong a", &["muchtool", "ong a"]),
+            ("日本語日本 b", &["日本語日", "本 b"]),
+            ("", &[""]),
+        ] {
+            let found: Vec<String> = wrapped(text, 8).iter().map(ToString::to_string).collect();
+            assert_eq!(found, lines, "{text}");
+        }
     }
 }

@@ -116,7 +116,7 @@ pub(crate) struct CancelArgs {
     /// Ids, 10-20, or last
     #[arg(required = true, value_name = "ID")]
     pub(crate) jobs: Vec<JobRef>,
-    /// Do not ask
+    /// Do not ask; needed where nobody can be asked
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -130,7 +130,7 @@ pub(crate) struct SignalArgs {
     /// Ids of running jobs, 10-20, or last
     #[arg(required = true, value_name = "ID[:TARGET]")]
     pub(crate) jobs: Vec<JobRef>,
-    /// Do not ask
+    /// Do not ask; needed where nobody can be asked
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -187,7 +187,7 @@ pub(crate) struct RetryArgs {
     /// Of this target
     #[arg(long, value_name = "T", requires = "failed")]
     pub(crate) target: Option<String>,
-    /// Do not ask
+    /// Do not ask; needed where nobody can be asked
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -241,7 +241,7 @@ pub(crate) struct PruneArgs {
     /// Print the statement instead, for a scheduler of the database
     #[arg(long, conflicts_with = "yes")]
     pub(crate) print_sql: bool,
-    /// Do not ask
+    /// Do not ask; needed where nobody can be asked
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -210,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn help_fits_80_columns() {
+        let mut all = Cli::command().term_width(80);
+        all.build();
+        for command in all.get_subcommands_mut() {
+            let (name, help) = (command.get_name().to_owned(), command.render_long_help());
+            for line in help.to_string().lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn every_command_has_two_examples_that_it_understands() {
         for command in Cli::command().get_subcommands() {
             let examples = examples(command);

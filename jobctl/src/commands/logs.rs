@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
     let mut ended = false;
     if args.follow && !is_over(&row) {
         if !context.screen.is_json() {
-            match live(context, id, &mut view).await {
+            match live(context, id, &mut view).await? {
                 Some(seen) => ended = seen,
                 None => return Ok(0),
             }
@@ -101,16 +101,23 @@ async fn find(
 
 /// Shows what a job writes until it is done; whether all of that was seen. Says why not, where there is a reason. `None`:
 /// nobody wants to see any more.
-async fn live(context: &Context, id: JobId, view: &mut View) -> Option<bool> {
-    let why = match followed(context, id, view).await {
-        Ok(ended) => return ended,
+async fn live(context: &Context, id: JobId, view: &mut View) -> Result<Option<bool>, Failure> {
+    let followed = tokio::select! {
+        biased;
+        followed = followed(context, id, view) => followed,
+        _ = tokio::signal::ctrl_c() => {
+            return Err(Failure::Interrupted(format!("job {id} goes on")));
+        }
+    };
+    let why = match followed {
+        Ok(ended) => return Ok(ended),
         Err(why) => why,
     };
     view.is_over();
     complain(&format!(
         "jobctl: cannot follow job {id}: {why}; its row is looked at until it is done"
     ));
-    Some(false)
+    Ok(Some(false))
 }
 
 async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Option<bool>, Failure> {

@@ -27,12 +27,12 @@ struct Shown {
 pub(crate) async fn run(context: &Context, args: SignalArgs) -> Result<u8, Failure> {
     let SignalArgs { signal, jobs, yes } = args;
     let chosen = named(context, jobs).await?;
-    chosen.confirm("sends a signal to", yes).await?;
+    let name = signal::name(signal);
+    chosen.confirm(&format!("sends {name} to"), yes).await?;
     let shown = match context.kind() {
         Kind::Worker => through_worker(context, signal, chosen.jobs).await?,
         Kind::Master => through_master(context, signal, chosen.jobs).await?,
     };
-    let name = signal::name(signal);
     context.screen.show(&shown, |shown| {
         let mut text = String::new();
         for (id, delivered) in &shown.delivered {

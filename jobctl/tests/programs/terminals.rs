@@ -293,6 +293,7 @@ async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
         let (code, text) = waits.ends();
         assert_eq!(code, 130, "{command:?}: {text}");
         assert!(!text.contains("waiting:"), "{command:?}: {text}");
+        assert!(text.contains("goes on"), "{command:?}: {text}");
     }
 }
 

@@ -179,13 +179,15 @@ async fn limits_are_changed_through_a_master_on_all_workers_or_the_chosen_one() 
     let mut top = top(&table, 80, &["--master"]);
     top.sees(&["mail", "10.0.0.1:2"]);
     top.press("+");
-    let asked = "set mail to 5 at a time on each of web1 (now 4), web2 (now 2)? [y/N]";
+    let asked = "set mail to 5 at a time on web1 (now 4), web2 (now 2)? [y/N]";
     top.sees(&[asked]);
     top.press("n");
     top.sees(&["nothing was changed"]);
     top.press("+y");
     top.sees(&["mail runs 5 jobs at a time on each worker that serves it"]);
     top.press("\t\x1b[B-");
+    top.sees(&["set mail to 1 at a time on web2 (now 2)? [y/N]"]);
+    top.press("y");
     top.sees(&["mail runs 1 job at a time on web2"]);
     // The target is the one chosen among targets.
     top.press("\t\t\x1b[B+");
@@ -223,6 +225,18 @@ async fn output_is_followed_on_the_terminal_itself() {
     top.press("q");
     assert_eq!(top.ends().0, 0);
     is_restored(&top);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_table_it_says_why_there_are_no_jobs() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let port = worker.address.port().to_string();
+    let mut top = Terminal::start(80, &["--port", &port, "top"], &[]);
+    top.sees(&["mail", "no jobs, as the config names no table"]);
+    top.press("\t\tx");
+    top.sees(&["jobs stand in the table, and the config names none"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

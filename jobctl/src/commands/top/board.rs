@@ -200,7 +200,22 @@ impl Board {
             "choose a job first: Tab leads to them".clone_into(&mut self.said);
             return None;
         }
-        self.jobs().get(self.place(Pane::Jobs)?).cloned()
+        let job = self.place(Pane::Jobs).map(|at| self.jobs()[at].clone());
+        if job.is_none() {
+            let said = if self.has_no_table() {
+                "jobs stand in the table, and the config names none"
+            } else {
+                "no job runs"
+            };
+            said.clone_into(&mut self.said);
+        }
+        job
+    }
+
+    /// Whether there is no table that would say which jobs run.
+    pub(super) fn has_no_table(&self) -> bool {
+        let view = self.view.as_ref();
+        view.is_some_and(|view| view.database.is_none() && view.errors.is_empty())
     }
 
     fn pause(&mut self) -> Option<Wish> {
@@ -216,7 +231,8 @@ impl Board {
         })
     }
 
-    /// The limit of the chosen target, by one more or less. Asks where several workers are to have it.
+    /// The limit of the chosen target, by one more or less. Asks where several workers are to have it, and where the
+    /// target was chosen elsewhere.
     fn limit(&mut self, by: i32) -> Option<Wish> {
         let (limit, workers) = match self.changed(by) {
             Ok(changed) => changed,
@@ -225,12 +241,12 @@ impl Board {
                 return None;
             }
         };
-        if workers.len() < 2 {
+        if workers.len() < 2 && self.pane != Pane::Workers {
             return Some(Wish::Limit(limit));
         }
         let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
         self.said = format!(
-            "set {} to {} at a time on each of {}? [y/N]",
+            "set {} to {} at a time on {}? [y/N]",
             limit.target,
             limit.concurrency,
             several_names(&workers)

@@ -118,7 +118,12 @@ fn heading(board: &Board) -> Paragraph<'static> {
         (None, None) => format!("jobctl top: asking {}", board.server),
         (Some(view), None) => {
             let more = view.more().map_or_else(String::new, |more| more + "; ");
-            format!("jobctl top: {more}{}", view.source())
+            let no_table = if board.has_no_table() {
+                "; no jobs, as the config names no table"
+            } else {
+                ""
+            };
+            format!("jobctl top: {more}{}{no_table}", view.source())
         }
     };
     Paragraph::new(Line::styled(plain(&text), tone(board, Tone::Strong)))

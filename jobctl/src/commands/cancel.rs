@@ -1,6 +1,6 @@
 //! `cancel`: ends jobs, wherever they are. Asks before, as no job comes back from that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
@@ -10,7 +10,7 @@ use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 use super::Context;
 use super::ask::confirm;
 use super::ids::named;
-use super::outcome::{about, standing};
+use super::outcome::{Ending, about, standing};
 use super::waiting::ranges;
 use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
@@ -23,8 +23,10 @@ use crate::settings::Kind;
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
     let chosen = named(context, args.jobs).await?;
     let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
-    if !args.yes {
-        confirm(&question(context, &ids).await, false).await?;
+    if !args.yes
+        && let Some(question) = question(context, &ids).await
+    {
+        confirm(&question, false).await?;
     }
     let mut unclaimed = BTreeSet::new();
     let reply = match through_daemon(context, ids.clone()).await {
@@ -58,8 +60,8 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
     Ok(u8::from(failed))
 }
 
-/// Says where a few of the jobs stand, and how many they are.
-async fn question(context: &Context, ids: &[JobId]) -> String {
+/// Says where a few of the jobs stand, and how many will end; `None` where all are over already.
+async fn question(context: &Context, ids: &[JobId]) -> Option<String> {
     const NAMED: usize = 5;
     let known = rows(context, ids).await.unwrap_or_else(|failure| {
         complain(&format!(
@@ -67,23 +69,31 @@ async fn question(context: &Context, ids: &[JobId]) -> String {
         ));
         None
     });
-    let Some((rows, now)) = known.filter(|(rows, _)| !rows.is_empty()) else {
-        let jobs = if ids.len() == 1 { "job" } else { "jobs" };
-        return format!("this ends {jobs} {} for good", ranges(ids));
-    };
-    let mut text = String::new();
-    for id in ids.iter().take(NAMED) {
-        let row = rows.iter().find(|row| row.id == *id);
-        let missing = || format!("job {id} is not in the table");
-        text += &(row.map_or_else(missing, |row| standing(row, now)) + "\n");
+    let (rows, now) = known.unwrap_or_default();
+    let by_id: BTreeMap<JobId, &JobRow> = rows.iter().map(|row| (row.id, row)).collect();
+    let missing = ids.iter().copied().filter(|id| !by_id.contains_key(id));
+    let missing: Vec<JobId> = missing.collect();
+    let open = rows.iter().filter(|row| Ending::of_row(row).is_none());
+    let open: Vec<&str> = open.map(|row| row.target.as_str()).collect();
+    if open.is_empty() && missing.is_empty() {
+        return None;
     }
-    if ids.len() > NAMED {
+    let mut text = String::new();
+    for id in ids.iter().take(NAMED).filter(|_| !rows.is_empty()) {
+        let unknown = || format!("job {id} is not in the table");
+        text += &(by_id.get(id).map_or_else(unknown, |row| standing(row, now)) + "\n");
+    }
+    if ids.len() > NAMED && !rows.is_empty() {
         let more = ids.len() - NAMED;
         text.extend(["and ", &more.to_string(), " more\n"]);
     }
-    let all = by_target(rows.iter().map(|row| row.target.as_str()));
-    let all = if ids.len() == 1 { "it" } else { &all };
-    text + &format!("this ends {all} for good")
+    let ends = match (open.len(), missing.as_slice()) {
+        (0, [id]) => format!("job {id}"),
+        (0, several) => format!("jobs {}", ranges(several)),
+        _ if ids.len() == 1 => "it".to_owned(),
+        _ => by_target(open.into_iter()),
+    };
+    Some(text + &format!("this ends {ends} for good"))
 }
 
 /// Those of the jobs that the table has, with the server's time; `None` where the config names no table.

@@ -337,11 +337,17 @@ async fn a_cancel_says_where_its_jobs_stand_and_asks() {
     assert!(text.contains("\"2\": \"stopping\""), "{text}");
     let request = ("cancel".to_owned(), json!({"ids": [2]}));
     assert_eq!(worker.asked(), [request]);
+    // What is over cannot be ended: there is nothing to ask.
+    table
+        .execute("UPDATE jobs SET status = 'done', result = 'ok' WHERE id = 9")
+        .await;
+    let over = table.jobctl(&["cancel", "9"]).await;
+    assert_eq!((over.code, over.stderr.as_str()), (0, ""), "{over:?}");
     // Nobody can be asked: not with the table, and not without it.
     let complaint = "for good; nobody can be asked here, add --yes: jobctl ";
     let piped = table.jobctl(&["cancel", "2", "--json"]).await;
     piped.failed(2, &[running, complaint, " cancel 2 --json --yes"]);
     let alone = crate::jobctl::ask(worker.address, &["cancel", "5"]).await;
     alone.failed(2, &["this ends job 5 for good;", complaint]);
-    assert_eq!(worker.asked().len(), 1);
+    assert_eq!(worker.asked().len(), 2);
 }

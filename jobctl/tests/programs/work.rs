@@ -209,15 +209,16 @@ async fn a_range_is_what_the_table_has_between_two_ids() {
         .await
         .failed(2, &["write a number, or last"]);
     // Whoever did not type each id is shown which they are.
-    let asked = table.jobctl(&["cancel", "2-5"]).await;
+    let asked = table.jobctl(&["cancel", "2-7"]).await;
     asked.failed(
         2,
         &[
             "job 2 of mail: ok\n",
             "job 3 of report: failed\n",
-            "this ends 2 jobs of 2 targets (mail: 1, report: 1) for good;",
+            "job 7 of mail: ",
+            "this ends 1 job of mail for good;",
             "add --yes: jobctl --config ",
-            " cancel 2-5 --yes",
+            " cancel 2-7 --yes",
         ],
     );
     let asked = table.jobctl(&["cancel", "last"]).await;

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 /// What a daemon of one kind makes of a request.
 type Check = fn(&str, &Value) -> Result<(), RequestError>;
 
+/// Of a check: the request is left without an answer.
+const NO_ANSWER: &str = "no answer";
+
 /// A listening daemon; it ends with the test.
 pub(crate) struct Daemon {
     pub(crate) address: SocketAddr,
@@ -44,6 +47,15 @@ impl Daemon {
         Self::start(check, answer, None).await
     }
 
+    /// A worker that never answers a pause.
+    pub(crate) async fn stuck(answer: Result<Value, &str>) -> Self {
+        let check: Check = |kind, data| match kind {
+            "pause" => Err(RequestError::new(NO_ANSWER)),
+            _ => WorkerRequest::parse(kind, data).map(drop),
+        };
+        Self::start(check, answer, None).await
+    }
+
     /// A worker behind a password.
     pub(crate) async fn locked(password: &str) -> Self {
         let check: Check = |kind, data| WorkerRequest::parse(kind, data).map(drop);
@@ -66,12 +78,16 @@ impl Daemon {
         let serve = move |mut session: listener::Session| {
             let (answer, written) = (answer.clone(), Arc::clone(&written));
             async move {
+                let mut unanswered = Vec::new();
                 while let Some(incoming) = session.next().await {
                     let request = &incoming.request;
                     let answer = check(&request.kind, &request.data).and_then(|()| answer.clone());
                     let asked = (request.kind.clone(), request.data.clone());
                     written.lock().unwrap().push(asked);
-                    incoming.respond(answer);
+                    match answer {
+                        Err(RequestError(text)) if text == NO_ANSWER => unanswered.push(incoming),
+                        answer => incoming.respond(answer),
+                    }
                 }
             }
         };

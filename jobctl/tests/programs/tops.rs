@@ -210,6 +210,23 @@ async fn limits_are_changed_through_a_master_on_all_workers_or_the_chosen_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_without_an_answer_is_spoken_of_and_no_other_is_given() {
+    let worker = Daemon::stuck(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["42 %"]);
+    top.press("p");
+    top.sees(&[&format!("asking jobd at {}", worker.address)]);
+    top.press("+");
+    top.sees(&["the last order is not answered yet"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    let asked = worker.asked();
+    let orders = asked.iter().filter(|(kind, _)| kind != "status");
+    assert_eq!(orders.count(), 1, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_is_followed_on_the_terminal_itself() {
     let worker = Daemon::worker(Ok(status(false))).await;
     let table = busy(worker.address).await;

@@ -85,8 +85,12 @@ impl Board {
         }
     }
 
-    pub(super) fn tell(&mut self, said: String) {
-        self.said = said;
+    /// Says it; a question that waits for its answer stays in sight.
+    pub(super) fn tell(&mut self, said: &str) {
+        self.said = match self.question {
+            Some(_) => format!("{said}; {}", self.said),
+            None => said.to_owned(),
+        };
     }
 
     pub(super) fn asking(&mut self, asking: Option<Duration>) {

@@ -91,7 +91,7 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
             _ = hung_up.recv() => return Ok(129),
             _ = interrupted.recv() => return Ok(130),
             said = ended(&mut acting) => {
-                board.tell(said.unwrap_or_else(|failure| failure.to_string()));
+                board.tell(&said.unwrap_or_else(|failure| failure.to_string()));
                 // What it has changed is to be seen.
                 begun = None;
             }
@@ -109,9 +109,14 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
                     drop(screen);
                     let said = follow(loud, id, &mut interrupted).await;
                     screen = Screen::take()?;
-                    board.tell(said?);
+                    board.tell(&said?);
                 }
-                Some(wish) => acting = Some(Box::pin(carry_out(context, wish))),
+                // To give it up would leave open whether it was carried out.
+                Some(_) if acting.is_some() => board.tell("the last order is not answered yet"),
+                Some(wish) => {
+                    board.tell(&format!("asking {}", context.settings.server));
+                    acting = Some(Box::pin(carry_out(context, wish)));
+                }
             }
         }
     }

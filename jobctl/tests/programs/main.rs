@@ -9,6 +9,7 @@ mod doctor;
 mod jobctl;
 mod manuals;
 mod orders;
+mod ranges;
 mod rows;
 mod runs;
 mod scans;

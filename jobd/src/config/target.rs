@@ -90,7 +90,7 @@ pub const KEYS: &[Key] = &[
         name: "leak_timeout",
         kind: "time",
         default: "`200ms`",
-        doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever.",
+        doc: "How long to wait for the end of the output after a job has exited, because a background child of it may hold the pipe for ever. An order to stop the job ends the child, and the wait.",
     },
     Key {
         name: "timeout",

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,22 +41,27 @@ impl Exit {
         })
     }
 
-    /// How it has ended, if it has. Reaps it.
-    pub(super) fn try_wait(&mut self) -> io::Result<Option<Ended>> {
-        reap(&mut self.child, self.accounted)
+    /// Whether it has ended. An error: it is not ours to wait for.
+    pub(super) fn has_come(&self) -> io::Result<bool> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(self.child.pid()), options)?.is_some())
     }
 
-    /// How it ended. Reaps it. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> io::Result<Ended> {
-        loop {
-            if let Some(ended) = self.try_wait()? {
-                return Ok(ended);
-            }
+    /// Waits until it has ended. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> io::Result<()> {
+        while !self.has_come()? {
             match &mut self.sign {
                 Sign::Pidfd(pidfd) => pidfd.readable().await?.clear_ready(),
                 Sign::Signal(signal) => drop(signal.recv().await),
             }
         }
+        Ok(())
+    }
+
+    /// How it has ended. Reaps it: its number, which is its group's too, may be a stranger's from now on.
+    pub(super) fn reap(mut self) -> io::Result<Ended> {
+        let ended = reap(&mut self.child, self.accounted)?;
+        ended.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 }
 

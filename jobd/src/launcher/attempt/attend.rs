@@ -1,6 +1,7 @@
 //! An attempt from its start to its end: its output is read, orders are carried out, its process is waited for.
 //!
-//! Signals go out only while the process is not reaped, so that they can never hit a stranger with its number.
+//! The process is reaped last of all: until then its number is nobody else's, and its group's neither, so that no signal
+//! hits a stranger.
 
 mod stop;
 
@@ -77,7 +78,7 @@ struct Process<'a> {
     exit: Exit,
     /// Where the shim stands between, what it says.
     failure: Option<OwnedFd>,
-    /// The process, while it is not reaped.
+    /// The process, while it has not ended.
     pid: Option<Pid>,
     orders: mpsc::Receiver<Order>,
     stdin: Input<ChildStdin>,
@@ -131,16 +132,14 @@ impl<'a> Process<'a> {
     }
 
     async fn run(mut self) -> Outcome {
-        let (status, usage) = match self.until_exit().await {
-            Ok(Ended { status, usage }) => (Ok(status), usage),
-            Err(error) => (Err(error), None),
-        };
+        let watched = self.until_exit().await;
         // Who wanted to follow it in its last moment sees what there is, too.
         self.obey_all();
-        self.end_rest().await;
+        let mut stopped = self.end_rest().await;
         let ended = Instant::now();
-        self.drain_output().await;
-        self.obey_all();
+        while !self.drain_output(stopped).await {
+            stopped = self.end_rest().await;
+        }
         if let Some(reports) = self.reports.take() {
             reports.finish(&self.launcher.inner.leaks).await;
         }
@@ -160,6 +159,10 @@ impl<'a> Process<'a> {
                 }
             }
         }
+        let (status, usage) = match watched.and_then(|()| self.exit.reap()) {
+            Ok(Ended { status, usage }) => (Ok(status), usage),
+            Err(error) => (Err(error), None),
+        };
         let told = self.stopper.into_told();
         let good = matches!(&status, Ok(status) if status.success());
         let cause = told.and_then(|(reason, note)| {
@@ -196,8 +199,8 @@ impl<'a> Process<'a> {
         })
     }
 
-    /// Reads and obeys until the process has exited and is reaped.
-    async fn until_exit(&mut self) -> io::Result<Ended> {
+    /// Reads and obeys until the process has exited.
+    async fn until_exit(&mut self) -> io::Result<()> {
         loop {
             let alarm = self.stopper.alarm();
             tokio::select! {
@@ -217,26 +220,36 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// What was written before the exit is in the pipes and read to its end; a background child
-    /// that keeps them open is waited for no longer than `leak_timeout`.
-    async fn drain_output(&mut self) {
-        let mut deadline = Deadline::now() + self.settings.leak_timeout;
+    /// What was written before the exit is in the pipes and read to its end; a background child that keeps them open is
+    /// waited for no longer than `leak_timeout`, and hardly where the job was `stopped`. `false` as soon as there is an order
+    /// to stop.
+    async fn drain_output(&mut self, stopped: bool) -> bool {
+        let most = if stopped { STOPPED } else { Duration::MAX };
+        let mut deadline = Deadline::now() + self.settings.leak_timeout.min(most);
         while self.stdout.is_open() || self.stderr.is_open() {
-            // A slow disk's time is not the child's.
             let held_up = Deadline::now();
-            self.stdout.room().await;
-            self.stderr.room().await;
-            deadline += held_up.elapsed();
             tokio::select! {
                 biased;
+                Some(order) = self.orders.recv() => self.obey(order),
+                // A slow disk's time is not the child's.
+                () = room(&mut self.stdout, &mut self.stderr) => deadline += held_up.elapsed(),
+            }
+            if self.stopper.is_stopping() {
+                return false;
+            }
+            tokio::select! {
+                biased;
+                Some(order) = self.orders.recv() => self.obey(order),
                 () = self.stdout.read(), if self.stdout.is_open() => {}
                 () = self.stderr.read(), if self.stderr.is_open() => {}
-                () = sleep_until(deadline) => return,
+                () = sleep_until(deadline) => break,
             }
             if Deadline::now() >= deadline + OVERTIME {
-                return;
+                break;
             }
         }
+        self.obey_all();
+        !self.stopper.is_stopping()
     }
 
     fn time_up(&mut self) {
@@ -250,15 +263,15 @@ impl<'a> Process<'a> {
         }
     }
 
+    /// What has come to an end by itself was not stopped; what it has left behind is, all the same.
     fn stop(&mut self, reason: Reason, note: &'static str, within: Option<Duration>) {
-        if !self.has_exited() {
-            self.stopper.stop(reason, note.into(), within);
-        }
+        let why = (!self.has_exited()).then_some((reason, note.into()));
+        self.stopper.stop(why, within);
     }
 
-    /// Reaps it then, which is told to whoever waits next.
     fn has_exited(&mut self) -> bool {
-        let exited = !matches!(self.exit.try_wait(), Ok(None));
+        // What is not ours to wait for any more is gone.
+        let exited = self.exit.has_come().unwrap_or(true);
         self.pid = self.pid.filter(|_| !exited);
         exited
     }
@@ -299,6 +312,14 @@ async fn turn(reports: &mut Option<Reporter<'_>>) {
         None => std::future::pending().await,
     }
 }
+
+async fn room(stdout: &mut Stream<ChildStdout>, stderr: &mut Stream<ChildStderr>) {
+    stdout.room().await;
+    stderr.room().await;
+}
+
+/// How long the output of a job is awaited that was stopped: nobody is left who could write more, unless it escaped.
+const STOPPED: Duration = Duration::from_millis(200);
 
 /// Output that keeps coming after the exit, from a background child that never stops writing, is
 /// taken for this much longer than `leak_timeout`.

@@ -38,9 +38,11 @@ pub(super) struct Stopper<'a> {
     idle: Option<(Duration, Instant)>,
     /// Of a process that is being stopped: what its group still gets.
     ladder: Option<Ladder>,
-    /// Why it was told to stop, and what is noted of that.
-    told: Option<(Reason, Cow<'static, str>)>,
+    told: Option<Told>,
 }
+
+/// Why a process was told to stop, and what is noted of that.
+type Told = (Reason, Cow<'static, str>);
 
 impl<'a> Stopper<'a> {
     /// For a process that begins now.
@@ -70,6 +72,11 @@ impl<'a> Stopper<'a> {
         timeout.into_iter().chain(idle).min()
     }
 
+    /// Whether an order to stop is being carried out.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.ladder.is_some()
+    }
+
     /// The process has written something.
     pub(super) fn heard(&mut self) {
         if let Some((limit, at)) = &mut self.idle {
@@ -84,10 +91,10 @@ impl<'a> Stopper<'a> {
             let is_over = |limit: &(Duration, Instant)| limit.1 <= now;
             if let Some((limit, _)) = self.timeout.filter(is_over) {
                 let note = format!("stopped because it took longer than its timeout of {limit:?}");
-                self.stop(Reason::Timeout, note.into(), None);
+                self.stop(Some((Reason::Timeout, note.into())), None);
             } else if let Some((limit, _)) = self.idle.filter(is_over) {
                 let note = format!("stopped because it wrote nothing for {limit:?}");
-                self.stop(Reason::Idle, note.into(), None);
+                self.stop(Some((Reason::Idle, note.into())), None);
             }
         }
         while let Some(signal) = self.ladder.as_mut().and_then(|ladder| ladder.due(now)) {
@@ -95,32 +102,27 @@ impl<'a> Stopper<'a> {
         }
     }
 
-    /// Begins to stop the group. What is being stopped already may have to be gone sooner.
-    pub(super) fn stop(
-        &mut self,
-        reason: Reason,
-        note: Cow<'static, str>,
-        within: Option<Duration>,
-    ) {
+    /// Begins to stop the group, and notes why, where that is to be said of the job. What is being stopped already may have
+    /// to be gone sooner.
+    pub(super) fn stop(&mut self, why: Option<Told>, within: Option<Duration>) {
         let now = Instant::now();
         match (&mut self.ladder, within) {
             (Some(ladder), Some(within)) => ladder.hurry(now + within),
             (Some(_), None) => {}
             (ladder, _) => {
                 *ladder = Some(self.sequence.begin(now, within));
-                self.told = Some((reason, note));
+                self.told = self.told.take().or(why);
             }
         }
         self.act();
     }
 
-    /// Why it was told to stop, and what is noted of that.
-    pub(super) fn into_told(self) -> Option<(Reason, Cow<'static, str>)> {
+    /// Why it was told to stop.
+    pub(super) fn into_told(self) -> Option<Told> {
         self.told
     }
 
-    /// The group's number cannot have been given to others while a member lives, or is not reaped; where none
-    /// does, there is no such group.
+    /// The group's number is not given to others, as its leader is not reaped.
     fn signal_group(&self, signal: Signal) {
         if let Err(error) = kill_process_group(self.group, signal) {
             tracing::debug!(group = self.group.as_raw_nonzero().get(), %error, "cannot signal the process group");
@@ -129,11 +131,11 @@ impl<'a> Stopper<'a> {
 }
 
 impl Process<'_> {
-    /// Ends what is left of a stopped job once its process has exited: its group gets the rest of the sequence as long as
-    /// somebody is in it, then what has left the group is looked for.
-    pub(super) async fn end_rest(&mut self) {
-        if self.stopper.ladder.is_none() {
-            return;
+    /// Ends what is left of a job that is being stopped once its process has exited: its group gets the rest of the sequence
+    /// as long as somebody is in it, then what has left the group is looked for. `false` where it is not being stopped.
+    pub(super) async fn end_rest(&mut self) -> bool {
+        if !self.stopper.is_stopping() {
+            return false;
         }
         let group = self.stopper.group;
         let mut pause = FIRST_PAUSE;
@@ -146,9 +148,16 @@ impl Process<'_> {
         }
         // Where nobody is left in it, nobody gets it.
         let _ = kill_process_group(group, Signal::KILL);
-        if planted!("stop-leaves-who-left-the-group") {
-            return;
+        if !planted!("stop-leaves-who-left-the-group") {
+            self.sweep().await;
         }
+        // An order that comes now begins anew, and finds nobody.
+        self.stopper.ladder = None;
+        true
+    }
+
+    /// Kills what has left the group.
+    async fn sweep(&mut self) {
         let mark = [format!("{CLAIM}={}", run_name(self.stopper.job)).into_bytes()];
         for _ in 0..SWEEPS {
             let mark = mark.clone();

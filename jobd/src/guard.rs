@@ -8,8 +8,8 @@
 //!
 //! When jobd dies, its end of the pipe closes; when jobd is frozen, a deadline passes: either way the guard
 //! kills every job. A jobd that finds that a deadline has passed lets it strike until nothing is left, and launches
-//! nothing before it says so. It finds the jobs by their environment, `JOBD_WORKER` ([`marked`](crate::marked)), so
-//! a job's start costs nothing here.
+//! nothing before it says so. It finds the jobs by the mark that each of their processes has
+//! ([`marked`](crate::marked)), so it knows of none before.
 //!
 //! It holds a lock in `state_dir` until the last of them is gone, so that a restarted worker which gets the lock
 //! knows that its predecessors' jobs are over. The file names every run of the worker whose rows nobody has

@@ -17,7 +17,8 @@ use rustix::time::{
 
 use super::complain;
 use super::lock::Lock;
-use crate::{clock, marked};
+use crate::clock;
+use crate::marked::{self, Mark};
 
 /// What `top` and `pgrep` show of it, whose program is the same as jobd's.
 const NAME: &str = "jobd-guard";
@@ -56,7 +57,7 @@ pub fn run(worker: &str, lock: Option<&Path>) -> ExitCode {
 
 struct Sentry<'a> {
     worker: &'a str,
-    ours: [Vec<u8>; 1],
+    ours: [Mark; 1],
     lock: Option<Lock>,
     deadline: Option<Duration>,
     /// Wakes it at the deadline. Its clock goes on while the machine is suspended, unlike that of poll(2).
@@ -72,7 +73,7 @@ impl<'a> Sentry<'a> {
             timerfd_create(TimerfdClockId::Boottime, flags).context("cannot make a timer")?;
         Ok(Self {
             worker,
-            ours: [mark(worker)],
+            ours: [Mark::of_worker(worker)],
             lock: lock.map(Lock::new),
             deadline: None,
             timer,
@@ -144,7 +145,10 @@ impl<'a> Sentry<'a> {
             return;
         };
         // Their own guards have ended their jobs, unless those were killed too.
-        let theirs: Vec<Vec<u8>> = predecessors.iter().map(|run| mark(run)).collect();
+        let theirs: Vec<Mark> = predecessors
+            .iter()
+            .map(|run| Mark::of_worker(run))
+            .collect();
         if !theirs.is_empty() && marked::kill(&theirs) > 0 {
             kill_until_quiet(&theirs, PATIENCE);
         }
@@ -187,13 +191,8 @@ impl<'a> Sentry<'a> {
     }
 }
 
-/// What stands in the environment of every process of a run.
-fn mark(run: &str) -> Vec<u8> {
-    format!("JOBD_WORKER={run}").into_bytes()
-}
-
 /// Kills every process that carries one of the marks, until there is none or patience ends.
-fn kill_until_quiet(marks: &[Vec<u8>], patience: Duration) {
+fn kill_until_quiet(marks: &[Mark], patience: Duration) {
     let began = Instant::now();
     let mut quiet_since = began;
     while quiet_since.elapsed() < QUIET && began.elapsed() < patience {

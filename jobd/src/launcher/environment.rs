@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{CLAIM, reporter};
+use super::reporter;
+use crate::marked;
 
 /// What the service manager tells jobd and nobody else (systemd.exec(5), sd_notify(3),
 /// sd_listen_fds(3)): a job that found these would report jobd's readiness or write to its journal
@@ -35,8 +36,8 @@ const OF_EACH_JOB: [&str; 6] = [
     "JOBD_ID",
     "JOBD_TARGET",
     "JOBD_ATTEMPT",
-    "JOBD_WORKER",
-    CLAIM,
+    marked::WORKER,
+    marked::CLAIM,
     reporter::VARIABLE,
 ];
 

@@ -38,6 +38,7 @@ use self::spawner::Spawner;
 use self::stream::Leaks;
 use crate::fate::Reason;
 use crate::job::Job;
+use crate::marked::Mark;
 use crate::per_target::{PerTarget, TargetSettings};
 use crate::reports::Reports;
 use crate::shim::Setup;
@@ -51,11 +52,8 @@ pub use process::keep_children;
 pub use template::Template;
 pub use usage::Usage;
 
-/// Names a run to its job. Every process that the job starts inherits it, by which a stopped job's are found: unlike
-/// its id and attempt it is never the same for two runs.
-const CLAIM: &str = "JOBD_CLAIM";
-
-/// What stands there: the claim and the job, as a claim is of many jobs. No other run ever had it.
+/// Names a run to its job, which is marked by it: the claim and the job, as a claim is of many jobs. Unlike its id and
+/// attempt no other run ever had it.
 fn run_name(job: &Job) -> String {
     format!("{}/{}", job.token.as_str(), job.id)
 }
@@ -330,12 +328,15 @@ impl Way {
         };
         let arguments = arguments.iter().map(String::as_bytes);
         let text = |bytes| CString::new(bytes).map_err(|error| format!("{name}: {error}"));
+        let marks = [Mark::of_claim(&run_name(job)), Mark::of_worker(worker)];
+        let limits = marks.each_ref().map(|mark| mark.limit);
+        let [claim, worker] = marks.map(|mark| mark.variable);
         let own = [
             format!("JOBD_ID={}", job.id),
             format!("JOBD_TARGET={}", job.target),
             format!("JOBD_ATTEMPT={}", job.attempt),
-            format!("JOBD_WORKER={worker}"),
-            format!("{CLAIM}={}", run_name(job)),
+            worker,
+            claim,
         ];
         Ok(Program {
             file: match &self.shim {
@@ -354,6 +355,7 @@ impl Way {
                     .into_iter()
                     .collect::<Result<_, _>>()?,
             ),
+            limits,
             cwd: self.cwd.as_deref(),
             fed,
             reports: None,

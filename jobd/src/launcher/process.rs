@@ -70,6 +70,8 @@ pub(super) struct Program<'a> {
     pub(super) argv: Vec<CString>,
     /// Its environment: what all jobs get, and its own.
     pub(super) variables: (&'a [CString], Vec<CString>),
+    /// The soft and the hard limit on file locks that mark it ([`marked`](crate::marked)).
+    pub(super) limits: [u64; 2],
     /// Its working directory, if not jobd's.
     pub(super) cwd: Option<&'a CStr>,
     /// Whether its standard input is a pipe, and not jobd's.
@@ -151,6 +153,7 @@ impl Program<'_> {
             file: self.file.as_ptr(),
             argv: argv.as_ptr(),
             variables: variables.as_ptr(),
+            limits: self.limits,
             failure: AtomicI32::new(0),
         }
         .start()?;
@@ -223,6 +226,7 @@ struct Plan {
     file: *const c_char,
     argv: *const *const c_char,
     variables: *const *const c_char,
+    limits: [u64; 2],
     /// Why it has no program, as `errno`.
     failure: AtomicI32,
 }
@@ -276,6 +280,7 @@ impl Plan {
                 done(libc::sigaction(signal, &raw const default, null_mut()))?;
             }
             done(libc::setpgid(0, 0))?;
+            mark(self.limits);
             let mut rest = 3;
             for (place, file) in (0..).zip(self.files) {
                 if let Some(file) = file {
@@ -293,6 +298,27 @@ impl Plan {
             done(libc::execve(self.file, self.argv, self.variables))
         }
     }
+}
+
+/// Sets the limits on file locks, softly and hard. Where jobd itself has been given a lower one, the environment alone marks
+/// its jobs.
+///
+/// # Safety
+///
+/// To be called in a child.
+unsafe fn mark([rlim_cur, rlim_max]: [u64; 2]) {
+    let limits = libc::rlimit64 { rlim_cur, rlim_max };
+    let before = null_mut::<libc::rlimit64>();
+    // SAFETY: what is passed is on this stack.
+    unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            libc::RLIMIT_LOCKS,
+            &raw const limits,
+            before,
+        )
+    };
 }
 
 /// Closes descriptors, where Linux can do it at once (5.9): elsewhere those that a program must not have are closed when it
@@ -352,6 +378,7 @@ impl Program<'_> {
             file: c"/bin/sh".into(),
             argv: vec![c"sh".into(), c"-c".into(), line],
             variables: (&[], vec![c"PATH=/usr/bin:/bin".into()]),
+            limits: [u64::MAX; 2],
             cwd: None,
             fed: false,
             reports: None,

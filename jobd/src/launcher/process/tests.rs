@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::slice;
 
 use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::*;
+use crate::marked::{self, Mark};
 
 fn output(program: &Program<'_>) -> (String, ExitStatus) {
     let mut spawned = program.spawn().unwrap();
@@ -102,24 +104,34 @@ fn a_program_inherits_what_it_is_given_and_nothing_else() {
 }
 
 #[test]
-fn what_names_a_job_is_found_however_large_its_environment() {
+fn what_names_a_job_or_its_worker_is_found_by_either_way() {
+    let name = format!("either-way/{}", std::process::id());
+    let (claim, worker) = (Mark::of_claim(&name), Mark::of_worker(&name));
     let large = CString::new(format!("A={}", "x".repeat(100_000))).unwrap();
     let shared = vec![large; 12];
-    let mark = format!("JOBD_CLAIM=large/{}", std::process::id());
-    let mut program = Program::shell("");
-    program.file = c"/bin/sleep".into();
-    program.argv = vec![c"sleep".into(), c"60".into()];
-    program.variables = (&shared, vec![CString::new(&*mark).unwrap()]);
-    let mut child = program.spawn().unwrap().child;
-    let mark = [mark.into_bytes()];
-    // A new program's environment is seen a moment after it has begun.
-    let found = (0..500).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        crate::marked::kill(&mark) > 0
-    });
-    kill_process(child.pid(), Signal::KILL).unwrap();
-    child.reap(0).unwrap();
-    assert!(found);
+    let unlimited = [u64::MAX; 2];
+    for (mark, variable, limits) in [
+        (&claim, &*claim.variable, unlimited),
+        (&worker, &*worker.variable, unlimited),
+        (&claim, "", [claim.limit, worker.limit]),
+        (&worker, "", [claim.limit, worker.limit]),
+        (&worker, "", [0, worker.limit]),
+    ] {
+        let mut program = Program::shell("");
+        program.file = c"/bin/sleep".into();
+        program.argv = vec![c"sleep".into(), c"60".into()];
+        program.variables = (&shared, vec![CString::new(variable).unwrap()]);
+        program.limits = limits;
+        let mut child = program.spawn().unwrap().child;
+        // A new program's environment is seen a moment after it has begun.
+        let found = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            marked::kill(slice::from_ref(mark)) > 0
+        });
+        kill_process(child.pid(), Signal::KILL).unwrap();
+        child.reap(0).unwrap();
+        assert!(found, "{mark:?} {variable} {limits:?}");
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::fate::Reason;
 use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::ladder::{KillSequence, Ladder};
-use crate::launcher::{CLAIM, LauncherSettings, run_name};
-use crate::marked;
+use crate::launcher::{LauncherSettings, run_name};
+use crate::marked::{self, Mark};
 
 /// Between the looks for what is left of a stopped job.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -158,7 +158,7 @@ impl Process<'_> {
 
     /// Kills what has left the group.
     async fn sweep(&mut self) {
-        let mark = [format!("{CLAIM}={}", run_name(self.stopper.job)).into_bytes()];
+        let mark = [Mark::of_claim(&run_name(self.stopper.job))];
         for _ in 0..SWEEPS {
             let mark = mark.clone();
             if blocking(move || marked::kill(&mark)).await == 0 {

@@ -166,17 +166,25 @@ pub fn decide(
     if !asks && !may {
         return Fate::Done;
     }
+    // Attempts that count have nothing to do with those that do not.
+    let before = if asks {
+        job.interruptions
+    } else {
+        job.attempt
+            .saturating_sub(1)
+            .saturating_sub(job.interruptions)
+    };
     Fate::Again(Again {
-        after: pause(&retries.backoff, job.attempt, chance),
+        after: pause(&retries.backoff, before, chance),
         counted: !asks,
     })
 }
 
-/// The pause after an attempt: twice as long after each, somewhere between that and the next one's, so that jobs that have
-/// failed together do not come back together.
-fn pause(backoff: &RangeInclusive<Duration>, attempt: u32, chance: f64) -> Duration {
+/// The pause after an attempt that had so many of its kind before it: twice as long after each, somewhere between that and the
+/// next one's, so that jobs that have failed together do not come back together.
+fn pause(backoff: &RangeInclusive<Duration>, before: u32, chance: f64) -> Duration {
     let (first, most) = (*backoff.start(), *backoff.end());
-    let doublings = attempt.saturating_sub(1).min(31);
+    let doublings = before.min(31);
     let least = first.saturating_mul(1 << doublings);
     // At the limit, too, they are kept apart.
     let least = least.min(most.max(first) / 2).max(first);

@@ -36,6 +36,8 @@ pub struct Job {
     /// The number of the attempt that its start begins, from 1; always 1 where the table does not
     /// count attempts.
     pub attempt: u32,
+    /// How many of those before it did not count; always 0 there.
+    pub interruptions: u32,
     /// Whether a rescuer that does not see us alive would let the job run again: attempts are left
     /// after this one.
     pub again: bool,

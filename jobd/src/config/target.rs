@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
         name: "retry_backoff",
         kind: "two times",
         default: "`5s..10m`",
-        doc: "The pause before it runs again: the first one at least, twice as much after each attempt, the second one at most, drawn at random in between.",
+        doc: "The pause before it runs again: the first one at least, twice as much after each attempt [of its kind](abilities/retries.md), the second one at most, drawn at random in between.",
     },
     Key {
         name: "retry_on",

@@ -15,6 +15,7 @@ fn job(origin: Origin, again: bool, attempt: u32) -> Job {
         origin,
         token: Tokens::new("w", "h", 1).next(origin),
         attempt,
+        interruptions: 0,
         again,
         terms: Terms::default(),
     }
@@ -178,9 +179,9 @@ fn what_is_retried_is_what_retry_on_names() {
 fn pauses_double_and_stay_within_their_limits_and_apart() {
     let s = Duration::from_secs;
     let backoff = s(5)..=s(600);
-    let spans: Vec<(u64, u64)> = (1..=9)
-        .map(|attempt| {
-            let at = |chance| pause(&backoff, attempt, chance).as_secs();
+    let spans: Vec<(u64, u64)> = (0..9)
+        .map(|before| {
+            let at = |chance| pause(&backoff, before, chance).as_secs();
             (at(0.0), at(1.0))
         })
         .collect();
@@ -198,10 +199,37 @@ fn pauses_double_and_stay_within_their_limits_and_apart() {
             (300, 600)
         ]
     );
-    for attempt in [0, 1, 2, 40, u32::MAX] {
-        assert_eq!(pause(&(s(7)..=s(7)), attempt, 0.7), s(7));
-        assert_eq!(pause(&(s(0)..=s(0)), attempt, 0.7), s(0));
+    for before in [0, 1, 2, 40, u32::MAX] {
+        assert_eq!(pause(&(s(7)..=s(7)), before, 0.7), s(7));
+        assert_eq!(pause(&(s(0)..=s(0)), before, 0.7), s(0));
         let most = Duration::from_hours(24);
-        assert!(pause(&(s(1)..=most), attempt, 1.0) <= most);
+        assert!(pause(&(s(1)..=most), before, 1.0) <= most);
     }
+}
+
+#[test]
+fn a_pause_grows_with_the_attempts_of_its_kind() {
+    let all = [Ability::Ownership, Ability::Later, Ability::Retries];
+    let after = |attempt, interruptions, code| {
+        let job = Job {
+            interruptions,
+            ..job(Origin::Background, true, attempt)
+        };
+        let (end, retries) = (end(Some(code), None, None), Retries::default());
+        match decide(&job, &end, false, &retries, Abilities::from(&all), 0.0) {
+            Fate::Again(again) => again.after.as_secs(),
+            fate => panic!("{fate:?}"),
+        }
+    };
+    // Drained five times, and failed for the first time.
+    assert_eq!(after(6, 5, 1), 5);
+    assert_eq!(after(3, 0, 1), 20);
+    assert_eq!(after(8, 5, 1), 20);
+    // Failed five times, and asks for another time for the first time, then for the third.
+    assert_eq!(after(6, 0, TRY_AGAIN), 5);
+    assert_eq!(after(8, 2, TRY_AGAIN), 20);
+    // Rows that people have changed.
+    assert_eq!(after(1, 9, 1), 5);
+    assert_eq!(after(1, u32::MAX, 1), 5);
+    assert_eq!(after(u32::MAX, u32::MAX, TRY_AGAIN), 300);
 }

@@ -165,6 +165,7 @@ mod tests {
             origin: Origin::Background,
             token: Tokens::new("w", "h", 1).next(Origin::Background),
             attempt: 1,
+            interruptions: 0,
             again: false,
             terms: Terms::default(),
         };

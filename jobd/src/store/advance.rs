@@ -344,6 +344,7 @@ mod tests {
             origin: Origin::Manual,
             token: Tokens::new(&long, &long, u64::MAX).next(Origin::Manual),
             attempt: 1,
+            interruptions: 0,
             again: false,
             terms: Terms::default(),
         };

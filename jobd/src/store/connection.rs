@@ -70,6 +70,7 @@ impl Taken {
             origin,
             token: token.clone(),
             attempt,
+            interruptions: self.interruptions,
             // For a manual job a client waits: nobody starts it again by himself. Interruptions do not count, and
             // rescuers reckon in the same way.
             again: !origin.is_manual() && most.saturating_add(self.interruptions) > attempt,

@@ -115,6 +115,7 @@ mod tests {
                 origin: Origin::Background,
                 token: Tokens::new("w", "h", 1).next(Origin::Background),
                 attempt,
+                interruptions: 0,
                 again: true,
                 terms: Terms::default(),
             },

@@ -51,6 +51,8 @@ pub(super) struct Statements {
     pub(super) accept: ListStatement,
     /// The same, and how often the job may run where the row does not say so. `None` on a table without retries.
     pub(super) accept_retried: Option<ListStatement>,
+    /// The largest number that its column takes.
+    pub(super) most_attempts: u32,
     /// Which of the ids carry the token, waiting for whoever is changing them: as `claim_select` has them.
     pub(super) accepted: ListStatement,
     /// One after the other: write rows, and leave them as they were.
@@ -212,6 +214,7 @@ impl Statements {
                 let most = "`max_attempts` = COALESCE(`max_attempts`, ?)";
                 list(update(&format!("{most}, {accept}"), "`status` = 'waiting'"))
             }),
+            most_attempts: most_of(columns, "max_attempts"),
             accepted: locked_list(select(&claim, &format!("{} AND", ours("accepted")))),
             touches: ["+ 1", "- 1"].map(|step| {
                 let set = format!("`time_started` = `time_started` {step}");
@@ -359,5 +362,13 @@ impl Statements {
                     .cloned(),
             )
             .collect()
+    }
+}
+
+/// The largest number that a column takes, as far as there is any that we write to it.
+fn most_of(columns: &Columns, column: &str) -> u32 {
+    match columns.get(column).map(|column| &column.kind) {
+        Some(Kind::Integer { max, .. }) => u32::try_from(*max).unwrap_or(u32::MAX),
+        _ => u32::MAX,
     }
 }

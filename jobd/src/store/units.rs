@@ -110,7 +110,11 @@ pub(super) async fn claim<C: Connection>(
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
     let retried = statements.accept_retried.as_ref().filter(|_| most > 1);
-    let most = if retried.is_some() { most } else { 1 };
+    let most = if retried.is_some() {
+        most.min(statements.most_attempts)
+    } else {
+        1
+    };
     let changed = match retried {
         Some(accept) => {
             let before = [Value::Number(most.into())];

@@ -21,6 +21,7 @@ fn job(id: u64, target: TargetName, origin: Origin) -> Job {
         origin,
         token: Tokens::new("w", "h", id).next(origin),
         attempt: 1,
+        interruptions: 0,
         again: false,
         terms: Terms::default(),
     }

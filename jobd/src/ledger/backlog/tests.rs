@@ -13,6 +13,7 @@ fn job(id: u64) -> Job {
         origin: Origin::Background,
         token: Tokens::new("w", "h", id).next(Origin::Background),
         attempt: 1,
+        interruptions: 0,
         again: false,
         terms: Terms::default(),
     }

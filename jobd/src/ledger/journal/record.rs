@@ -142,6 +142,7 @@ fn decode(body: &[u8]) -> Option<Finish> {
             origin: token.origin(),
             token,
             attempt: head.attempt,
+            interruptions: 0,
             again: false,
             terms: Terms::default(),
         },

@@ -24,6 +24,7 @@ fn end(id: u64, stdout: &str) -> Finish {
             origin,
             token: Tokens::new("w", "h", id).next(origin),
             attempt: 3,
+            interruptions: 0,
             again: false,
             terms: Terms::default(),
         },

@@ -64,6 +64,7 @@ impl World {
             origin: Origin::Background,
             token: self.tokens.next(Origin::Background),
             attempt: 1,
+            interruptions: 0,
             again: false,
             terms: Terms::default(),
         };

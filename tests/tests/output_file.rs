@@ -214,3 +214,44 @@ async fn what_cannot_be_written_harms_no_job() {
         assert_eq!(read(&victim), "untouched");
     }
 }
+
+/// Who runs jobs as another user gives that user no way to have jobd write elsewhere.
+#[tokio::test]
+async fn a_link_that_stands_below_what_all_files_share_is_not_followed() {
+    for ground in Ground::each().await {
+        let (disk, secret) = (ground.scratch.join("disk"), ground.scratch.join("secret"));
+        for folder in [&disk, &secret] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        let logs = ground.scratch.join("logs");
+        symlink(&disk, &logs).expect("a link above");
+        symlink(&secret, disk.join("linked")).expect("a link below");
+        std::fs::create_dir(disk.join("deep")).expect("a folder");
+        symlink(&secret, disk.join("deep/1")).expect("a link below");
+        let mut ini = ground
+            .ini()
+            .set("launcher", "echo well")
+            .set("output_file", format!("{}/%t/%a/%i", logs.display()))
+            .target("linked", 1)
+            .target("deep", 1)
+            .target("plain", 1);
+        if rustix::process::geteuid().is_root() {
+            ini = ini.set("user", "nobody");
+        }
+        let _jobd = Jobd::start(&ground.scratch, &ini).await;
+        for (target, link) in [("linked", "linked"), ("deep", "1")] {
+            let id = ground.insert(target, &[]).await;
+            assert_eq!(ground.verdict(id).await, "ok 0 - -", "{target}");
+            let out = ground.text(id, "stdout").await;
+            assert_eq!(out.as_deref(), Some("well\n"), "{target}");
+            let err = ground.text(id, "stderr").await.expect("stderr");
+            let why = format!(": {link} is no folder, and no link is followed\n");
+            assert!(err.ends_with(&why), "{target}: {err}");
+        }
+        let found = std::fs::read_dir(&secret).expect("the folder").count();
+        assert_eq!(found, 0, "written through a link");
+        let id = ground.insert("plain", &[]).await;
+        assert_eq!(ground.verdict(id).await, "ok 0 - -");
+        assert_eq!(read(&disk.join(format!("plain/1/{id}"))), "well\n");
+    }
+}

@@ -8,16 +8,17 @@
 //! file is given up, and the columns have what they would have had.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::unistd::close;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::io::Errno;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
@@ -140,14 +141,65 @@ impl FileTemplate {
         Some(Self { parts })
     }
 
-    fn path(&self, job: &Job) -> PathBuf {
+    fn place(&self, job: &Job) -> Place {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Target => file_name(job.target.as_str()),
             Part::Id => job.id.to_string(),
             Part::Attempt => job.attempt.to_string(),
         };
-        self.parts.iter().map(part).collect::<String>().into()
+        let path: String = self.parts.iter().map(part).collect();
+        // A template begins with text, which begins with a slash.
+        let fixed = self.parts.first().map_or(String::new(), part);
+        let base = fixed.rfind('/').map_or(0, |slash| slash + 1);
+        Place {
+            base: path[..base].into(),
+            path: path.into(),
+        }
+    }
+}
+
+/// Where the file of a job is to be.
+#[derive(Clone)]
+struct Place {
+    path: PathBuf,
+    /// The folder above it, or above that, which is the same for all jobs, as it is written.
+    base: PathBuf,
+}
+
+impl Place {
+    /// Makes the folders too. Below the one that is the same for all jobs no link is followed, as those whose jobs run there may
+    /// have fewer rights than jobd; nor is anything but a plain file written to.
+    fn open(&self) -> io::Result<File> {
+        let mut make = DirBuilder::new();
+        make.recursive(true).mode(0o755).create(&self.base)?;
+        let handle = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut folder = open(&self.base, handle, Mode::empty())?;
+        let below = self.path.strip_prefix(&self.base).unwrap_or(&self.path);
+        let name = below.file_name().ok_or(Errno::ISDIR)?;
+        for step in below.parent().into_iter().flatten() {
+            if let Err(error) = mkdirat(&folder, step, Mode::from_raw_mode(0o755))
+                && error != Errno::EXIST
+            {
+                return Err(error.into());
+            }
+            let next = openat(&folder, step, handle | OFlags::NOFOLLOW, Mode::empty());
+            folder = next.map_err(|error| match error {
+                Errno::NOTDIR | Errno::LOOP => {
+                    let step = step.to_string_lossy();
+                    io::Error::other(format!("{step} is no folder, and no link is followed"))
+                }
+                error => error.into(),
+            })?;
+        }
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        // Who opens a pipe waits for its reader.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = File::from(openat(&folder, name, flags, Mode::from_raw_mode(0o640))?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no plain file"));
+        }
+        Ok(file)
     }
 }
 
@@ -213,8 +265,9 @@ impl OutputFile {
         writers: Writers,
     ) -> (Self, Copy) {
         let (sender, chunks) = mpsc::channel(CHUNKS);
-        let path = template.path(job);
-        let writer = tokio::spawn(write(path.clone(), most, chunks, writers));
+        let place = template.place(job);
+        let path = place.path.clone();
+        let writer = tokio::spawn(write(place, most, chunks, writers));
         let chunks = PollSender::new(sender);
         (Self { path, most, writer }, Copy { chunks })
     }
@@ -238,12 +291,12 @@ impl OutputFile {
 }
 
 async fn write(
-    path: PathBuf,
+    place: Place,
     mut room: u64,
     mut chunks: mpsc::Receiver<Vec<u8>>,
     writers: Writers,
 ) -> io::Result<Written> {
-    let mut file = writers.run(WRITE_LIMIT, move || open(&path)).await?;
+    let mut file = writers.run(WRITE_LIMIT, move || place.open()).await?;
     let mut waiting = Vec::new();
     let mut written = Written::All;
     while written == Written::All && chunks.recv_many(&mut waiting, CHUNKS).await > 0 {
@@ -280,25 +333,6 @@ fn fit(chunks: &mut Vec<Vec<u8>>, room: &mut u64) -> bool {
         }
     }
     true
-}
-
-/// Makes the folders too. Neither a link nor a pipe that somebody has put there is written to.
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        let mut make = std::fs::DirBuilder::new();
-        make.recursive(true).mode(0o755).create(folder)?;
-    }
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no plain file"));
-    }
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -349,10 +383,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_file_waits_for_its_disk_on_a_thread() {
-        let path = std::env::temp_dir().join(format!("jobd-output-{}", std::process::id()));
+        let base = std::env::temp_dir();
+        let path = base.join(format!("jobd-output-{}", std::process::id()));
+        let place = Place {
+            path: path.clone(),
+            base,
+        };
         let writers = Writers::default();
         let (sender, chunks) = mpsc::channel(1);
-        let writer = tokio::spawn(write(path.clone(), 10, chunks, writers.clone()));
+        let writer = tokio::spawn(write(place, 10, chunks, writers.clone()));
         sender.send(b"all".to_vec()).await.unwrap();
         while !std::fs::read(&path).is_ok_and(|written| written == b"all") {
             tokio::task::yield_now().await;

@@ -47,6 +47,7 @@ pub struct Job {
 
 /// What a row says of how its job is to be run, by columns that it may or may not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct Terms {
     /// `timeout`.
     pub timeout: Option<Duration>,
@@ -58,6 +59,8 @@ pub struct Terms {
     pub priority: i64,
     /// Whether its row has columns for what it uses (`cpu_ms`, `peak_kib`).
     pub accounted: bool,
+    /// Whether its row has a column for how far it has come (`progress`); known at its launch.
+    pub reports: bool,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.

@@ -26,7 +26,6 @@ fn worker(ground: &Ground, text: &str) -> Ini {
     ground
         .ini()
         .set("launcher", script(ground, "job.sh", text))
-        .set("progress", 1)
         .target("a", 8)
 }
 
@@ -154,23 +153,62 @@ async fn a_row_is_written_once_a_second_and_at_the_end() {
 }
 
 #[tokio::test]
-async fn where_it_is_off_there_is_nothing_to_report_to() {
-    let ground = Ground::sqlite().await;
+async fn it_is_on_where_there_is_a_column_or_where_it_is_set() {
     let plain = "if (: >&3) 2>/dev/null; then echo open; fi; echo \"fd:$JOBD_PROGRESS_FD\"";
-    let ini = ground
-        .ini()
-        .set("launcher", script(&ground, "job.sh", plain))
-        .target("off", 1)
-        .target("on", 1)
-        .own("on", "progress", 1);
-    let jobd = Jobd::ready(&ground.scratch, &ini).await;
-    for (target, output) in [("off", "fd:\n"), ("on", "open\nfd:3\n")] {
-        let id = ground.insert(target, &[]).await;
-        assert_eq!(ground.verdict(id).await, "ok 0 - -");
-        assert_eq!(ground.text(id, "stdout").await.as_deref(), Some(output));
-        assert_eq!(ground.text(id, "progress").await, None);
+    let bare = Ground::sqlite().await;
+    bare.run("ALTER TABLE jobs DROP COLUMN progress").await;
+    for (ground, by_default) in [(Ground::sqlite().await, true), (bare, false)] {
+        let ini = ground
+            .ini()
+            .set("launcher", script(&ground, "job.sh", plain))
+            .target("unset", 1)
+            .target("off", 1)
+            .own("off", "progress", 0)
+            .target("on", 1)
+            .own("on", "progress", 1);
+        let jobd = Jobd::ready(&ground.scratch, &ini).await;
+        for (target, is_on) in [("unset", by_default), ("off", false), ("on", true)] {
+            let id = ground.insert(target, &[]).await;
+            assert_eq!(ground.verdict(id).await, "ok 0 - -");
+            let output = if is_on { "open\nfd:3\n" } else { "fd:\n" };
+            let said = ground.text(id, "stdout").await;
+            assert_eq!(said.as_deref(), Some(output), "{target}, {by_default}");
+        }
+        drop(jobd);
     }
-    drop(jobd);
+}
+
+/// Most jobs are over before anybody has registered their pipes.
+#[tokio::test]
+async fn what_a_short_job_reports_is_in_its_row_and_one_that_says_nothing_costs_no_descriptor() {
+    for ground in Ground::each().await {
+        let ini = ground
+            .ini()
+            .set("launcher", "sh -c 'echo 70 short >&3'")
+            .target("says", 4)
+            .target("mute", 4)
+            .own("mute", "launcher", "true");
+        let jobd = Jobd::ready(&ground.scratch, &ini).await;
+        let open = || {
+            let files = std::fs::read_dir(format!("/proc/{}/fd", jobd.process.id()));
+            files.expect("the worker's files").count()
+        };
+        let run = async |target: &str, wanted: Option<&str>| {
+            let mut ids = Vec::new();
+            for _ in 0..40 {
+                ids.push(ground.insert(target, &[]).await);
+            }
+            for id in ids {
+                assert_eq!(ground.verdict(id).await, "ok 0 - -");
+                assert_eq!(ground.text(id, "progress").await.as_deref(), wanted);
+            }
+        };
+        run("mute", None).await;
+        let before = open();
+        run("says", Some("70 short")).await;
+        run("mute", None).await;
+        assert!(open() < before + 20, "{} files, {before} before", open());
+    }
 }
 
 #[tokio::test]

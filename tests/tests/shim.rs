@@ -162,8 +162,8 @@ async fn no_program_speaks_for_the_shim() {
             .set("launcher", format!("sh {} {{id}} 126", script.display()))
             .set("umask", "022")
             .target("plain", 1)
+            .own("plain", "progress", "0")
             .target("reports", 1)
-            .own("reports", "progress", "1")
             .target("short", 1)
             .own("short", "max_output_buffer", "4")
             .own("short", "launcher", "/nonexistent/program");

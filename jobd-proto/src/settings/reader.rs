@@ -101,11 +101,17 @@ impl<'a> Reader<'a> {
 
     /// `1` and `true` (and a bare key) are true, `0` and `false` are false.
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.optional_flag(key).unwrap_or(default)
+    }
+
+    /// Like [`flag`](Self::flag); `None` where the key is absent.
+    pub fn optional_flag(&mut self, key: &str) -> Option<bool> {
         if matches!(self.look_up(key), Some(entry) if entry.value == Value::True) {
-            return true;
+            return Some(true);
         }
         let meanings = [("1", true), ("true", true), ("0", false), ("false", false)];
-        self.choice(key, &meanings, default)
+        let meanings = meanings.map(|(word, meaning)| (word, Some(meaning)));
+        self.choice(key, &meanings, None)
     }
 
     /// A duration within `range`: `5`, `1.5` and `30s` are seconds, `500ms`, `2m`, `1h` also fit.

@@ -83,8 +83,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "progress",
         kind: "`1` or `0`",
-        default: "`0`",
-        doc: "Whether jobs get a file descriptor to say how far they have come: `echo \"40 copying files\" >&$JOBD_PROGRESS_FD`. It goes to followers, and into the column `progress` where there is one. Off by default, as it costs short jobs more than they do without.",
+        default: "`1` where the table has the column `progress`",
+        doc: "Whether jobs get a file descriptor to say how far they have come: `echo \"40 copying files\" >&$JOBD_PROGRESS_FD`. It goes to followers, and into the column `progress` where there is one.",
     },
     Key {
         name: "leak_timeout",
@@ -221,7 +221,7 @@ fn rest(reader: &mut Reader<'_>, default: &TargetSettings) -> TargetSettings {
         output_file: output_file(reader, launcher.output_file.clone()),
         output_file_max: output_file_max(reader, launcher.output_file_max),
         output_file_only: reader.flag("output_file_only", launcher.output_file_only),
-        progress: reader.flag("progress", launcher.progress),
+        progress: reader.optional_flag("progress").or(launcher.progress),
         leak_timeout: reader.seconds("leak_timeout", leak, launcher.leak_timeout),
         data_on_stdin: data_on_stdin(reader, launcher.data_on_stdin),
         setup: setup::read(reader, &launcher.setup),

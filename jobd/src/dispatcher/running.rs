@@ -9,7 +9,7 @@ use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::{Attempt, Outcome};
 use crate::ledger::{Entry, Note};
-use crate::store::Finish;
+use crate::store::{Ability, Finish};
 
 impl Dispatcher {
     pub(super) fn written(&mut self, note: Note) {
@@ -48,7 +48,8 @@ impl Dispatcher {
         self.drain == DrainState::Working && !self.is_ending() && !self.is_striking()
     }
 
-    fn launch(&mut self, job: Job) {
+    fn launch(&mut self, mut job: Job) {
+        job.terms.reports = self.abilities().has(Ability::Progress);
         self.keep_guard();
         tracing::debug!(job = %job.id, target = %job.target, "launching");
         let (slot, sender) = (slot(&job), self.sender.clone());

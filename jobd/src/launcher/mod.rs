@@ -76,8 +76,8 @@ pub struct LauncherSettings {
     pub output_file_max: u64,
     /// `output_file_only`: in place of the columns.
     pub output_file_only: bool,
-    /// `progress`: whether jobs can say how far they have come.
-    pub progress: bool,
+    /// `progress`: whether jobs can say how far they have come; as a rule where their rows have a column for that.
+    pub progress: Option<bool>,
     /// `leak_timeout`: how long output is awaited after the process has exited.
     pub leak_timeout: Duration,
     /// `launcher.stdin`: whether `data` goes to the standard input.
@@ -103,7 +103,7 @@ impl LauncherSettings {
             output_file: None,
             output_file_max: 1 << 30,
             output_file_only: false,
-            progress: false,
+            progress: None,
             leak_timeout: Duration::from_millis(200),
             data_on_stdin: true,
             setup: Setup::default(),

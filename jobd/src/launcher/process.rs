@@ -86,7 +86,12 @@ pub(super) struct Program<'a> {
 pub(super) fn pipe_to_give() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
     let behind = RawFd::try_from(PLACES).expect("a small number");
-    Ok((ours, fcntl_dupfd_cloexec(&its, behind)?))
+    let its = if its.as_raw_fd() < behind {
+        fcntl_dupfd_cloexec(&its, behind)?
+    } else {
+        its
+    };
+    Ok((ours, its))
 }
 
 /// Lets the processes that are started wait until they are reaped, also where whoever has started jobd ignored SIGCHLD:
@@ -130,12 +135,13 @@ pub(super) struct Spawned {
 
 impl Program<'_> {
     /// Starts it with an empty signal mask. Waits until it has begun. An error is that of pipe(2), clone(2), chdir(2)
-    /// or execve(2), and leaves no process.
-    pub(super) fn spawn(&self) -> io::Result<Spawned> {
+    /// or execve(2), and leaves no process. What it was given besides is closed on our side.
+    pub(super) fn spawn(&mut self) -> io::Result<Spawned> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
         let (its_stdin, stdin) = if self.fed { Some(pipe()?) } else { None }.unzip();
         let (stdout, its_stdout) = pipe()?;
         let (stderr, its_stderr) = pipe()?;
+        let (reports, teller) = (self.reports.take(), self.teller.take());
         let (shared, own) = &self.variables;
         let argv = pointers(&self.argv);
         // Its own first: who looks for it by these does not read for ever.
@@ -144,8 +150,8 @@ impl Program<'_> {
             its_stdin.as_ref(),
             Some(&its_stdout),
             Some(&its_stderr),
-            self.reports.as_ref(),
-            self.teller.as_ref(),
+            reports.as_ref(),
+            teller.as_ref(),
         ];
         let child = Plan {
             files: files.map(|file| file.map(OwnedFd::as_raw_fd)),

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use jobd_proto::Progress;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::read;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Instant, sleep_until};
 
@@ -49,6 +51,14 @@ pub(super) fn attach(program: &mut Program<'_>) -> io::Result<OwnedFd> {
     let variable = CString::new(format!("{VARIABLE}={NUMBER}"));
     program.variables.1.extend(variable);
     Ok(reader)
+}
+
+/// Whether nothing was reported, and nobody is left who could. For the ends of jobs that are over before the reactor has
+/// heard of them, as most short ones are, which say nothing.
+pub(super) fn is_mute(pipe: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pipe, PollFlags::IN)];
+    let now = Timespec::default();
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents() == PollFlags::HUP
 }
 
 /// The reports of one process.
@@ -120,7 +130,7 @@ impl<'a> Reporter<'a> {
             biased;
             () = sleep_until(self.tell_at), if self.untold => self.tell(),
             found = readable => match found {
-                Ok(()) => self.read(),
+                Ok(()) => self.read(Receiver::try_read),
                 Err(_) => self.end(),
             },
         }
@@ -129,7 +139,8 @@ impl<'a> Reporter<'a> {
     /// The process has ended: reads what there is, and waits for a moment until its last word is in the row. What a
     /// background child of it says from now on is read and dropped, as closing the pipe would kill it.
     pub(super) async fn finish(mut self, leaks: &Leaks) {
-        self.read();
+        // The reactor may not have looked since.
+        self.read(|pipe, chunk| Ok(read(pipe, chunk)?));
         let pipe = self.pipe.take();
         self.end();
         if let Some(pipe) = pipe {
@@ -143,12 +154,12 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Reads what there is, at most as much as a pipe holds.
-    fn read(&mut self) {
+    /// Takes in what there is to read, at most as much as a pipe holds.
+    fn read(&mut self, read: impl Fn(&Receiver, &mut [u8]) -> io::Result<usize>) {
         let mut chunk = [0; CHUNK];
         for _ in 0..PIPE_CAPACITY / CHUNK {
             let Some(pipe) = &self.pipe else { return };
-            match pipe.try_read(&mut chunk) {
+            match read(pipe, &mut chunk) {
                 Ok(count @ 1..) => {
                     let bytes = u32::try_from(count).unwrap_or(u32::MAX);
                     let from = self.paced.max(Instant::now());

@@ -41,7 +41,7 @@ pub(super) struct Started {
 /// returns as soon as it is over or has run for [`STAY`]. `accounted` asks for what it uses. An error is that of
 /// [`Program::spawn`]: nothing was started.
 pub(super) fn start(
-    program: &Program<'_>,
+    program: &mut Program<'_>,
     limit: usize,
     stay: bool,
     accounted: bool,
@@ -132,9 +132,9 @@ mod tests {
     use super::*;
 
     fn begin(line: &str) -> (Started, Duration) {
-        let program = Program::shell(line);
+        let mut program = Program::shell(line);
         let begun = Instant::now();
-        let started = start(&program, 1_000, true, false).unwrap();
+        let started = start(&mut program, 1_000, true, false).unwrap();
         (started, begun.elapsed())
     }
 

@@ -55,6 +55,7 @@ impl Taken {
                 cancel: cancel != 0,
                 priority,
                 accounted: accounted != 0,
+                ..Terms::default()
             },
         }
     }

@@ -55,8 +55,8 @@ fn main() -> ExitCode {
         out.write_all(plan.stdout(number, attempt, pid).as_bytes())
             .expect("write to standard output");
         eprint!("{}", Plan::stderr(number, pid));
+        report(&Plan::progress(pid));
     }
-    report(&Plan::progress(std::process::id()));
     if target == STUCK {
         let hidden = [file, worker, id, HIDDEN].map(ToString::to_string);
         deaf(&hidden).spawn().expect("a process to leave behind");

@@ -13,7 +13,7 @@ use sqlx::mysql::MySqlPool;
 use tokio::sync::Mutex;
 
 use super::balancer::Balancer;
-use super::job::{LOUD, PATTERN, SLOW, STUCK, is_on_demand};
+use super::job::{LOUD, PATTERN, STUCK, is_on_demand};
 use super::line::{Line, Lines};
 use super::options::{Options, Table};
 use super::record::Troubles;
@@ -253,7 +253,6 @@ impl Stage {
             if options.table == Table::Full {
                 ini = ini
                     .set("lease", LEASE.as_secs())
-                    .own(SLOW, "progress", 1)
                     .own(STUCK, "idle_timeout", "2s");
                 if name == WORKERS[HASTY] {
                     ini = ini.set("drain_timeout", 1);

@@ -47,6 +47,13 @@ pub(super) async fn attend(
                 started.show(&feed);
             }
         }
+        if let Some(pipe) = started.reports {
+            let (row, followers) = (&launcher.inner.reports, started.followers);
+            // Where the reactor has no room, what it has reported is lost, and nothing else.
+            if let Ok(reports) = Reporter::new(pipe, job, row, followers) {
+                reports.finish(&launcher.inner.leaks).await;
+            }
+        }
         return Outcome::Ended(End {
             code: status.code(),
             signal: status.signal(),

@@ -38,8 +38,8 @@ pub(super) fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Dur
         return Begun::NotNow(io::Error::other("its lease may have ended meanwhile"));
     }
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
-    let reports = way.settings.progress;
-    let stay = !fed && !reports && way.settings.output_file.is_none() && way.shim.is_none();
+    let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
+    let reports = way.settings.progress.unwrap_or(job.terms.reports);
     let reports = reports.then(|| reporter::attach(&mut program)).transpose();
     let failure = way.shim.as_ref().map(|_| attach_shim(&mut program));
     let (reports, failure) = match (reports, failure.transpose()) {
@@ -47,9 +47,16 @@ pub(super) fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Dur
         (Err(error), _) | (_, Err(error)) => return Begun::NotNow(error),
     };
     crash_point!("spawn-before");
-    match start(&program, way.settings.max_output, stay, job.terms.accounted) {
+    match start(
+        &mut program,
+        way.settings.max_output,
+        stay,
+        job.terms.accounted,
+    ) {
         Ok(mut started) => {
-            (started.reports, started.failure) = (reports, failure);
+            let over = started.over.is_some();
+            started.reports = reports.filter(|pipe| !over || !reporter::is_mute(pipe));
+            started.failure = failure;
             Begun::Started(started)
         }
         Err(error) if is_no_room(&error) => Begun::NotNow(error),

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::*;
 use crate::marked::{self, Mark};
 
-fn output(program: &Program<'_>) -> (String, ExitStatus) {
+fn output(program: &mut Program<'_>) -> (String, ExitStatus) {
     let mut spawned = program.spawn().unwrap();
     drop(spawned.stdin.take());
     let mut output = String::new();
@@ -38,7 +38,7 @@ async fn a_program_begins_with_no_signal_blocked_and_none_ignored_but_what_jobd_
     // Beyond them are those that the C library keeps to itself.
     let standard = (1_u64 << 31) - 1;
     assert_eq!(mask(&ours, "SigCgt:") & standard & !known, 0, "{ours}");
-    let (its, _) = output(&Program::shell("exec cat /proc/self/status"));
+    let (its, _) = output(&mut Program::shell("exec cat /proc/self/status"));
     assert_eq!(mask(&its, "SigBlk:"), 0, "{its}");
     assert_eq!(
         mask(&its, "SigIgn:"),
@@ -57,7 +57,7 @@ fn a_program_gets_its_words_its_variables_its_folder_and_a_group() {
     let shared = [c"A=1".into(), c"B=".into()];
     program.variables.0 = &shared;
     program.cwd = Some(c"/");
-    let (output, status) = output(&program);
+    let (output, status) = output(&mut program);
     assert!(status.success());
     let lines: Vec<&str> = output.lines().map(str::trim).collect();
     for expected in ["A=1", "B=", "PATH=/usr/bin:/bin", "/", "<a b><>1"] {
@@ -93,8 +93,7 @@ fn a_program_inherits_what_it_is_given_and_nothing_else() {
                 given.push(fs::File::from(ours));
             }
         }
-        let (output, _) = output(&program);
-        drop(program);
+        let (output, _) = output(&mut program);
         let mut said = output.split("sh:").next().unwrap().to_owned();
         for mut pipe in given {
             pipe.read_to_string(&mut said).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jobd_proto::table::{Column, Columns, Kind, TableName};
+use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
 
 use super::errors::MAX_BYTES;
 use super::inspect::{Ddl, Index, Problem, add, alter, index_ddl};
@@ -391,7 +391,11 @@ impl Field {
                 " NOT NULL"
             }
         );
-        let mended = alter(table, "MODIFY", self.name, self.definition, ddl);
+        let mut mended = alter(table, "MODIFY", self.name, self.definition, ddl);
+        if matches!(self.takes, Takes::Count) && ddl == Ddl::MySql {
+            let (table, column) = (table.quoted(), quote(self.name));
+            mended = format!("UPDATE {table} SET {column} = 0 WHERE {column} IS NULL; {mended}");
+        }
         Some(Problem::fatal(text).mended_by(mended))
     }
 }

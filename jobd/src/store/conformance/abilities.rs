@@ -119,6 +119,7 @@ async fn a_column_of_the_wrong_type_is_fatal_and_its_ddl_mends_it() {
         ("lease_until", "int NOT NULL DEFAULT 0"),
         ("lease_until", "smallint DEFAULT NULL"),
         ("attempts", "int DEFAULT 0"),
+        ("interruptions", "int DEFAULT 0"),
         ("priority", "smallint DEFAULT NULL"),
         ("run_at", "datetime"),
         ("errors", "json"),
@@ -135,6 +136,12 @@ async fn a_column_of_the_wrong_type_is_fatal_and_its_ddl_mends_it() {
         statements.extend(ALL.iter().map(|(_, add)| *add));
         let change = format!("ALTER TABLE jobs MODIFY {column} {wrong}");
         statements.push(&change);
+        // Stands in the way of NOT NULL.
+        let null =
+            format!("INSERT INTO jobs (target, time_created, {column}) VALUES ('t', 1, NULL)");
+        if wrong.contains("int DEFAULT") && column != "lease_until" {
+            statements.push(&null);
+        }
         let problems = inspected(&statements).await.problems;
         if wrong == "json" && problems.is_empty() {
             // MariaDB's is a text.

@@ -110,6 +110,36 @@ async fn a_row_that_is_refused_stops_no_other() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    database
+        .run(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW \
+             IF NEW.id < 4 AND NEW.status = 'accepted' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
+        )
+        .await;
+    let ids = database.insert(9, "a", "waiting").await;
+    // It looks at its start, and hardly ever again.
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "600")
+        .set("launcher", "echo {id}")
+        .target("a", 1);
+    let jobd = Jobd::start(&scratch, &ini).await;
+    for id in &ids[3..] {
+        database.done(*id).await;
+    }
+    for id in &ids[..3] {
+        assert_eq!(database.row(*id).await.status, "waiting");
+    }
+    let log = jobd.process.log();
+    assert_eq!(log.matches("not this one").count(), 3, "{log}");
+    assert!(!log.contains("cannot claim jobs"), "{log}");
+    assert!(jobd.stop().await.success());
+}
+
+#[tokio::test]
 async fn a_packet_limit_that_shrinks_shortens_the_output() {
     let scratch = Scratch::new();
     let server = Server::start(Durability::ThrowAway, &["--max-allowed-packet=16M"]).await;

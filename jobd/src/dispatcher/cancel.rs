@@ -147,20 +147,27 @@ impl Dispatcher {
         } = ended;
         for job in jobs {
             self.cancelling.remove(&slot(&job));
-            match &fates {
-                Ok(_) => {
+            let refused = match &fates {
+                Ok(fates) => match fates.get(&job.id) {
+                    Some(Cancelled::Refused(error)) => Some(error.clone()),
+                    _ => None,
+                },
+                Err(error) => Some(error.to_string()),
+            };
+            match refused {
+                None => {
                     tracing::info!(job = %job.id, target = %job.target, "cancelled");
                     self.fail_waiter(&job, "was cancelled");
                     self.free_slot(&job);
                 }
                 // Its row may say `done` all the same, and then this changes nothing.
-                Err(error) => self.back_out(job, &error.to_string()),
+                Some(error) => self.back_out(job, &error),
             }
         }
         match (fates, client) {
             (Ok(fates), Some((answer, asked, mut reply))) => {
                 for id in asked {
-                    tell(&mut reply, id, fates.get(&id).copied());
+                    tell(&mut reply, id, fates.get(&id));
                 }
                 drop(answer.send(reply));
             }
@@ -207,7 +214,7 @@ impl Dispatcher {
 }
 
 /// What a client is told of a row that was not ours.
-fn tell(reply: &mut CancelReply, id: JobId, fate: Option<Cancelled>) {
+fn tell(reply: &mut CancelReply, id: JobId, fate: Option<&Cancelled>) {
     let said = match fate {
         Some(Cancelled::Ended) => Ok(CancelFate::Cancelled),
         Some(Cancelled::TooLate) => Ok(CancelFate::TooLate),
@@ -216,6 +223,9 @@ fn tell(reply: &mut CancelReply, id: JobId, fate: Option<Cancelled>) {
             "another worker has job {id}, and the table has no column cancel_requested: ask that worker, or the master"
         )),
         Some(Cancelled::Locked) => Err(format!("somebody has job {id} locked, try again later")),
+        Some(Cancelled::Refused(error)) => Err(format!(
+            "the database refuses to let job {id} be cancelled: {error}"
+        )),
         Some(Cancelled::Missing) | None => Err(format!("job {id} not found")),
     };
     match said {

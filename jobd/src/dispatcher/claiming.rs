@@ -23,10 +23,7 @@ impl Dispatcher {
             let claimed = if drain.is_cancelled() {
                 Err(StoreError::Unavailable(SHUTTING_DOWN.to_owned()))
             } else {
-                store
-                    .claim(token, target.clone(), asked, retry + 1)
-                    .await
-                    .map(|claimed| claimed.jobs)
+                store.claim(token, target.clone(), asked, retry + 1).await
             };
             drop(sender.send(Event::Claimed {
                 target,
@@ -40,18 +37,18 @@ impl Dispatcher {
         &mut self,
         target: &TargetName,
         asked: u32,
-        claimed: Result<Vec<Job>, StoreError>,
+        claimed: Result<Claimed, StoreError>,
     ) {
         if self.drain == DrainState::Working {
             self.note_outage(claimed.as_ref().err());
         }
         match claimed {
-            Ok(jobs) => {
+            Ok(Claimed { jobs, refused, .. }) => {
                 tracing::debug!(%target, rows = jobs.len(), "claimed");
                 let full = jobs.len() >= asked as usize;
                 let (cancelled, jobs): (Vec<Job>, Vec<Job>) =
                     jobs.into_iter().partition(|job| job.terms.cancel);
-                if full && !cancelled.is_empty() {
+                if full && !cancelled.is_empty() || !refused.is_empty() {
                     self.targets.want(std::slice::from_ref(target));
                 }
                 self.cancel_accepted(cancelled);

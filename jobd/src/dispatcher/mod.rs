@@ -86,7 +86,7 @@ enum Event {
     Claimed {
         target: TargetName,
         asked: u32,
-        claimed: Result<Vec<Job>, StoreError>,
+        claimed: Result<Claimed, StoreError>,
     },
     /// Rows were cancelled, or not.
     Cancelled(cancel::Ended),

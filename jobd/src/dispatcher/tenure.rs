@@ -21,7 +21,7 @@ const LEASE_ENDED: &str =
     "stopped because the database could not be reached, and another worker may start the job again";
 
 /// What jobs are told in their `stderr`.
-const ROW_LOCKED: &str = "stopped because its row was locked by somebody else for most of a lease, and another worker may start the job again";
+const ROW_LOCKED: &str = "stopped because its row could not be written for most of a lease (locked by somebody else, or refused by the database), and another worker may start the job again";
 
 /// What jobs are told in their `stderr`.
 const ROW_LOST: &str = "stopped because its row was taken from this worker";
@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     /// When the last renewal was sent that succeeded, or when nothing was held.
     renewed: std::time::Duration,
     renewing: bool,
-    /// Rows that the last renewal found locked by somebody else, with our hold on each.
+    /// Rows that the last renewal found locked by somebody else, or that the database refused, with our hold on each.
     locked: BTreeMap<JobId, Tenure>,
     /// Whether claiming is off because the lease is ending.
     pub(super) suspended: bool,
@@ -184,7 +184,7 @@ impl Dispatcher {
                 && hold.is_ending(now)
                 && held.stop(ROW_LOCKED, Some(hold.grace() / 2))
             {
-                tracing::error!(job = %held.job.id, target = %held.job.target, "lease could not be renewed, because somebody else has the row locked: stopping the job");
+                tracing::error!(job = %held.job.id, target = %held.job.target, "lease could not be renewed, because somebody else has the row locked, or the database refuses the change: stopping the job");
             }
         }
     }

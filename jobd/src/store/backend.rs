@@ -27,7 +27,9 @@ pub(super) enum Lane {
     Rescues,
     /// Looks at what comes up by itself, and promotions.
     Look,
-    /// Everything else.
+    /// Manual claims, and cancellations of rows that somebody has locked: what is asked for by id waits for these rows.
+    Rows,
+    /// Everything else. Waits for no row, where the server has `SKIP LOCKED`.
     Desk,
 }
 

@@ -8,6 +8,7 @@ use jobd_proto::JobId;
 
 use super::connection::{Connection, Value};
 use super::lists::{ListStatement, MAX_LIST};
+use super::refusals::change;
 use super::statements::Statements;
 use crate::job::ClaimToken;
 use crate::leases::Lease;
@@ -19,7 +20,7 @@ pub const NOTE: &str = "jobd: cancelled while it did not run\n";
 const UNWANTED: &str = "jobd: not given back, as another job with the same unique key waits\n";
 
 /// What has become of a row that is to be cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelled {
     /// It has ended, because of this or of an earlier cancellation.
     Ended,
@@ -33,6 +34,8 @@ pub enum Cancelled {
     Missing,
     /// Somebody has it locked, and was not waited for.
     Locked,
+    /// The database does not let it be changed, and says why.
+    Refused(String),
 }
 
 /// A row to cancel, with our claim of it where we have one and have not begun it.
@@ -64,7 +67,7 @@ pub(super) struct Requests {
     /// Those that were not seen to, as a [`Glance`](super::glance::Glance) asks for them.
     pub(super) look: String,
     /// The first of them, as leases, but for rows that other workers have: these see to them, and if they have died the
-    /// requests stand there for long.
+    /// requests stand there for long. How many, comes last.
     pub(super) open: Arc<str>,
 }
 
@@ -85,7 +88,7 @@ pub(super) async fn cancel<C: Connection>(
         Cancelled::Locked
     };
     let mut fates: BTreeMap<JobId, Cancelled> =
-        wishes.iter().map(|(id, _)| (*id, absent)).collect();
+        wishes.iter().map(|(id, _)| (*id, absent.clone())).collect();
     connection.control(statements.begin).await?;
     for wishes in wishes.chunks(MAX_LIST) {
         let ids: Vec<JobId> = wishes.iter().map(|(id, _)| *id).collect();
@@ -94,20 +97,30 @@ pub(super) async fn cancel<C: Connection>(
         let sorted = Sorted::new(wishes, rows);
         let requests = texts.requests.as_ref();
         let held = requests.map_or(Cancelled::Held, |_| Cancelled::Asked);
-        change(connection, &texts.end, None, &sorted.waiting).await?;
+        let changed = change(connection, &texts.end, &[], &sorted.waiting).await?;
+        let mut refused = changed.refused;
         for (id, token) in &sorted.accepted {
-            change(connection, &texts.end_accepted, Some(token), &[*id]).await?;
+            let ours = [Value::Text(token.as_str())];
+            let changed = change(connection, &texts.end_accepted, &ours, &[*id]).await?;
+            refused.extend(changed.refused);
         }
         if let Some(requests) = requests {
-            change(connection, &requests.ask, None, &sorted.held).await?;
-            change(connection, &requests.settle, None, &sorted.over).await?;
+            for (statement, ids) in [
+                (&requests.ask, &sorted.held),
+                (&requests.settle, &sorted.over),
+            ] {
+                let changed = change(connection, statement, &[], ids).await?;
+                refused.extend(changed.refused);
+            }
         }
         let accepted = sorted.accepted.iter().map(|(id, _)| *id);
         let ended = sorted.waiting.iter().copied().chain(accepted);
         fates.extend(ended.map(|id| (id, Cancelled::Ended)));
-        fates.extend(sorted.held.iter().map(|id| (*id, held)));
+        fates.extend(sorted.held.iter().map(|id| (*id, held.clone())));
         fates.extend(sorted.over.iter().map(|id| (*id, Cancelled::TooLate)));
         fates.extend(sorted.cancelled.iter().map(|id| (*id, Cancelled::Ended)));
+        let refused = refused.into_iter();
+        fates.extend(refused.map(|(id, error)| (id, Cancelled::Refused(error.to_string()))));
     }
     connection.control("COMMIT").await?;
     Ok(fates)
@@ -150,21 +163,6 @@ impl Sorted {
         }
         sorted
     }
-}
-
-async fn change<C: Connection>(
-    connection: &mut C,
-    statement: &ListStatement,
-    token: Option<&ClaimToken>,
-    ids: &[JobId],
-) -> Result<(), sqlx::Error> {
-    if !ids.is_empty() {
-        let (sql, keys) = statement.for_ids(ids);
-        let token = token.map(|token| Value::Text(token.as_str()));
-        let values: Vec<Value<'_>> = token.into_iter().chain(keys).collect();
-        connection.change(&sql, &values).await?;
-    }
-    Ok(())
 }
 
 impl CancelStatements {
@@ -235,7 +233,7 @@ impl CancelStatements {
                     settle: set("0", "`status` NOT IN ('waiting', 'manual', 'scheduled', 'accepted', 'running') AND `cancel_requested` = 1"),
                     open: format!(
                         "SELECT {row}, 0 {look} AND (`status` NOT IN ('accepted', 'running') \
-                         OR (`{token}` >= ? AND `{token}` < ?)) LIMIT {REQUESTS}"
+                         OR (`{token}` >= ? AND `{token}` < ?)) LIMIT ?"
                     )
                     .into(),
                     look,

@@ -10,6 +10,7 @@ mod ownership;
 mod priority;
 mod progress;
 mod records;
+mod refusals;
 mod unique;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use self::records::*;
 use super::*;
 use crate::job::{Origin, Terms, Tokens};
 
-pub(super) use self::ground::settings;
+pub(super) use self::ground::{scheduled, settings};
 
 /// One test per store, table and promise.
 macro_rules! conformance {
@@ -77,6 +78,10 @@ conformance! {
     leases_are_renewed_and_lost_rows_named,
     rows_ask_for_a_cancellation,
     higher_priorities_are_claimed_first,
+    a_refused_row_stops_no_promotion,
+    a_refused_row_stops_no_claim,
+    a_refused_row_stops_no_cancellation,
+    a_refused_row_costs_no_other_its_lease,
     what_may_not_wait_again_ends,
     a_row_that_may_not_wait_yet_is_put_off_and_no_other,
     an_orphan_goes_back_runs_again_or_gets_a_verdict;

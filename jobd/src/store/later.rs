@@ -3,6 +3,7 @@
 //! `run_at` is NULL in every other status: its index holds nothing but rows whose time is to come, and claims, starts
 //! and ends never touch it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jobd_proto::JobId;
@@ -12,8 +13,8 @@ use super::connection::{Connection, Value, id, key};
 use super::counts::Counts;
 use super::dialect::Dialect;
 use super::lists::ListStatement;
+use super::refusals::{self, Refused, is_duplicate};
 use super::statements::Statements;
-use super::units::is_duplicate;
 use super::{Abilities, Ability, Finish, Promoted, errors};
 use crate::fate::Again;
 use crate::faults::crash_point;
@@ -98,7 +99,7 @@ impl LaterStatements {
         Self {
             due: format!(
                 "SELECT CAST(`id` AS SIGNED), CAST(`target` AS CHAR) {look} \
-                 ORDER BY {t}.`run_at` LIMIT {MAX_ROWS} {skip_locked}"
+                 ORDER BY {t}.`run_at` LIMIT ? {skip_locked}"
             )
             .into(),
             look,
@@ -132,54 +133,66 @@ impl LaterStatements {
     }
 }
 
-/// Makes rows `waiting` whose time has come.
+/// Makes rows `waiting` whose time has come, but for those of `aside`; names those that the database refused.
 pub(super) async fn promote<C: Connection>(
     connection: &mut C,
     statements: &Statements,
-) -> Result<Promoted, sqlx::Error> {
+    aside: &[JobId],
+) -> Result<(Promoted, Vec<Refused>), sqlx::Error> {
     let Some(later) = &statements.later else {
-        return Ok(Promoted::default());
+        return Ok((Promoted::default(), Vec::new()));
     };
     connection.control(statements.begin).await?;
     // Others look at the same moment: what they have locked they promote.
-    let rows = connection.notes(&later.due, &[]).await?;
-    let ids: Vec<_> = rows.iter().map(|(key, _)| id(*key)).collect();
-    if !ids.is_empty() {
-        make_waiting(connection, later, &ids).await?;
-    }
+    let limit = i64::try_from(MAX_ROWS + aside.len()).unwrap_or(i64::MAX);
+    let rows = connection
+        .notes(&later.due, &[Value::Number(limit)])
+        .await?;
+    let rows = rows.into_iter().map(|(key, target)| (id(key), target));
+    let mut due: Vec<_> = rows.filter(|(id, _)| !aside.contains(id)).collect();
+    due.truncate(MAX_ROWS);
+    let ids: Vec<JobId> = due.iter().map(|(id, _)| *id).collect();
+    let refused = make_waiting(connection, later, &ids).await?;
     crash_point!("promote-before-commit", ids.len());
     connection.control("COMMIT").await?;
     crash_point!("promote-after-commit", ids.len());
-    Ok(Promoted {
-        more: rows.len() >= MAX_ROWS,
-        targets: rows.into_iter().filter_map(|(_, target)| target).collect(),
-    })
+    let mut promoted = Promoted {
+        more: due.len() >= MAX_ROWS && refused.len() < MAX_ROWS,
+        targets: BTreeSet::new(),
+    };
+    let mut told = Vec::new();
+    for (id, target) in due {
+        match refused.iter().find(|(refused, _)| *refused == id) {
+            None => promoted.targets.extend(target),
+            Some((_, error)) => told.push(Refused {
+                id,
+                target,
+                error: error.to_string(),
+            }),
+        }
+    }
+    Ok((promoted, told))
 }
 
-/// Promotes rows; puts those off that a unique index does not let wait, as another row with their key does.
+/// Promotes rows; puts those off that a unique index does not let wait, as another row with their key does. Returns
+/// those that could be neither.
 async fn make_waiting<C: Connection>(
     connection: &mut C,
     later: &LaterStatements,
     ids: &[JobId],
-) -> Result<(), sqlx::Error> {
-    let (sql, values) = later.promote.for_ids(ids);
-    match connection.change(&sql, &values).await {
-        Err(error) if is_duplicate(&error) => {}
-        outcome => return outcome.map(drop),
-    }
-    for id in ids {
-        let one = std::slice::from_ref(id);
-        let (sql, values) = later.promote.for_ids(one);
-        match connection.change(&sql, &values).await {
-            Err(error) if is_duplicate(&error) => {
-                tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
-                let (sql, values) = later.put_off.for_ids(one);
-                connection.change(&sql, &values).await?;
-            }
-            outcome => drop(outcome?),
+) -> Result<Vec<(JobId, sqlx::Error)>, sqlx::Error> {
+    let changed = refusals::change(connection, &later.promote, &[], ids).await?;
+    let mut refused = Vec::new();
+    for (id, error) in changed.refused {
+        if is_duplicate(&error) {
+            tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
+            let put_off = refusals::change(connection, &later.put_off, &[], &[id]).await?;
+            refused.extend(put_off.refused);
+        } else {
+            refused.push((id, error));
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Schedules a job that has ended and is to run again; whether its row says so.

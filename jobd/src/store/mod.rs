@@ -26,6 +26,7 @@ pub(crate) mod model;
 mod mysql;
 mod progress;
 mod record;
+mod refusals;
 mod sql;
 mod sqlite;
 mod statements;
@@ -49,6 +50,7 @@ pub use abilities::{Abilities, Ability};
 pub use cancel::{Cancelled, NOTE as CANCEL_NOTE, REQUESTS, Wish};
 pub use inspect::Inspection;
 pub use progress::Report;
+pub use refusals::Refused;
 pub use text::OutputText;
 
 /// A database that holds the job table. Calls run to their end even if their caller goes away.
@@ -180,6 +182,8 @@ pub struct Claimed {
     pub jobs: Vec<Job>,
     /// Of a manual claim: why the others were left alone, in the words of the protocol.
     pub errors: BTreeMap<JobId, String>,
+    /// Rows that the database did not let it take, and that the next claims pass over: there may be others behind them.
+    pub refused: Vec<Refused>,
 }
 
 /// What comes up in rows without anybody's poke.
@@ -279,7 +283,7 @@ pub struct Recorded {
 pub struct Unrenewed {
     /// They carry no token of the worker any more.
     pub lost: Vec<JobId>,
-    /// They do, but somebody else has them locked.
+    /// They do, but somebody else has them locked, or the database refuses the change.
     pub locked: Vec<JobId>,
 }
 

@@ -5,8 +5,9 @@ use jobd_proto::JobId;
 use super::advance::Advance;
 use super::connection::{Connection, Value};
 use super::lists::{ListStatement, MAX_LIST};
+use super::refusals::{self, is_duplicate};
 use super::statements::Statements;
-use super::units::{Outcome, ids_of, is_duplicate, job_ids, mark, with_token};
+use super::units::{Outcome, ids_of, job_ids, with_token};
 use super::{Batch, Finish, Recorded, back_to, later};
 use crate::faults::{batch_point, planted};
 use crate::job::{ClaimToken, Job};
@@ -77,38 +78,20 @@ async fn give_back<C: Connection>(
     statements: &Statements,
     jobs: &[Job],
 ) -> Outcome<()> {
-    match release(connection, statements, jobs).await {
-        Err(error) if is_duplicate(&error) => {}
-        outcome => return outcome,
-    }
-    for job in jobs {
-        match release(connection, statements, std::slice::from_ref(job)).await {
-            Err(error) if is_duplicate(&error) => {
-                tracing::warn!(job = %job.id, target = %job.target, "row cannot go back, as another one with its unique key waits: ending it");
-                let unwanted = &statements.cancel.end_unwanted;
-                mark(connection, unwanted, &[], &job.token, &[job.id]).await?;
-            }
-            outcome => outcome?,
+    let claim = Value::Text(jobs[0].token.as_str());
+    let before = [Value::Text(back_to(&jobs[0])), claim];
+    let ids = ids_of(jobs);
+    let changed = refusals::change(connection, &statements.release, &before, &ids).await?;
+    for (id, error) in changed.refused {
+        if !is_duplicate(&error) {
+            return Err(error);
         }
+        tracing::warn!(job = %id, target = %jobs[0].target, "row cannot go back, as another one with its unique key waits: ending it");
+        let unwanted = statements.cancel.end_unwanted.for_ids(&[id]);
+        let values = [&[claim][..], &unwanted.1].concat();
+        connection.change(&unwanted.0, &values).await?;
     }
     Ok(())
-}
-
-async fn release<C: Connection>(
-    connection: &mut C,
-    statements: &Statements,
-    jobs: &[Job],
-) -> Outcome<()> {
-    let (sql, ids) = statements.release.for_ids(&ids_of(jobs));
-    let values = [
-        &[
-            Value::Text(back_to(&jobs[0])),
-            Value::Text(jobs[0].token.as_str()),
-        ],
-        &*ids,
-    ]
-    .concat();
-    connection.change(&sql, &values).await.map(drop)
 }
 
 /// Starts and ends jobs; adds for each whether its row says so now.

@@ -14,10 +14,12 @@ use jobd_proto::{JobId, TargetName};
 
 use super::backend::{Backend, Lane, Unit};
 use super::floors::Floors;
+use super::refusals::Refusals;
 use super::statements::Statements;
 use super::{
-    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Report, RowState,
-    Sight, Store, StoreError, Unrenewed, Wish, cancel, glance, later, progress, record, units,
+    Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Refused, Report,
+    RowState, Sight, Store, StoreError, Unrenewed, Wish, cancel, glance, later, progress, record,
+    units,
 };
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -41,6 +43,10 @@ pub(super) struct SqlStore<B> {
     /// there, and nobody renews leases that we have not begun with.
     known: OnceLock<Arc<[String]>>,
     floors: Mutex<Floors>,
+    /// Rows that cannot be claimed, promoted or cancelled.
+    refusals: Mutex<Refusals>,
+    /// Rows whose leases cannot be renewed.
+    unrenewed: Mutex<Refusals>,
     /// A renewal that waited for a locked row once would come too late for the others.
     hasty: bool,
     /// The last renewal met a row that somebody else had locked: the next one does not wait for it.
@@ -55,6 +61,8 @@ impl<B: Backend> SqlStore<B> {
             statements: RwLock::new(None),
             known: OnceLock::new(),
             floors: Mutex::default(),
+            refusals: Mutex::default(),
+            unrenewed: Mutex::default(),
             met_lock: AtomicBool::new(false),
         }
     }
@@ -69,7 +77,17 @@ impl<B: Backend> SqlStore<B> {
     }
 
     fn floors(&self) -> MutexGuard<'_, Floors> {
-        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.floors)
+    }
+
+    /// Rows that were refused and are passed over now.
+    fn aside(&self) -> Vec<JobId> {
+        locked(&self.refusals).aside(Instant::now())
+    }
+
+    /// Passes over these rows from now on; whether over all of them.
+    fn pass_over(&self, to: &str, refused: &[Refused]) -> bool {
+        locked(&self.refusals).note(Instant::now(), to, refused)
     }
 
     async fn look(&self) -> Result<Inspection, StoreError> {
@@ -211,6 +229,10 @@ impl<B: Backend> SqlStore<B> {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A unit of a lane, with the table's statements; what it takes along is cloned for each try.
 macro_rules! on {
     ($store:ident, $lane:ident, [$($taken:ident),*], |$connection:ident, $statements:ident| $work:expr) => {
@@ -267,14 +289,14 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
             let floor = self.floors().of(&target, began);
-            let served = target.clone();
+            let (served, aside) = (target.clone(), self.aside());
             let claimed = self.claimed(
                 Lane::Claims,
                 &named,
                 move |connection, statements, committing| {
-                    let (token, target) = (token.clone(), served.clone());
+                    let (token, target, aside) = (token.clone(), served.clone(), aside.clone());
                     async move {
-                        let part = (floor, limit);
+                        let part = (floor, limit, &*aside);
                         units::claim(
                             connection,
                             &statements,
@@ -289,7 +311,13 @@ impl<B: Backend> Store for SqlStore<B> {
                     .boxed()
                 },
             );
-            let claimed = claimed.await;
+            let mut claimed = claimed.await;
+            if let Ok(claimed) = &mut claimed
+                && !self.pass_over("accepted", &claimed.refused)
+            {
+                // They would stand in the way of those behind them each time: better now and then.
+                claimed.refused.clear();
+            }
             let time = (began, Instant::now());
             match &claimed {
                 Ok(claimed) => self.floors().claimed(&target, floor, limit, claimed, time),
@@ -309,7 +337,7 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let named = token.clone();
             let claimed = self.claimed(
-                Lane::Desk,
+                Lane::Rows,
                 &named,
                 move |connection, statements, committing| {
                     let (token, ids, served) = (token.clone(), ids.clone(), served.clone());
@@ -338,10 +366,29 @@ impl<B: Backend> Store for SqlStore<B> {
         patient: bool,
     ) -> BoxFuture<'_, Result<BTreeMap<JobId, Cancelled>, StoreError>> {
         async move {
-            let cancelled = on!(self, Desk, [wishes], |connection, statements| {
-                cancel::cancel(connection, &statements, &wishes, patient)
+            let free = wishes.clone();
+            let cancelled = on!(self, Desk, [free], |connection, statements| {
+                cancel::cancel(connection, &statements, &free, false)
             });
-            self.refreshed(cancelled.await).await
+            let mut fates = self.refreshed(cancelled.await).await?;
+            let locked = |(id, _): &Wish| fates.get(id) == Some(&Cancelled::Locked);
+            let rest: Vec<Wish> = wishes.into_iter().filter(locked).collect();
+            if patient && !rest.is_empty() {
+                let cancelled = on!(self, Rows, [rest], |connection, statements| {
+                    cancel::cancel(connection, &statements, &rest, true)
+                });
+                fates.extend(self.refreshed(cancelled.await).await?);
+            }
+            let refused = fates.iter().filter_map(|(id, fate)| match fate {
+                Cancelled::Refused(error) => Some(Refused {
+                    id: *id,
+                    target: None,
+                    error: error.clone(),
+                }),
+                _ => None,
+            });
+            self.pass_over("cancelled", &refused.collect::<Vec<_>>());
+            Ok(fates)
         }
         .boxed()
     }
@@ -357,18 +404,22 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn requests(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        let requests = on!(self, Look, [worker], |connection, statements| {
-            units::requests(connection, &statements, &worker)
+        let aside = self.aside();
+        let requests = on!(self, Look, [worker, aside], |connection, statements| {
+            units::requests(connection, &statements, &worker, &aside)
         });
         requests.boxed()
     }
 
     fn promote(&self) -> BoxFuture<'_, Result<Promoted, StoreError>> {
         async move {
-            let promoted = on!(self, Look, [], |connection, statements| {
-                later::promote(connection, &statements)
+            let aside = self.aside();
+            let promoted = on!(self, Look, [aside], |connection, statements| {
+                later::promote(connection, &statements, &aside)
             });
-            self.refreshed(promoted.await).await
+            let (promoted, refused) = self.refreshed(promoted.await).await?;
+            self.pass_over("waiting", &refused);
+            Ok(promoted)
         }
         .boxed()
     }
@@ -396,6 +447,10 @@ impl<B: Backend> Store for SqlStore<B> {
                     // One row that somebody keeps locked must not cost the others their leases.
                     Err(StoreError::Locked(_)) if !passing => passing = true,
                     outcome => {
+                        let outcome = outcome.map(|(unrenewed, refused)| {
+                            locked(&self.unrenewed).note(Instant::now(), "renewed", &refused);
+                            unrenewed
+                        });
                         let met = |unrenewed: &Unrenewed| !unrenewed.locked.is_empty();
                         let met = outcome.as_ref().map_or(passing, met);
                         self.met_lock.store(met, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //!
 //! A unit that fails is rolled back by its caller, so it may return early anywhere.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use jobd_proto::{JobId, JobResult, TargetName};
@@ -9,8 +10,9 @@ use jobd_proto::{JobId, JobResult, TargetName};
 use super::connection::{Connection, Taken, Value, id, key};
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
+use super::refusals::{self, is_duplicate};
 use super::statements::{PROBES, Statements};
-use super::{Claimed, Names, RowState, Unrenewed, manual};
+use super::{Claimed, Names, REQUESTS, Refused, RowState, Unrenewed, manual};
 use crate::faults::crash_point;
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
@@ -80,14 +82,14 @@ pub(super) async fn names<C: Connection>(
     Ok(Names { names, more: true })
 }
 
-/// Claims waiting rows of a target, those behind `floor` first: the ones before it are looked at where there are
-/// too few behind it. What it is about to commit is left in `committing`.
+/// Claims waiting rows of a target but for those of `aside`, those behind `floor` first: the ones before it are looked at
+/// where there are too few behind it. What it is about to commit is left in `committing`.
 pub(super) async fn claim<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    (floor, limit): (Place, u32),
+    (floor, limit, aside): (Place, u32, &[JobId]),
     most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
@@ -101,13 +103,16 @@ pub(super) async fn claim<C: Connection>(
         } else {
             values.push(Value::Number(id));
         }
-        values.push(Value::Number(limit.into()));
+        let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
+        values.push(Value::Number(i64::from(limit).saturating_add(passed)));
         rows = connection.taken(&statements.claim_select, &values).await?;
+        rows.retain(|row| !aside.contains(&row.id));
+        rows.truncate(limit as usize);
         if floor == Place::FIRST || rows.len() >= limit as usize {
             break;
         }
     }
-    let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
+    let mut ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
     let retried = statements.accept_retried.as_ref().filter(|_| most > 1);
     let most = if retried.is_some() {
@@ -115,14 +120,19 @@ pub(super) async fn claim<C: Connection>(
     } else {
         1
     };
+    let (times, named) = ([Value::Number(most.into())], [Value::Text(token.as_str())]);
     let changed = match retried {
         Some(accept) => {
-            let before = [Value::Number(most.into())];
-            mark(connection, accept, &before, token, &ids).await?
+            let before = [times, named].concat();
+            refusals::change(connection, accept, &before, &ids).await?
         }
-        None => mark(connection, &statements.accept, &[], token, &ids).await?,
+        None => refusals::change(connection, &statements.accept, &named, &ids).await?,
     };
-    if !statements.claim_locks || changed < ids.len() as u64 {
+    let refused = refused(changed.refused, Some(target));
+    let passed = |id: &JobId| !refused.iter().any(|refused| refused.id == *id);
+    ids.retain(passed);
+    rows.retain(|row| passed(&row.id));
+    if !statements.claim_locks || changed.rows < ids.len() as u64 {
         // Others may have been faster with a row, or even done with it: what carries the token is ours, as it is now.
         rows = accepted(connection, statements, token, &ids).await?;
     }
@@ -132,6 +142,7 @@ pub(super) async fn claim<C: Connection>(
         .collect();
     let claimed = Claimed {
         jobs,
+        refused,
         ..Claimed::default()
     };
     let _ = committing.set(claimed.clone());
@@ -156,16 +167,15 @@ pub(super) async fn claim_manual<C: Connection>(
         let (sql, ids) = statements.manual_select.for_ids(ids);
         found.extend(connection.rows(&sql, &ids).await?);
     }
-    let claimed = manual::sort(wanted, found, served, statements.target_ignores_case, token);
+    let mut claimed = manual::sort(wanted, found, served, statements.target_ignores_case, token);
     crash_point!("claim-selected", claimed.jobs.len());
-    mark(
-        connection,
-        &statements.accept_manual,
-        &[],
-        token,
-        &ids_of(&claimed.jobs),
-    )
-    .await?;
+    let (accept, named) = (&statements.accept_manual, [Value::Text(token.as_str())]);
+    let changed = refusals::change(connection, accept, &named, &ids_of(&claimed.jobs)).await?;
+    for Refused { id, error, .. } in refused(changed.refused, None) {
+        claimed.jobs.retain(|job| job.id != id);
+        let text = format!("the database refuses to let job {id} be accepted: {error}");
+        claimed.errors.insert(id, text);
+    }
     let _ = committing.set(claimed.clone());
     crash_point!("claim-before-commit", claimed.jobs.len());
     connection.control("COMMIT").await?;
@@ -173,10 +183,17 @@ pub(super) async fn claim_manual<C: Connection>(
     Ok(claimed)
 }
 
-/// Whether a unique index has refused a change.
-pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
-    let error = error.as_database_error();
-    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+/// As others are told of them.
+pub(super) fn refused(
+    rows: Vec<(JobId, sqlx::Error)>,
+    target: Option<&TargetName>,
+) -> Vec<Refused> {
+    let told = |(id, error): (JobId, sqlx::Error)| Refused {
+        id,
+        target: target.map(ToString::to_string),
+        error: error.to_string(),
+    };
+    rows.into_iter().map(told).collect()
 }
 
 /// Which of `ids` carry `token`, so that it stays so whatever becomes of the transaction that was to give it to
@@ -209,7 +226,7 @@ pub(super) async fn settle<C: Connection>(
     Ok(held)
 }
 
-/// The rows of `ids` that carry `token`.
+/// The rows of `ids` that carry `token`, in that order.
 async fn accepted<C: Connection>(
     connection: &mut C,
     statements: &Statements,
@@ -221,24 +238,9 @@ async fn accepted<C: Connection>(
         let (sql, values) = with_token(&statements.accepted, token, ids);
         rows.extend(connection.taken(&sql, &values).await?);
     }
+    let order: HashMap<&JobId, usize> = ids.iter().zip(0..).collect();
+    rows.sort_unstable_by_key(|row| order.get(&row.id));
     Ok(rows)
-}
-
-/// Runs an update of rows by token and ids, with these values before; returns how many it changed.
-pub(super) async fn mark<C: Connection>(
-    connection: &mut C,
-    statement: &ListStatement,
-    before: &[Value<'_>],
-    token: &ClaimToken,
-    ids: &[JobId],
-) -> Outcome<u64> {
-    let mut changed = 0;
-    for ids in ids.chunks(MAX_LIST) {
-        let (sql, values) = with_token(statement, token, ids);
-        let values = [before, &values].concat();
-        changed += connection.change(&sql, &values).await?;
-    }
-    Ok(changed)
 }
 
 pub(super) fn with_token<'a>(
@@ -260,20 +262,20 @@ pub(super) fn ids_of(jobs: &[Job]) -> Vec<JobId> {
 }
 
 /// Renews the leases of rows with a token of `worker`, with `passing` but for those that somebody has locked; names
-/// those of `ids` that it did not renew.
+/// those of `ids` that it did not renew, and those of them that the database refused.
 pub(super) async fn renew<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     (worker, passing): (&str, bool),
     ids: &[JobId],
-) -> Outcome<Unrenewed> {
+) -> Outcome<(Unrenewed, Vec<Refused>)> {
     let ownership = statements.owned()?;
     let (first, behind) = tokens_of(worker);
     let of_us = |(sql, keys): (_, Vec<Value<'static>>)| {
         let ours = [Value::Text(first.as_str()), Value::Text(behind.as_str())];
         (sql, [&ours[..], &keys].concat())
     };
-    let mut unrenewed = Unrenewed::default();
+    let (mut unrenewed, mut told) = (Unrenewed::default(), Vec::new());
     for ids in ids.chunks(MAX_LIST) {
         let mut free = ids.to_vec();
         if passing {
@@ -283,8 +285,11 @@ pub(super) async fn renew<C: Connection>(
         }
         let mut renewed = 0;
         if !free.is_empty() {
-            let (sql, values) = of_us(ownership.renew.for_ids(&free));
-            renewed = connection.change(&sql, &values).await?;
+            let ours = [Value::Text(first.as_str()), Value::Text(behind.as_str())];
+            let changed = refusals::change(connection, &ownership.renew, &ours, &free).await?;
+            renewed = changed.rows;
+            free.retain(|id| changed.refused.iter().all(|(refused, _)| refused != id));
+            told.extend(refused(changed.refused, None));
         }
         if passing {
             connection.control("COMMIT").await?;
@@ -299,7 +304,7 @@ pub(super) async fn renew<C: Connection>(
             unrenewed.locked.extend(locked);
         }
     }
-    Ok(unrenewed)
+    Ok((unrenewed, told))
 }
 
 /// The payload of a job that is `running` with its token.
@@ -332,18 +337,27 @@ pub(super) async fn leases<C: Connection>(
     connection.leases(leases, &[]).await
 }
 
-/// Requests for cancellation that `worker` can see to.
+/// Requests for cancellation that `worker` can see to, but for those of `aside`.
 pub(super) async fn requests<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     worker: &str,
+    aside: &[JobId],
 ) -> Outcome<Vec<Lease>> {
     let Some(requests) = &statements.cancel.requests else {
         return Ok(Vec::new());
     };
     let (first, behind) = tokens_of(worker);
-    let values = [Value::Text(&first), Value::Text(&behind)];
-    connection.leases(&requests.open, &values).await
+    let limit = i64::try_from(REQUESTS + aside.len()).unwrap_or(i64::MAX);
+    let values = [
+        Value::Text(&first),
+        Value::Text(&behind),
+        Value::Number(limit),
+    ];
+    let mut open = connection.leases(&requests.open, &values).await?;
+    open.retain(|request| !aside.contains(&request.id));
+    open.truncate(REQUESTS);
+    Ok(open)
 }
 
 /// Where a row's job stands, as `worker` sees it.

@@ -4,7 +4,7 @@ use super::*;
 
 async fn cancel(ground: &Ground, wishes: &[Wish]) -> Vec<Cancelled> {
     let fates = ground.store.cancel(wishes.to_vec(), true).await.unwrap();
-    wishes.iter().map(|(id, _)| fates[id]).collect()
+    wishes.iter().map(|(id, _)| fates[id].clone()).collect()
 }
 
 pub(super) async fn what_nobody_runs_is_cancelled_and_nothing_else(mut ground: Ground) {
@@ -27,8 +27,8 @@ pub(super) async fn what_nobody_runs_is_cancelled_and_nothing_else(mut ground: G
         (JobId(9999), None),
     ];
     let fates = [
-        held,
-        held,
+        held.clone(),
+        held.clone(),
         Cancelled::TooLate,
         Cancelled::Ended,
         Cancelled::Ended,
@@ -137,4 +137,44 @@ pub(super) async fn rows_ask_for_a_cancellation(mut ground: Ground) {
         Some("0")
     );
     assert_eq!(other(&ground.row(ids[3]).await, "cancel_requested"), None);
+}
+
+/// Whoever asks for a row that somebody has locked waits for it, and nobody else does.
+#[tokio::test]
+async fn a_locked_row_holds_up_no_other_cancellation_and_no_payload() {
+    let mut ground = Ground::mysql(Table::Full).await;
+    let ids = ground.insert("mail", false, 3).await;
+    ground.run("UPDATE jobs SET data = 'payload'").await;
+    let jobs = ground.claim("mail", 1).await;
+    ground.record(starts(&jobs)).await;
+    let DatabaseSettings::MySql(settings) = &ground.settings else {
+        panic!("it is MySQL");
+    };
+    let mut somebody = jobd_proto::table::connect_mysql(settings).await.unwrap();
+    for sql in ["BEGIN", "SELECT * FROM jobs WHERE id = 2 FOR UPDATE"] {
+        sqlx::raw_sql(sql).execute(&mut somebody).await.unwrap();
+    }
+    let cancel = |id| ground.store.cancel(vec![(id, None)], true);
+    let waiting = futures::future::join_all((0..100).map(|_| cancel(ids[1])));
+    let others = async {
+        // Behind all of them.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let data = ground.store.data(jobs[0].clone()).await.unwrap();
+        assert_eq!(data.as_deref(), Some(&b"payload"[..]));
+        let fates = cancel(ids[2]).await.unwrap();
+        assert_eq!(fates[&ids[2]], Cancelled::Ended);
+    };
+    tokio::pin!(waiting);
+    tokio::select! {
+        biased;
+        fates = &mut waiting => panic!("the row is locked: {fates:?}"),
+        done = tokio::time::timeout(Duration::from_secs(5), others) => done.expect("nobody waits for that row"),
+    }
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut somebody)
+        .await
+        .unwrap();
+    for fates in waiting.await {
+        assert_eq!(fates.unwrap()[&ids[1]], Cancelled::Ended);
+    }
 }

@@ -2,6 +2,7 @@
 
 pub(super) use super::cancel::rows_ask_for_a_cancellation;
 pub(super) use super::priority::higher_priorities_are_claimed_first;
+pub(super) use super::refusals::*;
 pub(super) use super::unique::{
     a_row_that_may_not_wait_yet_is_put_off_and_no_other, what_may_not_wait_again_ends,
 };

@@ -37,6 +37,7 @@ pub(super) struct MySql {
     leases: Arc<Session>,
     rescues: Arc<Session>,
     look: Arc<Session>,
+    rows: Arc<Session>,
     desk: Arc<Session>,
 }
 
@@ -55,6 +56,7 @@ impl MySql {
             leases: session(Patience::Short, renewal),
             rescues: session(Patience::Short, UNIT_DEADLINE),
             look: session(Patience::Short, UNIT_DEADLINE),
+            rows: session(Patience::Long, UNIT_DEADLINE),
             desk: session(Patience::Long, UNIT_DEADLINE),
             settings,
             lease,
@@ -78,6 +80,7 @@ impl Backend for MySql {
             Lane::Leases => &self.leases,
             Lane::Rescues => &self.rescues,
             Lane::Look => &self.look,
+            Lane::Rows => &self.rows,
             Lane::Desk => &self.desk,
         };
         session.run(make, committing).await

@@ -1,0 +1,144 @@
+//! What one row that the database refuses to change costs the others: nothing.
+
+use super::*;
+
+/// Lets a trigger refuse rows to become what their column `own` says, and a CHECK what `checked` says.
+async fn refuse(ground: &Ground) {
+    let statements: &[&str] = match &ground.settings {
+        DatabaseSettings::MySql(_) => &[
+            "ALTER TABLE jobs ADD own varchar(20), ADD checked varchar(20), ADD CHECK (checked IS NULL OR checked <> status)",
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.own = NEW.status \
+             OR NEW.own = 'renewed' AND NEW.lease_until > OLD.lease_until \
+             THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
+        ],
+        DatabaseSettings::Sqlite(_) => &[
+            "ALTER TABLE jobs ADD own TEXT",
+            "ALTER TABLE jobs ADD checked TEXT CHECK (checked IS NULL OR checked <> status)",
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.own = NEW.status \
+             OR NEW.own = 'renewed' AND NEW.lease_until > OLD.lease_until \
+             BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+        ],
+    };
+    for statement in statements {
+        ground.run(statement).await;
+    }
+}
+
+pub(super) async fn a_refused_row_stops_no_promotion(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 300).await;
+    ground
+        .run("UPDATE jobs SET status = 'scheduled', run_at = 5 + id")
+        .await;
+    ground
+        .run("UPDATE jobs SET own = 'waiting' WHERE id IN (1, 7)")
+        .await;
+    ground
+        .run("UPDATE jobs SET checked = 'waiting' WHERE id = 2")
+        .await;
+    while ground.store.promote().await.unwrap().more {}
+    let refused = [all[0], all[1], all[6]];
+    for id in all {
+        let status = ground.row(id).await.status;
+        let expected = if refused.contains(&id) {
+            "scheduled"
+        } else {
+            "waiting"
+        };
+        assert_eq!(status, expected, "{id}");
+    }
+    // They are passed over now, and cost the next look nothing.
+    let later = ground.insert("late", false, 1).await;
+    ground
+        .run("UPDATE jobs SET status = 'scheduled', run_at = 400 WHERE target = 'late'")
+        .await;
+    let promoted = ground.store.promote().await.unwrap();
+    let targets: Vec<&str> = promoted.targets.iter().map(|it| it.trim_end()).collect();
+    assert_eq!((targets, promoted.more), (vec!["late"], false));
+    assert_eq!(ground.statuses(&later).await, ["waiting"]);
+}
+
+pub(super) async fn a_refused_row_stops_no_claim(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 4).await;
+    ground
+        .run("UPDATE jobs SET own = 'accepted' WHERE id = 1")
+        .await;
+    ground
+        .run("UPDATE jobs SET checked = 'accepted' WHERE id = 2")
+        .await;
+    let mut claims = Vec::new();
+    for (limit, refused) in [(1, vec![all[0]]), (2, vec![all[1]]), (9, vec![])] {
+        let token = ground.tokens.next(Origin::Background);
+        let claimed = ground.store.claim(token, name("mail"), limit, 1).await;
+        let claimed = claimed.unwrap();
+        let told: Vec<JobId> = claimed.refused.iter().map(|row| row.id).collect();
+        assert_eq!(told, refused, "told, so that the rest is claimed at once");
+        claims.push(ids(&claimed.jobs));
+    }
+    assert_eq!(claims, [vec![], vec![all[2]], vec![all[3]]]);
+    assert_eq!(
+        ground.statuses(&all).await,
+        ["waiting", "waiting", "accepted", "accepted"]
+    );
+    ground.insert("hand", true, 2).await;
+    ground
+        .run("UPDATE jobs SET own = 'accepted' WHERE id = 5")
+        .await;
+    let token = ground.tokens.next(Origin::Manual);
+    let wanted = vec![JobId(5), JobId(6)];
+    let claimed = ground.store.claim_manual(token, wanted, vec![name("hand")]);
+    let claimed = claimed.await.unwrap();
+    assert_eq!(ids(&claimed.jobs), [JobId(6)]);
+    assert!(claimed.errors[&JobId(5)].contains("not this one"));
+}
+
+pub(super) async fn a_refused_row_stops_no_cancellation(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 4).await;
+    ground
+        .run("UPDATE jobs SET own = 'done' WHERE id = 1")
+        .await;
+    ground
+        .run("UPDATE jobs SET checked = 'done' WHERE id = 2")
+        .await;
+    ground.run("UPDATE jobs SET cancel_requested = 1").await;
+    let requests = async |ground: &Ground| {
+        let open = ground.store.requests("w@h/1".to_owned()).await.unwrap();
+        open.into_iter()
+            .map(|row| (row.id, None))
+            .collect::<Vec<Wish>>()
+    };
+    let wishes = requests(&ground).await;
+    assert_eq!(wishes.len(), 4);
+    let fates = ground.store.cancel(wishes, false).await.unwrap();
+    assert!(
+        matches!(&fates[&all[0]], Cancelled::Refused(why) if why.contains("not this one")),
+        "{fates:?}"
+    );
+    assert!(matches!(fates[&all[1]], Cancelled::Refused(_)), "{fates:?}");
+    assert_eq!(
+        ground.statuses(&all).await,
+        ["waiting", "waiting", "done", "done"]
+    );
+    assert!(requests(&ground).await.is_empty(), "passed over for now");
+    assert!(ground.claim("mail", 9).await.is_empty(), "by claims, too");
+}
+
+pub(super) async fn a_refused_row_costs_no_other_its_lease(mut ground: Ground) {
+    refuse(&ground).await;
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground
+        .run("UPDATE jobs SET lease_until = 7, own = CASE WHEN id = 2 THEN 'renewed' END")
+        .await;
+    for _ in 0..2 {
+        let renewed = ground.store.renew("w@h/1".to_owned(), ids(&jobs)).await;
+        let unrenewed = renewed.unwrap();
+        assert_eq!((unrenewed.lost, unrenewed.locked), (vec![], vec![JobId(2)]));
+    }
+    for (job, renewed) in jobs.iter().zip([true, false, true]) {
+        let row = ground.row(job.id).await;
+        assert_eq!(other(&row, "lease_until") != Some("7"), renewed);
+    }
+}

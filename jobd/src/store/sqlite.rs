@@ -3,6 +3,9 @@
 //! There is one writer at a time by SQLite's own rules, so one connection serves all lanes, and a
 //! transaction that reads before it writes begins IMMEDIATE.
 
+#[cfg(test)]
+mod plans;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +155,13 @@ async fn look(
         begin: "BEGIN IMMEDIATE",
         now: "unixepoch()",
         same: "IS",
-        // Otherwise it goes by the status, and reads every row for later.
+        // A row's id is no index there, but the table's own order. Otherwise it may go by the status, and read every row
+        // that has the same.
+        id_index: match inspect::id_index(&indexes) {
+            None => "NOT INDEXED".to_owned(),
+            Some(_) => String::new(),
+        },
+        // The same here.
         run_at_index: abilities::index_on("run_at", &indexes).map_or_else(String::new, |index| {
             format!("INDEXED BY {}", quote(&index.name))
         }),

@@ -7,8 +7,9 @@
 //! The newest is the last. Written in ASCII, which every character set has.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Finish;
@@ -23,8 +24,41 @@ const MAX_TAIL: usize = 1 << 10;
 /// Bytes of all: they go into a packet beside outputs that may fill the rest of it.
 pub(super) const MAX_BYTES: usize = 16 << 10;
 
+/// How an attempt failed.
+#[derive(Debug)]
+pub(super) struct Failure<'a> {
+    reason: Option<Reason>,
+    code: Option<i32>,
+    signal: Option<&'a str>,
+    stderr: &'a str,
+    /// How long ago.
+    ago: Duration,
+}
+
+impl<'a> Failure<'a> {
+    /// As it ended.
+    pub(super) fn of(end: &'a Finish) -> Self {
+        Self {
+            reason: end.reason,
+            code: end.code,
+            signal: end.signal.as_deref(),
+            stderr: &end.stderr,
+            ago: end.ended.elapsed(),
+        }
+    }
+
+    /// Its worker is gone, and nobody knows more.
+    pub(super) const ORPHANED: Self = Self {
+        reason: Some(Reason::Orphaned),
+        code: None,
+        signal: None,
+        stderr: "",
+        ago: Duration::ZERO,
+    };
+}
+
 /// A failed attempt.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize)]
 struct Entry<'a> {
     attempt: u32,
     /// Seconds since 1970, by the database's clock.
@@ -43,22 +77,26 @@ struct Entry<'a> {
 /// Bytes beyond which what stands there is none of ours, and is not read.
 const MAX_READ: usize = 4 * MAX_BYTES;
 
-/// What is in the column, with the end of one more attempt. What is no list is not kept.
-pub(super) fn with(before: Option<&str>, end: &Finish, now: i64) -> String {
+/// What is in the column at `now`, with the failure of the `attempt` of this claim. What is no list is not kept; what the list
+/// has of the attempt already, as its last entry, gives way.
+pub(super) fn with(
+    before: Option<&str>,
+    (attempt, now, token): (u32, i64, &str),
+    failure: &Failure<'_>,
+) -> String {
     let before = before.filter(|text| text.len() <= MAX_READ);
     let before = before.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
-    let ago = i64::try_from(end.ended.elapsed().as_secs()).unwrap_or(0);
-    let token = end.job.token.as_str();
     let entry = Entry {
-        attempt: end.job.attempt,
-        time: now - ago,
+        attempt,
+        time: now - i64::try_from(failure.ago.as_secs()).unwrap_or(0),
         worker: token.split('/').next().unwrap_or(token),
-        reason: end.reason,
-        code: end.code,
-        signal: end.signal.as_deref(),
-        stderr: tail(&end.stderr),
+        reason: failure.reason,
+        code: failure.code,
+        signal: failure.signal,
+        stderr: tail(failure.stderr),
     };
-    let before = before.unwrap_or_default();
+    let mut before = before.unwrap_or_default();
+    before.pop_if(|last| last["attempt"] == attempt);
     let mut texts: Vec<String> = before
         .iter()
         .map(|entry| ascii(&entry.to_string()))
@@ -100,42 +138,36 @@ fn ascii(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use jobd_proto::{JobId, JobResult, TargetName};
-
     use super::*;
-    use crate::job::{Job, Origin, Terms, Tokens};
 
-    fn end(attempt: u32, stderr: &str) -> Finish {
-        Finish {
-            job: Job {
-                id: JobId(1),
-                target: TargetName::new("t").unwrap(),
-                origin: Origin::Background,
-                token: Tokens::new("w", "h", 1).next(Origin::Background),
-                attempt,
-                interruptions: 0,
-                again: true,
-                terms: Terms::default(),
-            },
-            result: JobResult::Fail,
+    fn with(before: Option<&str>, attempt: u32, stderr: &str) -> String {
+        let failure = Failure {
+            reason: Some(Reason::Exit),
             code: Some(3),
             signal: None,
-            reason: Some(Reason::Exit),
-            again: None,
-            usage: None,
-            stdout: String::new(),
-            stderr: stderr.to_owned(),
-            ended: Instant::now(),
-        }
+            stderr,
+            ago: Duration::from_secs(1),
+        };
+        super::with(before, (attempt, 101, "w@h/1/2"), &failure)
+    }
+
+    #[test]
+    fn an_attempt_is_listed_once() {
+        let of = (2, 101, "w@h/1/2");
+        let orphaned = super::with(Some(&with(None, 1, "")), of, &Failure::ORPHANED);
+        let wanted = r#",{"attempt":2,"time":101,"worker":"w@h","reason":"orphaned","stderr":""}]"#;
+        assert!(orphaned.ends_with(wanted), "{orphaned}");
+        let known = with(Some(&orphaned), 2, "x");
+        let entries: Vec<Value> = serde_json::from_str(&known).unwrap();
+        assert_eq!((entries.len(), &entries[1]["reason"]), (2, &"exit".into()));
+        assert_eq!(with(Some(&known), 2, "x"), known);
     }
 
     #[test]
     fn the_newest_ten_are_kept_in_order() {
         let mut text = None;
         for attempt in 1..=12 {
-            text = Some(with(text.as_deref(), &end(attempt, "é\n"), 100));
+            text = Some(with(text.as_deref(), attempt, "é\n"));
         }
         let text = text.unwrap();
         assert!(text.is_ascii(), "{text}");
@@ -156,11 +188,7 @@ mod tests {
         let mut text = None;
         // Each character takes six bytes of JSON.
         for attempt in 1..=10 {
-            text = Some(with(
-                text.as_deref(),
-                &end(attempt, &"\u{1}".repeat(9000)),
-                0,
-            ));
+            text = Some(with(text.as_deref(), attempt, &"\u{1}".repeat(9000)));
             assert!(text.as_ref().unwrap().len() <= MAX_BYTES);
         }
         let entries: Vec<Value> = serde_json::from_str(&text.unwrap()).unwrap();
@@ -172,12 +200,12 @@ mod tests {
     #[test]
     fn what_is_no_list_is_begun_anew() {
         for before in ["", "null", "{}", "[1", "text"] {
-            let text = with(Some(before), &end(1, ""), 0);
+            let text = with(Some(before), 1, "");
             assert!(text.starts_with("[{\"attempt\":1,"), "{text}");
         }
         let long = format!("[{}0]", "0,".repeat(MAX_READ));
-        assert!(with(Some(&long), &end(1, ""), 0).starts_with("[{\"attempt\":1,"));
-        let text = with(Some("[\"own\"]"), &end(1, ""), 0);
+        assert!(with(Some(&long), 1, "").starts_with("[{\"attempt\":1,"));
+        let text = with(Some("[\"own\"]"), 1, "");
         assert!(text.starts_with("[\"own\",{"), "{text}");
     }
 }

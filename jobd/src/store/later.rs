@@ -15,7 +15,7 @@ use super::dialect::Dialect;
 use super::lists::ListStatement;
 use super::refusals::{self, Refused, is_duplicate};
 use super::statements::Statements;
-use super::{Abilities, Ability, Finish, Promoted, errors};
+use super::{Abilities, Ability, Finish, Promoted};
 use crate::fate::Again;
 use crate::faults::crash_point;
 
@@ -36,8 +36,6 @@ pub(super) struct LaterStatements {
     promote: ListStatement,
     /// A row that may not be `waiting` yet gets another [`PUT_OFF`] seconds.
     put_off: ListStatement,
-    /// The database's time, and how the job has failed so far; locks the row. `None` on a table without retries.
-    errors: Option<Arc<str>>,
     /// `running` → `scheduled`.
     retry: Arc<str>,
     /// Whether a row is `scheduled`, or `waiting` again, after this attempt.
@@ -60,14 +58,12 @@ impl LaterStatements {
         let Dialect {
             now,
             same,
-            lock,
             skip_locked,
             id_index,
             run_at_index,
             ..
         } = dialect;
         let (owned, reasons) = (counts.owned, counts.reasons);
-        let retries = abilities.has(Ability::Retries);
         let is_due = format!("`status` = 'scheduled' AND `run_at` <= {now}");
         let look = format!("FROM {t} {run_at_index} WHERE {is_due}");
         let changed = |set: &str| {
@@ -83,7 +79,6 @@ impl LaterStatements {
             ["return_code", "sig", "stdout", "stderr"].map(|column| format!("`{column}` = ?")),
         );
         set.extend(reasons.then(|| "`reason` = ?".to_owned()));
-        set.extend(retries.then(|| "`errors` = ?".to_owned()));
         let accounted = abilities.has(Ability::Accounting);
         let usage = USAGE.map(|column| format!("`{column}` = ?"));
         set.extend(usage.into_iter().filter(|_| accounted));
@@ -105,10 +100,6 @@ impl LaterStatements {
             look,
             promote: changed("`status` = 'waiting', `run_at` = NULL"),
             put_off: changed(&format!("`run_at` = {now} + {PUT_OFF}")),
-            errors: retries.then(|| {
-                format!("SELECT CAST({now} AS SIGNED), CAST(`errors` AS CHAR) FROM {t} {id_index} WHERE {ours} {lock}")
-                    .into()
-            }),
             retry: format!("UPDATE {t} {id_index} SET {} WHERE {ours}", set.join(", ")).into(),
             retried: format!(
                 "SELECT COUNT(*) FROM {t} {id_index} WHERE `id` = ? AND {attempt} \
@@ -127,7 +118,6 @@ impl LaterStatements {
         let single = [&self.due, &self.retry, &self.retried];
         single
             .into_iter()
-            .chain(&self.errors)
             .chain(self.promote.texts())
             .chain(self.put_off.texts())
     }
@@ -207,13 +197,6 @@ pub(super) async fn retry<C: Connection>(
         Value::Number(key(end.job.id)),
         Value::Text(end.job.token.as_str()),
     ];
-    let mut errors = None;
-    if let Some(statement) = &later.errors {
-        let found = connection.notes(statement, &ours).await?;
-        errors = found
-            .first()
-            .map(|(now, before)| errors::with(before.as_deref(), end, *now));
-    }
     let outcome = [
         advance.code(end),
         Value::MaybeText(end.signal.as_deref()),
@@ -229,9 +212,6 @@ pub(super) async fn retry<C: Connection>(
         values.push(Value::MaybeText(
             end.reason.map(crate::fate::Reason::as_str),
         ));
-    }
-    if later.errors.is_some() {
-        values.push(Value::MaybeText(errors.as_deref()));
     }
     values.extend(advance.usage(end));
     if later.counts {

@@ -17,6 +17,7 @@ mod dialect;
 mod errors;
 mod floors;
 mod glance;
+mod history;
 mod inspect;
 mod later;
 mod lists;

@@ -1,9 +1,10 @@
 //! Writes what has become of jobs: starts, ends, retries, returns.
 
-use jobd_proto::JobId;
+use jobd_proto::{JobId, JobResult};
 
 use super::advance::Advance;
 use super::connection::{Connection, Value};
+use super::errors::Failure;
 use super::lists::{ListStatement, MAX_LIST};
 use super::refusals::{self, is_duplicate};
 use super::statements::Statements;
@@ -19,12 +20,25 @@ pub(super) async fn record<C: Connection>(
     batch: &Batch,
 ) -> Outcome<Recorded> {
     let parts = Advance::all(batch);
-    let many = parts.len() > 1 || !batch.releases.is_empty() || !batch.retries.is_empty();
+    let history = statements.history.as_ref();
+    let ends = batch.finishes.iter().chain(&batch.retries);
+    let failed = ends.filter(|end| history.is_some() && end.result == JobResult::Fail);
+    let failed: Vec<&Finish> = failed.collect();
+    let many = parts.len() > 1
+        || !batch.releases.is_empty()
+        || !batch.retries.is_empty()
+        || !failed.is_empty();
     if many {
         connection.control(statements.begin).await?;
     } else {
         // The statement commits by itself.
         batch_point!("before-commit", batch);
+    }
+    for (history, end) in history.into_iter().cycle().zip(failed) {
+        let (id, token) = (end.job.id, end.job.token.as_str());
+        history
+            .add(connection, id, token, &Failure::of(end))
+            .await?;
     }
     let mut recorded = Recorded::default();
     for part in parts {

@@ -14,6 +14,7 @@ use super::cancel::{self, CancelStatements};
 use super::counts::{Counts, terms};
 use super::dialect::{Beginning, Dialect};
 use super::glance::{Glance, probe};
+use super::history::History;
 use super::later::LaterStatements;
 use super::lists::ListStatement;
 use super::progress::ProgressStatements;
@@ -87,6 +88,8 @@ pub(super) struct Statements {
     pub(super) cancel: CancelStatements,
     /// `None` on a table without rows for later.
     pub(super) later: Option<LaterStatements>,
+    /// `None` on a table without retries.
+    pub(super) history: Option<History>,
     /// `None` on a table where nothing comes up by itself.
     pub(super) glance: Option<Glance>,
     /// Which of [`PROBES`] targets have a `waiting` row.
@@ -294,6 +297,9 @@ impl Statements {
             }),
             cancel,
             later,
+            history: abilities
+                .has(Ability::Retries)
+                .then(|| History::new(&t, token, &counts, dialect)),
             pending: (0..PROBES).map(|n| probe(n, &waiting)).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
                 "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
@@ -352,6 +358,7 @@ impl Statements {
             .chain(owned.map(|owned| &owned.leases))
             .chain(self.accept_retried.iter().flat_map(ListStatement::texts))
             .chain(self.later.iter().flat_map(LaterStatements::texts))
+            .chain(self.history.iter().flat_map(History::texts))
             .chain(self.glance.iter().map(|glance| &glance.text))
             .cloned()
             .chain(self.cancel.texts())

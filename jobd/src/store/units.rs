@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use jobd_proto::{JobId, JobResult, TargetName};
 
 use super::connection::{Connection, Taken, Value, id, key};
+use super::errors::Failure;
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 use super::refusals::{self, is_duplicate};
@@ -416,6 +417,14 @@ pub(super) async fn rescue<C: Connection>(
         Value::Text(&orphan.worker),
         Value::Number(orphan.until),
     ];
+    let history = statements.history.as_ref();
+    let history = history.filter(|_| orphan.status == "running");
+    if let Some(history) = history {
+        connection.control(statements.begin).await?;
+        history
+            .add(connection, orphan.id, &orphan.worker, &Failure::ORPHANED)
+            .await?;
+    }
     let (changed, fate) = match connection.change(sql, &values).await {
         Err(error) if is_duplicate(&error) => {
             let text = format!(
@@ -430,6 +439,11 @@ pub(super) async fn rescue<C: Connection>(
         }
         changed => (changed?, fate),
     };
+    if history.is_some() {
+        // The row may have moved on since it was seen: then its attempt has not failed.
+        let end = if changed == 1 { "COMMIT" } else { "ROLLBACK" };
+        connection.control(end).await?;
+    }
     Ok((changed == 1).then_some(fate))
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde_json::Value;
+
 use self::abilities::{given_up, left_behind, not_called_off, started_too_often, undone};
 use super::job::{HIDDEN, Plan, STUCK};
 use super::record::{Answer, Ledger, Run, Troubles};
@@ -25,6 +27,17 @@ pub struct Ownership {
     pub errors: Option<String>,
     /// `progress`
     pub progress: Option<String>,
+}
+
+impl Ownership {
+    /// The entries of `errors` but for that of the last attempt.
+    pub fn retried(&self) -> impl Iterator<Item = Value> {
+        let errors = self.errors.as_deref().unwrap_or("[]");
+        let errors: Vec<Value> = serde_json::from_str(errors).unwrap_or_default();
+        let last = u64::from(self.attempts);
+        let before = move |error: &Value| error["attempt"].as_u64().is_some_and(|it| it < last);
+        errors.into_iter().filter(before)
+    }
 }
 
 /// Everything that was seen.

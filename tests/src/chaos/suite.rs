@@ -362,7 +362,7 @@ fn abilities(ownership: &BTreeMap<u64, Ownership>, ledger: &Ledger) -> String {
     };
     let again = ownership
         .values()
-        .filter(|row| row.errors.is_some())
+        .filter(|row| row.retried().next().is_some())
         .count();
     format!(
         "\n{again} failed and ran again, {} timed out for good, {} of {} cancelled when that was asked for",

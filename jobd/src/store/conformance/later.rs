@@ -164,6 +164,85 @@ pub(super) async fn a_retry_schedules_its_row_once_and_says_how_it_failed(mut gr
     assert_eq!(ground.store.promote().await.unwrap().targets.len(), 1);
 }
 
+/// What `errors` says: attempt, reason and exit code of each.
+async fn failures(ground: &mut Ground, id: JobId) -> Vec<(u64, String, Option<i64>)> {
+    let row = ground.row(id).await;
+    let errors = other(&row, "errors").unwrap_or("[]");
+    let errors: Vec<serde_json::Value> = serde_json::from_str(errors).unwrap();
+    let entry = |entry: &serde_json::Value| {
+        assert_eq!(entry["worker"], "w@h");
+        let reason = entry["reason"].as_str().unwrap().to_owned();
+        (
+            entry["attempt"].as_u64().unwrap(),
+            reason,
+            entry["code"].as_i64(),
+        )
+    };
+    errors.iter().map(entry).collect()
+}
+
+pub(super) async fn errors_has_every_attempt_that_failed(mut ground: Ground) {
+    let failed = |attempt| (attempt, "exit".to_owned(), Some(3));
+    let orphaned = |attempt| (attempt, "orphaned".to_owned(), None);
+    let ids = ground.insert("mail", false, 2).await;
+    let jobs = ground.claim("mail", 2).await;
+    ground.record(starts(&jobs)).await;
+    let good = Finish {
+        result: JobResult::Ok,
+        code: Some(0),
+        reason: None,
+        ..finish(&jobs[1])
+    };
+    let both = Batch {
+        finishes: vec![finish(&jobs[0]), good],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        assert_eq!(ground.record(both.clone()).await.finished, [true, true]);
+        assert_eq!(failures(&mut ground, ids[0]).await, [failed(1)], "the last");
+        assert_eq!(other(&ground.row(ids[1]).await, "errors"), None);
+    }
+
+    let id = ground.insert("mail", false, 1).await[0];
+    ground.run("UPDATE jobs SET max_attempts = 3").await;
+    let job = ground.started("mail").await;
+    ground.record(retry(&job, 0, true)).await;
+    ground.store.promote().await.unwrap();
+    let lease = async |ground: &mut Ground| ground.store.leases().await.unwrap().remove(0);
+    ground.started("mail").await;
+    let mut stale = lease(&mut ground).await;
+    stale.until += 1;
+    assert_eq!(ground.store.rescue(stale).await.unwrap(), None);
+    assert_eq!(failures(&mut ground, id).await, [failed(1)], "it goes on");
+    for (attempt, fate) in [(2, "waiting again"), (3, "done, fail")] {
+        let orphan = lease(&mut ground).await;
+        let rescued = ground.store.rescue(orphan.clone()).await.unwrap();
+        assert_eq!(rescued, Some(fate));
+        let last = failures(&mut ground, id).await.pop();
+        assert_eq!(last, Some(orphaned(attempt)));
+        assert_eq!(ground.store.rescue(orphan).await.unwrap(), None);
+        if attempt == 2 {
+            let job = ground.started("mail").await;
+            assert_eq!(job.attempt, 3);
+            ground.run("UPDATE jobs SET max_attempts = 2").await;
+        }
+    }
+    let known = [failed(1), orphaned(2), orphaned(3)];
+    assert_eq!(failures(&mut ground, id).await, known);
+
+    // The true end of the very claim, which replaces the verdict, says better how it failed.
+    let id = ground.insert("mail", false, 1).await[0];
+    let job = ground.started("mail").await;
+    let orphan = lease(&mut ground).await;
+    assert_eq!(
+        ground.store.rescue(orphan).await.unwrap(),
+        Some("done, fail")
+    );
+    assert_eq!(failures(&mut ground, id).await, [orphaned(1)]);
+    ground.record(finishes(&[job])).await;
+    assert_eq!(failures(&mut ground, id).await, [failed(1)]);
+}
+
 pub(super) async fn a_retry_replaces_the_verdict_of_its_own_claim_and_nothing_else(
     mut ground: Ground,
 ) {

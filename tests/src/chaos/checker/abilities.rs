@@ -1,5 +1,7 @@
 //! What a table with every ability promises beside: retries, time limits, cancellations.
 
+use serde_json::Value;
+
 use super::{Breach, Evidence, Ledger, Ownership, Promise, Run, Troubles};
 use crate::chaos::job::{Plan, STUCK};
 use crate::database::Row;
@@ -107,9 +109,9 @@ pub(super) fn undone(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
         breaches.push(Breach::of_job(Promise::NothingTwice, *id, text));
     }
     for (id, row) in evidence.ownership {
-        let errors = row.errors.as_deref().unwrap_or_default();
-        if errors.contains(r#""reason":"cancelled""#) {
-            let text = format!("was cancelled, and to be run again: {errors}");
+        let cancelled = |error: &Value| error["reason"] == "cancelled";
+        if row.retried().any(|error| cancelled(&error)) {
+            let text = format!("was cancelled, and to be run again: {:?}", row.errors);
             breaches.push(Breach::of_job(Promise::NothingTwice, *id, text));
         }
     }

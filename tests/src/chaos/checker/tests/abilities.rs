@@ -188,6 +188,8 @@ fn a_job_that_is_stopped_before_it_says_a_word_passes() {
         let (id, mut case) = stopped(reason);
         case.runs.clear();
         row(&mut case, id).stdout = Some(String::new());
+        let errors = format!(r#"[{{"attempt":1,"reason":"{reason}"}}]"#);
+        case.ownership.get_mut(&id).unwrap().errors = Some(errors);
         assert_eq!(breached(&case), []);
     }
 }
@@ -198,7 +200,7 @@ fn cancelled_jobs_that_do_not_stay_so_are_seen() {
         case.undone.push(id);
     });
     check_stopped("cancelled", Promise::NothingTwice, |case, id| {
-        let errors = r#"[{"attempt":1,"reason":"cancelled"}]"#;
+        let errors = r#"[{"attempt":0,"reason":"cancelled"},{"attempt":1,"reason":"exit"}]"#;
         case.ownership.get_mut(&id).unwrap().errors = Some(errors.to_owned());
     });
 }

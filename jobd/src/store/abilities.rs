@@ -4,8 +4,9 @@ use std::fmt;
 
 use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
 
+use super::ddl::Ddl;
 use super::errors::MAX_BYTES;
-use super::inspect::{Ddl, Index, Problem, add, alter, index_ddl};
+use super::inspect::{Index, Problem};
 use crate::job::MAX_TOKEN;
 
 /// Something that a table can do because it has the columns for it.
@@ -295,7 +296,7 @@ pub(super) fn problems(
     columns: &Columns,
     indexes: &[Index],
     abilities: Abilities,
-    ddl: Ddl,
+    ddl: Ddl<'_>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for feature in &FEATURES {
@@ -309,9 +310,14 @@ pub(super) fn problems(
             problems.extend(wrong.filter_map(|field| field.problem(table, columns, ddl)));
         }
         // Columns of these names may be the application's own: it is told, and nothing else happens.
-        let named = found > 0 || feature.scheduled && knows_scheduled(columns);
-        if named && !abilities.has(feature.ability) {
-            problems.push(feature.incomplete(table, columns, indexes, abilities, ddl));
+        if feature.is_named(columns) && !abilities.has(feature.ability) {
+            let (lacks, steps) = feature.missing(table, columns, indexes, abilities, ddl);
+            let text = format!(
+                "table {table} has only a part of what {} needs, so it is off: missing {}",
+                feature.name,
+                lacks.join(", ")
+            );
+            problems.push(Problem::warning(text).mended_by(steps.join(" ")));
         }
     }
     problems
@@ -323,50 +329,49 @@ impl Feature {
             .is_none_or(|(column, _)| index_on(column, indexes).is_some())
     }
 
-    fn incomplete(
+    /// Whether the table has anything of it.
+    fn is_named(&self, columns: &Columns) -> bool {
+        self.columns.iter().any(|field| columns.has(field.name))
+            || self.scheduled && knows_scheduled(columns)
+    }
+
+    /// What the table lacks for it, and what adds that; not what adds an ability that it needs and that is told of itself.
+    fn missing(
         &self,
         table: &TableName,
         columns: &Columns,
         indexes: &[Index],
         abilities: Abilities,
-        ddl: Ddl,
-    ) -> Problem {
+        ddl: Ddl<'_>,
+    ) -> (Vec<String>, Vec<String>) {
         let (mut lacks, mut steps) = (Vec::new(), Vec::new());
         let missing = self.columns.iter().filter(|field| !columns.has(field.name));
         for field in missing {
             lacks.push(format!("column {}", field.name));
-            steps.push(add(table, field.name, field.definition, ddl));
+            steps.push(ddl.add(table, field.name, field.definition));
         }
         if self.scheduled && !holds_scheduled(columns) {
             lacks.push(format!("status '{SCHEDULED}'"));
-            steps.push(super::inspect::status_ddl(
-                table,
-                columns,
-                &[SCHEDULED],
-                ddl,
-            ));
+            steps.push(ddl.status(table, columns, &[SCHEDULED]));
         }
         if let Some((column, index)) = self.indexed.filter(|_| !self.is_indexed(indexes)) {
             lacks.push(format!("an index on {column}"));
-            steps.push(index_ddl(table, index, &[column], ddl));
+            steps.push(ddl.index(table, index, &[column]));
         }
         for need in self.needs.iter().filter(|need| !abilities.has(**need)) {
-            let feature = FEATURES.iter().find(|feature| feature.ability == *need);
-            let name = feature.map_or("", |feature| feature.name);
-            lacks.push(name.to_owned());
-            steps.push(format!("see sql/mysql/add-{name}.sql"));
+            for feature in FEATURES.iter().filter(|feature| feature.ability == *need) {
+                lacks.push(feature.name.to_owned());
+                if !feature.is_named(columns) {
+                    steps.extend(feature.missing(table, columns, indexes, abilities, ddl).1);
+                }
+            }
         }
-        let text = format!(
-            "table {table} has only a part of what {} needs, so it is off: missing {}",
-            self.name,
-            lacks.join(", ")
-        );
-        Problem::warning(text).mended_by(steps.join(" "))
+        (lacks, steps)
     }
 }
 
 impl Field {
-    fn problem(&self, table: &TableName, columns: &Columns, ddl: Ddl) -> Option<Problem> {
+    fn problem(&self, table: &TableName, columns: &Columns, ddl: Ddl<'_>) -> Option<Problem> {
         let column: &Column = columns.get(self.name)?;
         let right = match (self.takes, &column.kind) {
             (Takes::Number, Kind::Integer { .. }) => true,
@@ -391,8 +396,8 @@ impl Field {
                 " NOT NULL"
             }
         );
-        let mut mended = alter(table, "MODIFY", self.name, self.definition, ddl);
-        if matches!(self.takes, Takes::Count) && ddl == Ddl::MySql {
+        let mut mended = ddl.modify(table, self.name, self.definition);
+        if matches!((self.takes, ddl), (Takes::Count, Ddl::MySql)) {
             let (table, column) = (table.quoted(), quote(self.name));
             mended = format!("UPDATE {table} SET {column} = 0 WHERE {column} IS NULL; {mended}");
         }

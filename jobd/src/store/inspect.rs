@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use jobd_proto::table::{Column, Columns, Kind, TableName, quote};
+use jobd_proto::table::{Column, Columns, Kind, TableName};
 
 use super::abilities::{self, Abilities, Ability, WORKER};
+use super::ddl::{Ddl, descending};
 use crate::job::MAX_TOKEN;
 
 /// What was found out about the table and its server.
@@ -82,13 +83,6 @@ pub(super) struct Index {
     pub(super) columns: Vec<String>,
 }
 
-/// Whose DDL to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ddl {
-    MySql,
-    Sqlite,
-}
-
 /// What a seed column must be.
 enum Wanted {
     Number,
@@ -145,14 +139,6 @@ pub(super) fn token_column(columns: &Columns) -> &'static str {
     }
 }
 
-/// Behind a column of an index that goes from the highest down.
-const DESCENDING: &str = " desc";
-
-/// A column of an index that goes from the highest down.
-pub(super) fn descending(column: &str) -> String {
-    format!("{column}{DESCENDING}")
-}
-
 /// The index that serves a claim: `status` and `target` first, where there are priorities these from the highest down,
 /// then `id` (which InnoDB appends to every secondary index by itself).
 pub(super) fn claim_index(indexes: &[Index], prioritised: bool) -> Option<&Index> {
@@ -187,7 +173,7 @@ pub(super) fn table(
     name: &TableName,
     columns: &Columns,
     indexes: &[Index],
-    ddl: Ddl,
+    ddl: Ddl<'_>,
 ) -> Inspection {
     let mut problems = Vec::new();
     if columns.is_empty() {
@@ -225,7 +211,7 @@ pub(super) fn table(
 }
 
 /// What it costs that no index serves claims.
-fn claim_problem(name: &TableName, indexes: &[Index], prioritised: bool, ddl: Ddl) -> Problem {
+fn claim_problem(name: &TableName, indexes: &[Index], prioritised: bool, ddl: Ddl<'_>) -> Problem {
     let plain = claim_index(indexes, false);
     let text = match (prioritised, plain) {
         (true, Some(_)) => format!(
@@ -248,7 +234,7 @@ fn claim_problem(name: &TableName, indexes: &[Index], prioritised: bool, ddl: Dd
     } else {
         "status_target_idx"
     };
-    Problem::warning(text).mended_by(index_ddl(name, index, columns, ddl))
+    Problem::warning(text).mended_by(ddl.index(name, index, columns))
 }
 
 fn seed_problem(
@@ -257,12 +243,12 @@ fn seed_problem(
     column: &str,
     wanted: &Wanted,
     definition: &str,
-    ddl: Ddl,
+    ddl: Ddl<'_>,
 ) -> Option<Problem> {
     let Some(found) = columns.get(column) else {
         return Some(
             Problem::fatal(format!("table {name} has no column {column}"))
-                .mended_by(alter(name, "ADD", column, definition, ddl)),
+                .mended_by(ddl.add(name, column, definition)),
         );
     };
     let complaint = match (wanted, &found.kind) {
@@ -274,9 +260,7 @@ fn seed_problem(
                 "column {column} of {name} is {}: exit codes above {max} are stored as {max}",
                 found.type_text
             );
-            return Some(
-                Problem::warning(text).mended_by(alter(name, "MODIFY", column, definition, ddl)),
-            );
+            return Some(Problem::warning(text).mended_by(ddl.modify(name, column, definition)));
         }
         (Wanted::Status, Kind::Text { values, .. }) => {
             let known = values.as_deref()?;
@@ -285,15 +269,14 @@ fn seed_problem(
                 "column {column} of {name} does not hold {}",
                 missing.join(", ")
             );
-            let ddl = status_ddl(name, columns, &missing, ddl);
-            return Some(Problem::fatal(text).mended_by(ddl));
+            return Some(Problem::fatal(text).mended_by(ddl.status(name, columns, &missing)));
         }
         _ => format!(
             "column {column} of {name} is {}, which jobd cannot use",
             found.type_text
         ),
     };
-    Some(Problem::fatal(complaint).mended_by(alter(name, "MODIFY", column, definition, ddl)))
+    Some(Problem::fatal(complaint).mended_by(ddl.modify(name, column, definition)))
 }
 
 fn missing_statuses(known: &[String]) -> Option<Vec<&'static str>> {
@@ -302,7 +285,7 @@ fn missing_statuses(known: &[String]) -> Option<Vec<&'static str>> {
     (!missing.is_empty()).then_some(missing)
 }
 
-fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Problem> {
+fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl<'_>) -> Option<Problem> {
     let column: &Column = columns.get(token_column(columns))?;
     match &column.kind {
         Kind::Text {
@@ -320,66 +303,12 @@ fn token_problem(name: &TableName, columns: &Columns, ddl: Ddl) -> Option<Proble
                 "column {} of {name} is {}: the name of a claim needs {MAX_TOKEN} characters",
                 column.name, column.type_text
             );
-            let how = if column.name == "worker" {
-                "MODIFY"
+            let mended = if column.name == "worker" {
+                ddl.modify(name, "worker", WORKER)
             } else {
-                "ADD"
+                ddl.add(name, "worker", WORKER)
             };
-            Some(Problem::fatal(text).mended_by(alter(name, how, "worker", WORKER, ddl)))
-        }
-    }
-}
-
-/// What gives `status` further values, beside the application's own.
-pub(super) fn status_ddl(name: &TableName, columns: &Columns, more: &[&str], ddl: Ddl) -> String {
-    let known = match columns.get("status").map(|column| &column.kind) {
-        Some(Kind::Text { values, .. }) => values.as_deref().unwrap_or_default(),
-        _ => &[],
-    };
-    let all = known.iter().map(String::as_str).chain(more.iter().copied());
-    let list: Vec<String> = all
-        .map(|value| format!("'{}'", value.replace('\'', "''")))
-        .collect();
-    let definition = format!("enum({}) NOT NULL DEFAULT 'waiting'", list.join(","));
-    alter(name, "MODIFY", "status", &definition, ddl)
-}
-
-/// What adds a column.
-pub(super) fn add(name: &TableName, column: &str, definition: &str, ddl: Ddl) -> String {
-    alter(name, "ADD", column, definition, ddl)
-}
-
-/// What adds an index.
-pub(super) fn index_ddl(name: &TableName, index: &str, columns: &[&str], ddl: Ddl) -> String {
-    let columns = columns
-        .iter()
-        .map(|column| match column.strip_suffix(DESCENDING) {
-            Some(column) => format!("{} DESC", quote(column)),
-            None => quote(column),
-        });
-    let columns: Vec<String> = columns.collect();
-    let (table, index, columns) = (name.quoted(), quote(index), columns.join(", "));
-    match ddl {
-        Ddl::MySql => format!("ALTER TABLE {table} ADD KEY {index} ({columns});"),
-        Ddl::Sqlite => format!("CREATE INDEX {index} ON {table} ({columns});"),
-    }
-}
-
-pub(super) fn alter(
-    name: &TableName,
-    how: &str,
-    column: &str,
-    definition: &str,
-    ddl: Ddl,
-) -> String {
-    match ddl {
-        Ddl::MySql => format!(
-            "ALTER TABLE {} {how} COLUMN {} {definition};",
-            name.quoted(),
-            quote(column)
-        ),
-        Ddl::Sqlite => {
-            format!("see sql/sqlite for column {column} (SQLite changes no column's type in place)")
+            Some(Problem::fatal(text).mended_by(mended))
         }
     }
 }

@@ -13,6 +13,7 @@ mod charset;
 mod conformance;
 mod connection;
 mod counts;
+mod ddl;
 mod dialect;
 mod errors;
 mod floors;

@@ -19,8 +19,9 @@ use tokio::task::JoinError;
 use super::StoreError;
 use super::abilities;
 use super::backend::{Backend, Lane, Unit, cut_short};
+use super::ddl::{self, Ddl};
 use super::dialect::Dialect;
-use super::inspect::{self, Ddl, Index, Inspection};
+use super::inspect::{self, Index, Inspection};
 use super::statements::Statements;
 
 /// What one row may take (SQLite's default limit, SQLITE_MAX_LENGTH), halved for two outputs.
@@ -139,17 +140,24 @@ async fn look(
             let column = column.unwrap_or_default();
             match (row.try_get("key")?, row.try_get("desc")?) {
                 (false, _) => {}
-                (true, true) => columns.push(inspect::descending(&column)),
+                (true, true) => columns.push(ddl::descending(&column)),
                 (true, false) => columns.push(column),
             }
         }
         indexes.push(Index { name, columns });
     }
+    // Those of constraints have no statement.
+    let created = sqlx::query_as::<_, (String, String)>(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
+    );
+    let created = created.bind(settings.table.table());
+    let created = created.fetch_all(&mut *connection).await?;
     let version: String = sqlx::query("SELECT sqlite_version()")
         .fetch_one(connection)
         .await?
         .try_get(0)?;
-    let mut inspection = inspect::table(&settings.table, &columns, &indexes, Ddl::Sqlite);
+    let ddl = Ddl::Sqlite(&created);
+    let mut inspection = inspect::table(&settings.table, &columns, &indexes, ddl);
     inspection.server = format!("SQLite {version}");
     let dialect = Dialect {
         begin: "BEGIN IMMEDIATE",

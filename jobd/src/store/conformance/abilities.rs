@@ -60,6 +60,23 @@ async fn inspected(statements: &[&str]) -> Inspection {
     store.inspect().await.unwrap()
 }
 
+/// The same on SQLite.
+async fn inspected_sqlite(statements: &[&str]) -> Inspection {
+    let scratch = jobd_tests::Scratch::new();
+    let settings = jobd_proto::table::SqliteSettings {
+        path: scratch.write("jobs.db", ""),
+        table: jobd_proto::table::TableName::parse("jobs").unwrap(),
+    };
+    let mut connection = jobd_proto::table::connect_sqlite(&settings).await.unwrap();
+    for statement in statements {
+        let run = sqlx::raw_sql(AssertSqlSafe(*statement)).execute(&mut connection);
+        run.await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+    let store = open(&DatabaseSettings::Sqlite(settings), LEASE);
+    store.inspect().await.unwrap()
+}
+
 fn found(inspection: &Inspection) -> Vec<Ability> {
     let all = ALL.iter().map(|(ability, _)| *ability);
     all.filter(|ability| inspection.abilities.has(*ability))
@@ -209,11 +226,98 @@ async fn a_part_of_what_an_ability_needs_is_told_with_what_is_missing_and_switch
             "{missing}: {problem}"
         );
         assert!(!inspection.abilities.has(off), "{problem}");
-        if off == Ability::Retries {
-            continue;
-        }
         let ddl = problem.ddl.clone().unwrap();
         let mended = inspected(&[&statements[..], &[&ddl]].concat()).await;
         assert!(mended.abilities.has(off), "{ddl}: {:?}", mended.problems);
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite_the_ddl_adds_what_is_missing() {
+    let minimal = include_str!("../../../../sql/sqlite/jobs-minimal.sql");
+    for (number, (ability, column)) in [
+        (Ability::Ownership, "worker TEXT"),
+        (Ability::Later, "run_at INTEGER"),
+        (Ability::Retries, "max_attempts INTEGER"),
+        (Ability::Cancel, "cancel_requested INTEGER"),
+        (Ability::Accounting, "cpu_ms INTEGER"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let add = format!("ALTER TABLE jobs ADD {column}");
+        let rows = "INSERT INTO jobs (target, time_created, status) VALUES ('t', 1, 'waiting'), ('t', 2, 'done')";
+        let mut statements = vec![minimal, rows, &add];
+        if number % 2 == 0 {
+            // Whatever goes by the column goes on doing so.
+            statements
+                .push("CREATE UNIQUE INDEX own ON jobs (time_created) WHERE status = 'waiting'");
+        }
+        let inspection = inspected_sqlite(&statements).await;
+        let [problem] = &inspection.problems[..] else {
+            panic!("{column}: {:?}", inspection.problems);
+        };
+        assert!(!inspection.abilities.has(ability), "{problem}");
+        let ddl = problem.ddl.clone().unwrap();
+        statements.extend([
+            &*ddl,
+            "INSERT INTO jobs (target, time_created) VALUES ('t', 3)",
+        ]);
+        if number % 2 == 0 {
+            statements.push("DROP INDEX own");
+        }
+        let mended = inspected_sqlite(&statements).await;
+        assert!(mended.problems.is_empty(), "{ddl}: {:?}", mended.problems);
+        assert!(mended.abilities.has(ability), "{ddl}");
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite_the_ddl_gives_a_column_another_type() {
+    let full = include_str!("../../../../sql/sqlite/jobs.sql");
+    let table = |column: &str, wrong: &str| {
+        let right = format!("\n  \"{column}\" ");
+        let at = full.find(&right).unwrap() + right.len();
+        let rest = &full[at..];
+        let end = [",\n", "\n)"].into_iter().filter_map(|end| rest.find(end));
+        format!("{}{wrong}{}", &full[..at], &rest[end.min().unwrap()..])
+    };
+    for (column, wrong, value) in [
+        ("worker", "REAL", "NULL"),
+        ("attempts", "INTEGER DEFAULT 0", "NULL"),
+        ("interruptions", "INTEGER", "NULL"),
+        ("priority", "INTEGER", "NULL"),
+        ("priority", "REAL NOT NULL DEFAULT 0", "2"),
+        ("run_at", "REAL", "NULL"),
+        ("errors", "TEXT NOT NULL DEFAULT ''", "''"),
+        ("timeout", "REAL", "9"),
+        ("reason", "TEXT CHECK (\"reason\" IN ('exit'))", "NULL"),
+        ("cancel_requested", "TEXT", "'1'"),
+        ("progress", "REAL", "NULL"),
+        ("return_code", "TEXT", "'7'"),
+        ("time_started", "REAL DEFAULT 0", "1"),
+        ("stdout", "REAL", "NULL"),
+        (
+            "status",
+            "TEXT DEFAULT 'waiting' CHECK (\"status\" IN ('waiting', 'manual', 'scheduled'))",
+            "'manual'",
+        ),
+    ] {
+        let create = table(column, wrong);
+        let row =
+            format!("INSERT INTO jobs (target, time_created, {column}) VALUES ('t', 1, {value})");
+        let mut statements = vec![&*create, &row];
+        let problems = inspected_sqlite(&statements).await.problems;
+        let told = |problem: &&Problem| problem.fatal && problem.text.contains(column);
+        let problem = problems.iter().find(told);
+        let ddl = problem.unwrap_or_else(|| panic!("{column} {wrong}: {problems:?}"));
+        let ddl = ddl.ddl.clone().unwrap();
+        // What the rows say there is what they said.
+        let kept = format!(
+            "INSERT INTO kept SELECT COUNT(*) FROM jobs WHERE {column} IS COALESCE({value}, {column})"
+        );
+        statements.extend([&*ddl, "CREATE TABLE kept (n INTEGER CHECK (n = 1))", &kept]);
+        let mended = inspected_sqlite(&statements).await;
+        assert!(mended.problems.is_empty(), "{ddl}: {:?}", mended.problems);
     }
 }

@@ -21,8 +21,9 @@ use tokio::time::{sleep, timeout};
 
 use super::backend::{Backend, Lane, Unit};
 use super::connection::{Connection, Taken, Value, id};
+use super::ddl::Ddl;
 use super::dialect::Dialect;
-use super::inspect::{self, Ddl, Index};
+use super::inspect::{self, Index};
 use super::manual::Found;
 use super::sql::SqlStore;
 use super::statements::Statements;

@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::session::variables;
 use crate::store::abilities::{self, Ability};
+use crate::store::ddl::{self, Ddl};
 use crate::store::dialect::{Beginning, Dialect};
-use crate::store::inspect::{self, Ddl, Index, Inspection, Problem};
+use crate::store::inspect::{self, Index, Inspection, Problem};
 use crate::store::statements::Statements;
 
 /// What the table is like, by the columns that are `known`, and the statements for it, where it is fit to work on.
@@ -109,7 +110,7 @@ async fn indexes(
         let name: String = row.try_get(0)?;
         let mut column = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
         if row.try_get::<String, _>(2)? == "D" {
-            column = inspect::descending(&column);
+            column = ddl::descending(&column);
         }
         match indexes.last_mut() {
             Some(last) if last.name == name => last.columns.push(column),

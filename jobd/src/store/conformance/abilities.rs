@@ -77,6 +77,29 @@ async fn inspected_sqlite(statements: &[&str]) -> Inspection {
     store.inspect().await.unwrap()
 }
 
+/// What the files say of themselves. That the servers can do it is seen where they are run.
+#[test]
+fn every_column_is_added_at_once_and_every_index_while_workers_go_on() {
+    let unique = include_str!("../../../../sql/mysql/add-unique.sql");
+    let files = ALL.iter().map(|(_, add)| *add).chain([unique]);
+    let without_comments = |file: &str| {
+        let lines = file.lines().filter(|line| !line.starts_with("--"));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    for statement in files
+        .map(without_comments)
+        .collect::<String>()
+        .split_terminator(';')
+    {
+        let expected = if statement.contains("KEY") {
+            "ALGORITHM=INPLACE, LOCK=NONE"
+        } else {
+            "ALGORITHM=INSTANT"
+        };
+        assert!(statement.ends_with(expected), "{statement}");
+    }
+}
+
 fn found(inspection: &Inspection) -> Vec<Ability> {
     let all = ALL.iter().map(|(ability, _)| *ability);
     all.filter(|ability| inspection.abilities.has(*ability))

@@ -86,6 +86,7 @@ conformance! {
     a_row_that_may_not_wait_yet_is_put_off_and_no_other,
     an_orphan_goes_back_runs_again_or_gets_a_verdict;
     rows_whose_time_has_come_are_waiting_and_no_others,
+    rows_that_keep_a_moment_that_has_passed_are_told_of,
     many_rows_whose_time_has_come_are_promoted_part_by_part,
     a_claimed_row_stands_in_no_index_of_later,
     a_retry_schedules_its_row_once_and_says_how_it_failed,

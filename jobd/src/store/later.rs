@@ -7,11 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jobd_proto::JobId;
+use jobd_proto::table::TableName;
 
+use super::abilities::SCHEDULED;
 use super::advance::{AdvanceStatement, USAGE};
 use super::connection::{Connection, Value, id, key};
 use super::counts::Counts;
 use super::dialect::Dialect;
+use super::inspect::Problem;
 use super::lists::ListStatement;
 use super::refusals::{self, Refused, is_duplicate};
 use super::statements::Statements;
@@ -25,6 +28,9 @@ const MAX_ROWS: usize = 256;
 /// Seconds until the next try where a unique index lets a row not be `waiting`: it must not stand in the way of others.
 const PUT_OFF: u32 = 60;
 
+/// Rows with a `run_at` of no use that are told of: fewer cost a look nothing that matters.
+const MANY: i64 = 100;
+
 /// A table's statements about them.
 #[derive(Clone, Debug)]
 pub(super) struct LaterStatements {
@@ -32,6 +38,8 @@ pub(super) struct LaterStatements {
     pub(super) look: String,
     /// The first of them, id and target; locks them, passing over locked ones.
     due: Arc<str>,
+    /// How many of the first [`MAX_ROWS`] entries that a look goes through are of rows that are not `scheduled`.
+    in_the_way: Arc<str>,
     /// `scheduled` → `waiting`, where their time has come.
     promote: ListStatement,
     /// A row that may not be `waiting` yet gets another [`PUT_OFF`] seconds.
@@ -97,6 +105,11 @@ impl LaterStatements {
                  ORDER BY {t}.`run_at` LIMIT ? {skip_locked}"
             )
             .into(),
+            in_the_way: format!(
+                "SELECT CAST(COUNT(*) AS SIGNED) FROM (SELECT `status` FROM {t} {run_at_index} \
+                 WHERE `run_at` <= {now} ORDER BY `run_at` LIMIT {MAX_ROWS}) AS first WHERE `status` <> 'scheduled'"
+            )
+            .into(),
             look,
             promote: changed("`status` = 'waiting', `run_at` = NULL"),
             put_off: changed(&format!("`run_at` = {now} + {PUT_OFF}")),
@@ -115,12 +128,35 @@ impl LaterStatements {
     /// Every text, for EXPLAIN.
     #[cfg(test)]
     pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
-        let single = [&self.due, &self.retry, &self.retried];
+        let single = [&self.due, &self.in_the_way, &self.retry, &self.retried];
         single
             .into_iter()
             .chain(self.promote.texts())
             .chain(self.put_off.texts())
     }
+}
+
+/// What is amiss where so many rows have kept a `run_at` that every look goes through them first.
+pub(super) async fn in_the_way<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<Option<Problem>, sqlx::Error> {
+    let Some(later) = &statements.later else {
+        return Ok(None);
+    };
+    let found = connection.numbers(&later.in_the_way, &[]).await?;
+    if found.iter().all(|rows| *rows < MANY) {
+        return Ok(None);
+    }
+    let text = format!(
+        "{} rows of {table} or more have a run_at that has passed, and are not '{SCHEDULED}': each worker reads all such rows every second",
+        found[0]
+    );
+    let table = table.quoted();
+    Ok(Some(Problem::warning(text).mended_by(format!(
+        "UPDATE {table} SET `run_at` = NULL WHERE `run_at` > 0 AND `status` <> '{SCHEDULED}';"
+    ))))
 }
 
 /// Makes rows `waiting` whose time has come, but for those of `aside`; names those that the database refused.

@@ -9,6 +9,7 @@ mod advance;
 mod backend;
 mod cancel;
 mod charset;
+mod commits;
 #[cfg(test)]
 mod conformance;
 mod connection;

@@ -1,7 +1,4 @@
-//! The store over any SQL backend: which unit runs where, and what a lost answer means.
-//!
-//! A COMMIT whose answer is lost is never guessed about. A start, an end or a release is simply
-//! written again; for a claim the rows are asked who holds them.
+//! The store over any SQL backend: which unit runs where. What a lost answer means stands in [`commits`](super::commits).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,16 +21,9 @@ use super::{
 use crate::job::{ClaimToken, Job};
 use crate::leases::Lease;
 
-/// Between two tries to learn what became of a COMMIT: a restarting server is back within seconds.
-const RESOLVE_PAUSE: Duration = Duration::from_millis(500);
-
 /// Renewals begin after a third of a lease and a twelfth, and a wait for a lock takes a second: in a shorter lease
 /// the other jobs would be stopped by then.
 const LEASE_TO_WAIT_IN: Duration = Duration::from_secs(6);
-
-/// How often a claim that was undone at its COMMIT is tried before its target rests: on a cluster that several
-/// nodes write to, the first of two claims of a row wins there.
-const CLAIM_TRIES: u32 = 4;
 
 /// See the module.
 pub(super) struct SqlStore<B> {
@@ -111,7 +101,7 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Runs a unit with the table's statements.
-    async fn unit<T: Send + 'static>(
+    pub(super) async fn unit<T: Send + 'static>(
         &self,
         lane: Lane,
         committing: impl Fn() -> bool + Send,
@@ -131,88 +121,6 @@ impl<B: Backend> SqlStore<B> {
             Box::new(move |connection| work(connection, statements))
         };
         self.backend.run(lane, make, committing).await
-    }
-
-    /// Runs a claim. It leaves in the cell what it is about to commit.
-    ///
-    /// A COMMIT that ended in an error of any kind is asked about, also where the server calls it a
-    /// conflict: a cluster's node that loses the others in the middle of it does not know either.
-    async fn claimed(
-        &self,
-        lane: Lane,
-        token: &ClaimToken,
-        work: impl for<'c> Fn(
-            &'c mut B::Connection,
-            Arc<Statements>,
-            Arc<OnceLock<Claimed>>,
-        ) -> BoxFuture<'c, Result<Claimed, sqlx::Error>>
-        + Clone
-        + Send
-        + 'static,
-    ) -> Result<Claimed, StoreError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let cell = Arc::new(Mutex::new(Arc::<OnceLock<Claimed>>::default()));
-            let committing = || {
-                let cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
-                cell.get().cloned()
-            };
-            let (cells, work) = (cell.clone(), work.clone());
-            let outcome = self.unit(
-                lane,
-                || committing().is_some(),
-                move |connection, statements| {
-                    // A repeated unit begins with a new cell: the try before it was rolled back.
-                    let cell = Arc::new(OnceLock::new());
-                    *cells.lock().unwrap_or_else(PoisonError::into_inner) = cell.clone();
-                    work(connection, statements, cell)
-                },
-            );
-            let error = match outcome.await {
-                Ok(claimed) => return Ok(claimed),
-                Err(error) => error,
-            };
-            let Some(mut claimed) = committing().filter(|claimed| !claimed.jobs.is_empty()) else {
-                return Err(error);
-            };
-            let ids = claimed.jobs.iter().map(|job| job.id).collect();
-            let held = self.resolve(lane, token, ids).await;
-            if !held.is_empty() {
-                claimed.jobs.retain(|job| held.contains(&job.id));
-                return Ok(claimed);
-            }
-            if tries == CLAIM_TRIES {
-                return Err(error);
-            }
-            tracing::debug!(%error, tries, "a claim was undone at its commit, repeating");
-        }
-    }
-
-    /// Which of `ids` carry `token`, for good, once the server answers.
-    async fn resolve(&self, lane: Lane, token: &ClaimToken, ids: Vec<JobId>) -> Vec<JobId> {
-        let mut told = false;
-        loop {
-            let (token, ids) = (token.clone(), ids.clone());
-            let read = self.unit(
-                lane,
-                || false,
-                move |connection, statements| {
-                    let (token, ids) = (token.clone(), ids.clone());
-                    async move { units::settle(connection, &statements, &token, &ids).await }
-                        .boxed()
-                },
-            );
-            match read.await {
-                Ok(held) => return held,
-                Err(error) if told => tracing::debug!(%error, "still not known"),
-                Err(error) => {
-                    tracing::warn!(%error, "the outcome of a claim is not known yet, asking until it is");
-                    told = true;
-                }
-            }
-            tokio::time::sleep(RESOLVE_PAUSE).await;
-        }
     }
 
     /// Looks at the table again where something was refused: somebody may have changed its columns,

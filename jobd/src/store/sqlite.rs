@@ -22,6 +22,7 @@ use super::backend::{Backend, Lane, Unit, cut_short};
 use super::ddl::{self, Ddl};
 use super::dialect::Dialect;
 use super::inspect::{self, Index, Inspection};
+use super::later;
 use super::statements::Statements;
 
 /// What one row may take (SQLite's default limit, SQLITE_MAX_LENGTH), halved for two outputs.
@@ -153,7 +154,7 @@ async fn look(
     let created = created.bind(settings.table.table());
     let created = created.fetch_all(&mut *connection).await?;
     let version: String = sqlx::query("SELECT sqlite_version()")
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await?
         .try_get(0)?;
     let ddl = Ddl::Sqlite(&created);
@@ -177,9 +178,12 @@ async fn look(
         max_packet: MAX_PACKET,
         ..Dialect::default()
     };
-    let fit = !inspection.is_fatal();
+    if inspection.is_fatal() {
+        return Ok((inspection, None));
+    }
     let abilities = inspection.abilities;
-    let statements =
-        fit.then(|| Statements::new(&settings.table, &columns, abilities, &dialect, lease));
-    Ok((inspection, statements))
+    let statements = Statements::new(&settings.table, &columns, abilities, &dialect, lease);
+    let in_the_way = later::in_the_way(connection, &statements, &settings.table);
+    inspection.problems.extend(in_the_way.await?);
+    Ok((inspection, Some(statements)))
 }

@@ -91,6 +91,27 @@ pub(super) async fn rows_whose_time_has_come_are_waiting_and_no_others(mut groun
     );
 }
 
+pub(super) async fn rows_that_keep_a_moment_that_has_passed_are_told_of(mut ground: Ground) {
+    ground.insert("mail", false, 300).await;
+    ground
+        .run("UPDATE jobs SET status = CASE WHEN id <= 150 THEN 'scheduled' ELSE 'done' END, run_at = 500 - id")
+        .await;
+    let problems = ground.store.inspect().await.unwrap().problems;
+    let [problem] = &problems[..] else {
+        panic!("{problems:?}");
+    };
+    assert!(
+        !problem.fatal && problem.text.contains("150 rows"),
+        "{problem}"
+    );
+    let ddl = problem.ddl.clone().unwrap();
+    ground.run(&ddl).await;
+    assert!(ground.store.inspect().await.unwrap().problems.is_empty());
+    let promoted = ground.store.promote().await.unwrap();
+    assert_eq!((promoted.targets.len(), promoted.more), (1, false));
+    assert_eq!(ground.claim("mail", 999).await.len(), 150);
+}
+
 pub(super) async fn many_rows_whose_time_has_come_are_promoted_part_by_part(mut ground: Ground) {
     ground.insert("mail", false, 600).await;
     ground

@@ -12,6 +12,7 @@ use crate::store::abilities::{self, Ability};
 use crate::store::ddl::{self, Ddl};
 use crate::store::dialect::{Beginning, Dialect};
 use crate::store::inspect::{self, Index, Inspection, Problem};
+use crate::store::later;
 use crate::store::statements::Statements;
 
 /// What the table is like, by the columns that are `known`, and the statements for it, where it is fit to work on.
@@ -46,6 +47,9 @@ pub(super) async fn look(
         &dialect(&version, &indexes, prioritised, variables.max_packet),
         lease,
     );
+    inspection
+        .problems
+        .extend(later::in_the_way(connection, &statements, &settings.table).await?);
     inspection
         .problems
         .extend(privileges(connection, settings).await?);

@@ -28,6 +28,22 @@ pub fn sqlite(file: &Path) -> SqlitePool {
         .connect_lazy_with(options)
 }
 
+/// What inserts rows with these columns, on any server.
+pub fn insertion(columns: &str, rows: &str) -> String {
+    format!("INSERT INTO jobs ({columns}) VALUES {rows}")
+}
+
+/// What inserts ten rows for later, or a hundred … with so many `digits`, in one go on any server.
+pub fn scheduled(digits: u32, run_at: &str) -> String {
+    let ten = (0..10).map(|n| format!("SELECT {n} AS n"));
+    let ten = ten.collect::<Vec<_>>().join(" UNION ALL ");
+    let all = (0..digits).map(|at| format!("({ten}) AS d{at}"));
+    format!(
+        "INSERT INTO jobs (target, time_created, status, run_at) SELECT 't', 1, 'scheduled', {run_at} FROM {}",
+        all.collect::<Vec<_>>().join(" CROSS JOIN ")
+    )
+}
+
 /// A database, and a pool of connections to it.
 #[derive(Debug)]
 pub struct Database {

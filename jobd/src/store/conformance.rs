@@ -29,7 +29,7 @@ use self::records::*;
 use super::*;
 use crate::job::{Origin, Terms, Tokens};
 
-pub(super) use self::ground::{scheduled, settings};
+pub(super) use self::ground::settings;
 
 /// One test per store, table and promise.
 macro_rules! conformance {

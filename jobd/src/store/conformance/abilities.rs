@@ -1,5 +1,7 @@
 //! What the columns of a table switch on, and what is said of those that are amiss.
 
+use jobd_tests::database::insertion;
+
 use super::*;
 use crate::store::inspect::Problem;
 
@@ -177,8 +179,7 @@ async fn a_column_of_the_wrong_type_is_fatal_and_its_ddl_mends_it() {
         let change = format!("ALTER TABLE jobs MODIFY {column} {wrong}");
         statements.push(&change);
         // Stands in the way of NOT NULL.
-        let null =
-            format!("INSERT INTO jobs (target, time_created, {column}) VALUES ('t', 1, NULL)");
+        let null = insertion(&format!("target, time_created, {column}"), "('t', 1, NULL)");
         if wrong.contains("int DEFAULT") && column != "lease_until" {
             statements.push(&null);
         }
@@ -269,8 +270,10 @@ async fn on_sqlite_the_ddl_adds_what_is_missing() {
     .enumerate()
     {
         let add = format!("ALTER TABLE jobs ADD {column}");
-        let rows = "INSERT INTO jobs (target, time_created, status) VALUES ('t', 1, 'waiting'), ('t', 2, 'done')";
-        let mut statements = vec![minimal, rows, &add];
+        let columns = "target, time_created, status";
+        let rows = insertion(columns, "('t', 1, 'waiting'), ('t', 2, 'done')");
+        let more = insertion(columns, "('t', 3, 'waiting')");
+        let mut statements = vec![minimal, &rows, &add];
         if number % 2 == 0 {
             // Whatever goes by the column goes on doing so.
             statements
@@ -282,10 +285,7 @@ async fn on_sqlite_the_ddl_adds_what_is_missing() {
         };
         assert!(!inspection.abilities.has(ability), "{problem}");
         let ddl = problem.ddl.clone().unwrap();
-        statements.extend([
-            &*ddl,
-            "INSERT INTO jobs (target, time_created) VALUES ('t', 3)",
-        ]);
+        statements.extend([&*ddl, &more]);
         if number % 2 == 0 {
             statements.push("DROP INDEX own");
         }
@@ -327,8 +327,8 @@ async fn on_sqlite_the_ddl_gives_a_column_another_type() {
         ),
     ] {
         let create = table(column, wrong);
-        let row =
-            format!("INSERT INTO jobs (target, time_created, {column}) VALUES ('t', 1, {value})");
+        let columns = format!("target, time_created, {column}");
+        let row = insertion(&columns, &format!("('t', 1, {value})"));
         let mut statements = vec![&*create, &row];
         let problems = inspected_sqlite(&statements).await.problems;
         let told = |problem: &&Problem| problem.fatal && problem.text.contains(column);
@@ -336,10 +336,9 @@ async fn on_sqlite_the_ddl_gives_a_column_another_type() {
         let ddl = problem.unwrap_or_else(|| panic!("{column} {wrong}: {problems:?}"));
         let ddl = ddl.ddl.clone().unwrap();
         // What the rows say there is what they said.
-        let kept = format!(
-            "INSERT INTO kept SELECT COUNT(*) FROM jobs WHERE {column} IS COALESCE({value}, {column})"
-        );
-        statements.extend([&*ddl, "CREATE TABLE kept (n INTEGER CHECK (n = 1))", &kept]);
+        let kept = format!("UPDATE jobs SET kept = ({column} IS COALESCE({value}, {column}))");
+        let check = "ALTER TABLE jobs ADD kept INTEGER CHECK (kept = 1)";
+        statements.extend([&*ddl, check, &kept]);
         let mended = inspected_sqlite(&statements).await;
         assert!(mended.problems.is_empty(), "{ddl}: {:?}", mended.problems);
     }

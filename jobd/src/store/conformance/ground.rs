@@ -50,17 +50,6 @@ pub(in crate::store) fn settings(port: u16, database: &str) -> MySqlSettings {
     }
 }
 
-/// What inserts ten rows for later, or a hundred … with so many `digits`, in one go on any server.
-pub(in crate::store) fn scheduled(digits: u32, run_at: &str) -> String {
-    let ten = (0..10).map(|n| format!("SELECT {n} AS n"));
-    let ten = ten.collect::<Vec<_>>().join(" UNION ALL ");
-    let all = (0..digits).map(|at| format!("({ten}) AS d{at}"));
-    format!(
-        "INSERT INTO jobs (target, time_created, status, run_at) SELECT 't', 1, 'scheduled', {run_at} FROM {}",
-        all.collect::<Vec<_>>().join(" CROSS JOIN ")
-    )
-}
-
 impl Ground {
     async fn over(settings: DatabaseSettings, shape: Table, scratch: Scratch) -> Self {
         let store = open(&settings, LEASE);

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use jobd_proto::table::connect_mysql;
 use jobd_tests::Server;
+use jobd_tests::database::scheduled;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::look::look;
 use crate::store::Sight;
-use crate::store::conformance::{scheduled, settings};
+use crate::store::conformance::settings;
 use crate::store::glance::glance;
 use crate::store::later::promote;
 

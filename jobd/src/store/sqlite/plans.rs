@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use jobd_proto::table::{SqliteSettings, TableName, connect_sqlite};
 use jobd_tests::Scratch;
+use jobd_tests::database::scheduled;
 use sqlx::AssertSqlSafe;
 
 use super::look;
 use crate::store::Sight;
-use crate::store::conformance::scheduled;
 use crate::store::glance::glance;
 use crate::store::later::promote;
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jobd_tests::programs::Daemon;
 use jobd_tests::server::{Durability, Server};
 use jobd_tests::{Database, Ini, Jobd, Scratch, until};
 use serde_json::json;
@@ -109,24 +110,30 @@ async fn a_row_that_is_refused_stops_no_other() {
     assert!(jobd.stop().await.success());
 }
 
-#[tokio::test]
-async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
+/// One that refuses to let rows before the fourth be something.
+async fn refusing(status: &str, poll_interval: &str) -> (Scratch, Database, Vec<u64>, Daemon) {
     let scratch = Scratch::new();
     let database = Server::shared().await.database().await;
     database.minimal_table().await;
     database
-        .run(
+        .run(&format!(
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW \
-             IF NEW.id < 4 AND NEW.status = 'accepted' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
-        )
+             IF NEW.id < 4 AND NEW.status = '{status}' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
+        ))
         .await;
     let ids = database.insert(9, "a", "waiting").await;
-    // It looks at its start, and hardly ever again.
     let ini = Ini::worker(&database)
-        .set("poll_interval", "600")
+        .set("poll_interval", poll_interval)
         .set("launcher", "echo {id}")
         .target("a", 1);
     let jobd = Jobd::start(&scratch, &ini).await;
+    (scratch, database, ids, jobd)
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
+    // It looks at its start, and hardly ever again.
+    let (_scratch, database, ids, jobd) = refusing("accepted", "600").await;
     for id in &ids[3..] {
         database.done(*id).await;
     }
@@ -136,6 +143,19 @@ async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
     let log = jobd.process.log();
     assert_eq!(log.matches("not this one").count(), 3, "{log}");
     assert!(!log.contains("cannot claim jobs"), "{log}");
+    assert!(jobd.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_started_stops_no_other_of_its_target() {
+    let (_scratch, database, ids, jobd) = refusing("running", "0.2").await;
+    for id in &ids[3..] {
+        database.done(*id).await;
+    }
+    database.run("DROP TRIGGER refuse").await;
+    for id in &ids[..3] {
+        database.done(*id).await;
+    }
     assert!(jobd.stop().await.success());
 }
 

@@ -60,7 +60,7 @@ pub use reload::Reload;
 /// How long a target rests after a failed claim, or when the system has no room for a process.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long a target rests when a row of it is refused: until somebody has mended something.
+/// How long looks rest when one is refused: until somebody has mended something.
 const REFUSED_REST: Duration = Duration::from_secs(5);
 
 /// Events taken in one turn before claims and starts are considered again: enough to see a burst

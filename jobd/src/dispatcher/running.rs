@@ -2,7 +2,7 @@
 
 use jobd_proto::worker::JobOutcome;
 
-use super::{Dispatcher, DrainState, Event, REFUSED_REST, REST, reply, slot};
+use super::{Dispatcher, DrainState, Event, REST, reply, slot};
 use crate::clock;
 use crate::fate::{self, Fate, Reason};
 use crate::faults::planted;
@@ -25,7 +25,7 @@ impl Dispatcher {
             Note::Finished(finish) => self.finished(finish),
             Note::Unstartable(job, error) => {
                 tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
-                self.targets.rest(&job.target, clock::now() + REFUSED_REST);
+                self.targets.rest(&job.target, clock::now() + REST);
                 if self.is_cancelled(&job) {
                     self.cancel_accepted(vec![job]);
                 } else {

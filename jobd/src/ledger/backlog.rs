@@ -388,7 +388,8 @@ fn refit(batch: &mut Arc<Batch>, text: &OutputText) {
 }
 
 impl Batch {
-    fn len(&self) -> usize {
+    /// How many entries.
+    pub fn len(&self) -> usize {
         self.starts.len() + self.finishes.len() + self.retries.len() + self.releases.len()
     }
 

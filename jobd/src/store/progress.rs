@@ -9,6 +9,7 @@ use jobd_proto::table::Columns;
 use super::connection::{Connection, Value, id, key};
 use super::dialect::Dialect;
 use super::lists::ListStatement;
+use super::refusals::is_about_row;
 use super::statements::Statements;
 use super::text::LineText;
 use crate::job::ClaimToken;
@@ -89,7 +90,7 @@ pub(super) async fn write<C: Connection>(
     let mut locked = Vec::new();
     for part in reports.chunks(MAX_ROWS) {
         let Some(free) = &progress.free else {
-            write_free(connection, progress, &part.iter().collect::<Vec<_>>()).await?;
+            write_each(connection, progress, &part.iter().collect::<Vec<_>>()).await?;
             continue;
         };
         let ids: Vec<JobId> = part.iter().map(|report| report.id).collect();
@@ -99,7 +100,7 @@ pub(super) async fn write<C: Connection>(
         let found: Vec<JobId> = found.into_iter().map(id).collect();
         let (free, rest): (Vec<&Report>, Vec<&Report>) =
             part.iter().partition(|report| found.contains(&report.id));
-        write_free(connection, progress, &free).await?;
+        write_each(connection, progress, &free).await?;
         connection.control("COMMIT").await?;
         if !rest.is_empty() {
             let ids: Vec<JobId> = rest.iter().map(|report| report.id).collect();
@@ -109,6 +110,27 @@ pub(super) async fn write<C: Connection>(
         }
     }
     Ok(locked)
+}
+
+/// Together, and one by one where a row of them is refused, which goes without.
+async fn write_each<C: Connection>(
+    connection: &mut C,
+    statements: &ProgressStatements,
+    reports: &[&Report],
+) -> Result<(), sqlx::Error> {
+    match write_free(connection, statements, reports).await {
+        Err(error) if is_about_row(&error) => {}
+        outcome => return outcome,
+    }
+    for report in reports {
+        match write_free(connection, statements, &[report]).await {
+            Err(error) if is_about_row(&error) => {
+                tracing::debug!(job = %report.id, %error, "the database refuses to let a row say how far its job has come");
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// One UPDATE for up to [`MAX_ROWS`] reports.

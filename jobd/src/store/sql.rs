@@ -333,10 +333,26 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn record(&self, batch: Arc<Batch>) -> BoxFuture<'_, Result<Recorded, StoreError>> {
-        let recorded = on!(self, Ledger, [batch], |connection, statements| {
-            record::record(connection, &statements, &batch)
-        });
-        recorded.boxed()
+        async move {
+            let written = batch.clone();
+            let recorded = on!(self, Ledger, [written], |connection, statements| {
+                record::record(connection, &statements, &written)
+            });
+            let recorded = recorded.await;
+            if let (Err(StoreError::Refused(error)), [start]) = (&recorded, &*batch.starts)
+                && batch.len() == 1
+            {
+                // It goes back, and would be the first to be claimed again.
+                let refused = Refused {
+                    id: start.id,
+                    target: Some(start.target.to_string()),
+                    error: error.clone(),
+                };
+                self.pass_over("running", &[refused]);
+            }
+            recorded
+        }
+        .boxed()
     }
 
     fn renew(

@@ -8,14 +8,14 @@ async fn refuse(ground: &Ground) {
         DatabaseSettings::MySql(_) => &[
             "ALTER TABLE jobs ADD own varchar(20), ADD checked varchar(20), ADD CHECK (checked IS NULL OR checked <> status)",
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.own = NEW.status \
-             OR NEW.own = 'renewed' AND NEW.lease_until > OLD.lease_until \
+             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') \
              THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
         ],
         DatabaseSettings::Sqlite(_) => &[
             "ALTER TABLE jobs ADD own TEXT",
             "ALTER TABLE jobs ADD checked TEXT CHECK (checked IS NULL OR checked <> status)",
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.own = NEW.status \
-             OR NEW.own = 'renewed' AND NEW.lease_until > OLD.lease_until \
+             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') \
              BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         ],
     };
@@ -140,5 +140,25 @@ pub(super) async fn a_refused_row_costs_no_other_its_lease(mut ground: Ground) {
     for (job, renewed) in jobs.iter().zip([true, false, true]) {
         let row = ground.row(job.id).await;
         assert_eq!(other(&row, "lease_until") != Some("7"), renewed);
+    }
+}
+
+pub(super) async fn a_refused_row_silences_no_other(mut ground: Ground) {
+    refuse(&ground).await;
+    ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground.record(starts(&jobs)).await;
+    ground
+        .run("UPDATE jobs SET own = 'renewed' WHERE id = 2")
+        .await;
+    let reports = jobs.iter().map(|job| Report {
+        id: job.id,
+        token: job.token.clone(),
+        text: "half".into(),
+    });
+    let locked = ground.store.progress(reports.collect()).await.unwrap();
+    assert_eq!(locked, []);
+    for (job, said) in jobs.iter().zip([Some("half"), None, Some("half")]) {
+        assert_eq!(other(&ground.row(job.id).await, "progress"), said);
     }
 }

@@ -171,3 +171,37 @@ async fn a_status_that_the_column_lacks_is_added_behind_those_that_there_are() {
         Some("mine")
     );
 }
+
+/// SQLite changes no column in its place: the doctor says who knows the statements.
+#[tokio::test]
+async fn a_status_that_sqlite_does_not_take_is_added_by_what_check_config_prints() {
+    let full = include_str!("../../sql/sqlite/jobs.sql");
+    let ground = Ground::sqlite_made_by(&full.replace("'manual', ", "")).await;
+    ground.insert("mail", &[("status", "'scheduled'")]).await;
+    let ini = ground.ini().set("launcher", "true").target("mail", 1);
+    let worker = ground.scratch.write("jobd.conf", ini.text());
+    let mut config = ground.ini().set("port", 1);
+    for key in ["launcher", "poll_interval", "log_level_console"] {
+        config = config.unset(key);
+    }
+    let config = ground.scratch.write("jobctl.conf", config.text());
+    let world = World { ground, config };
+    let findings = world.findings("the column status lacks manual").await;
+    let mend = findings[0]["mend"].as_str().expect("an advice");
+    assert!(mend.contains("jobd --check-config"), "{mend}");
+    let mut jobd = Command::new(programs::path("jobd"));
+    jobd.arg("--check-config").arg("--config").arg(worker);
+    let printed = programs::output(&mut jobd).await;
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    let ddl = printed.lines().find(|line| line.starts_with("  BEGIN"));
+    world
+        .ground
+        .run(ddl.unwrap_or_else(|| panic!("{printed}")))
+        .await;
+    let left = world.findings("the column status").await;
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(
+        world.ground.text(1, "status").await.as_deref(),
+        Some("scheduled")
+    );
+}

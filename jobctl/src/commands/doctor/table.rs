@@ -48,7 +48,7 @@ pub(super) async fn examine(
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
     let place = database::place(settings);
-    let found = columns(table, Schema::Full.sql(settings));
+    let found = columns(table, settings);
     if found.is_empty() {
         findings.push(Finding::ok("table", place));
     }
@@ -82,8 +82,8 @@ pub(super) async fn examine(
     Ok(())
 }
 
-fn columns(table: &Connection, schema: &str) -> Vec<Finding> {
-    let columns = table.columns();
+fn columns(table: &Connection, settings: &DatabaseSettings) -> Vec<Finding> {
+    let (columns, schema) = (table.columns(), Schema::Full.sql(settings));
     let lacks = |names: &[&'static str]| -> Vec<&'static str> {
         let names = names.iter().copied();
         names.filter(|name| !columns.has(name)).collect()
@@ -132,15 +132,19 @@ fn columns(table: &Connection, schema: &str) -> Vec<Finding> {
             .map(|value| format!("'{}'", value.replace('\'', "''")))
             .collect();
         if !missing.is_empty() {
-            findings.push(Finding::error(
-                "table",
-                format!("the column status lacks {}", missing.join(", ")),
-                format!(
+            let mended = match settings {
+                DatabaseSettings::MySql(_) => format!(
                     "ALTER TABLE {} MODIFY `status` enum({}) NOT NULL DEFAULT 'waiting'",
                     table.quoted_table(),
                     all.join(",")
                 ),
-            ));
+                // A column takes the place of another there, and indexes are made anew: the worker knows them.
+                DatabaseSettings::Sqlite(_) => {
+                    "the statements that jobd --check-config prints".to_owned()
+                }
+            };
+            let text = format!("the column status lacks {}", missing.join(", "));
+            findings.push(Finding::error("table", text, mended));
         }
     }
     findings

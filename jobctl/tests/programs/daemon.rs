@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use jobd_proto::listener::{self, Access, ListenerOptions};
 use jobd_proto::master::MasterRequest;
 use jobd_proto::worker::WorkerRequest;
-use jobd_proto::{RequestError, Secret};
+use jobd_proto::{IncomingRequest, RequestError, Secret};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What a daemon of one kind makes of a request.
@@ -93,15 +94,96 @@ impl Daemon {
         };
         tokio::spawn(listener::run(
             socket,
-            tokio::sync::watch::channel(options).1,
+            watch::channel(options).1,
             CancellationToken::new(),
             serve,
         ));
         Self { address, asked }
     }
 
+    /// A worker with one job, of which it tells those who follow it or have it run what the test says.
+    pub(crate) async fn teller() -> (Self, Job) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (job, told) = watch::channel(Told::default());
+        let written = Arc::clone(&asked);
+        let serve = move |mut session: listener::Session| {
+            let (told, written) = (told.clone(), Arc::clone(&written));
+            async move {
+                while let Some(incoming) = session.next().await {
+                    let request = &incoming.request;
+                    let asked = (request.kind.clone(), request.data.clone());
+                    written.lock().unwrap().push(asked);
+                    tokio::spawn(tell(told.clone(), incoming));
+                }
+            }
+        };
+        tokio::spawn(listener::run(
+            socket,
+            watch::channel(ListenerOptions::default()).1,
+            CancellationToken::new(),
+            serve,
+        ));
+        (Self { address, asked }, Job(job))
+    }
+
     /// What it was asked so far, in order.
     pub(crate) fn asked(&self) -> Vec<(String, Value)> {
         self.asked.lock().unwrap().clone()
+    }
+}
+
+/// What a teller has told so far.
+#[derive(Default)]
+struct Told {
+    messages: Vec<Value>,
+    /// The last message, and the answer to `run-manual`.
+    end: Option<(Value, Value)>,
+}
+
+/// The job of a teller.
+pub(crate) struct Job(watch::Sender<Told>);
+
+impl Job {
+    /// Tells a message of `follow`.
+    pub(crate) fn tells(&self, message: Value) {
+        self.0.send_modify(|told| told.messages.push(message));
+    }
+
+    /// Tells the last one, and answers `run-manual`.
+    pub(crate) fn ends(&self, state: Value, outcome: Value) {
+        self.0.send_modify(|told| told.end = Some((state, outcome)));
+    }
+}
+
+async fn tell(mut told: watch::Receiver<Told>, incoming: IncomingRequest) {
+    if incoming.request.kind != "follow" {
+        let ended = told.wait_for(|told| told.end.is_some()).await;
+        let end = ended.ok().and_then(|told| told.end.clone());
+        if let Some((_, answer)) = end {
+            incoming.respond(Ok(answer));
+        }
+        return;
+    }
+    let responses = incoming.stream();
+    let mut at = 0;
+    loop {
+        let is_news = |told: &Told| told.messages.len() > at || told.end.is_some();
+        let news = told.wait_for(is_news).await;
+        let Ok(news) = news.map(|told| (told.messages.get(at).cloned(), told.end.clone())) else {
+            return;
+        };
+        match news {
+            (Some(message), _) => {
+                let Some(turn) = responses.ready().await else {
+                    return;
+                };
+                responses.send(turn, &message);
+                at += 1;
+            }
+            (None, Some((last, _))) => return responses.end(Ok(last)),
+            (None, None) => {}
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{Context, ids};
 use crate::cli::{FollowArgs, Ids, JobRef};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{complain, plain};
+use crate::output::{complain, excerpt, plain};
 
 /// Shows it until the job ends, and ends as it did.
 pub(crate) async fn run(context: &Context, args: FollowArgs) -> Result<u8, Failure> {
@@ -84,8 +84,12 @@ pub(super) async fn watch(
 
 /// What a last message says.
 pub(super) fn state(id: JobId, message: Value) -> Result<State, Failure> {
-    serde_json::from_value(message)
-        .map_err(|error| Failure::Refused(format!("cannot read how job {id} stands: {error}")))
+    serde_json::from_value(message).map_err(|error| {
+        Failure::Refused(format!(
+            "cannot read how job {id} stands ({}); jobctl doctor looks at who answers there",
+            excerpt(&error.to_string())
+        ))
+    })
 }
 
 /// How a job ended, where that is what it says.

@@ -8,6 +8,7 @@ mod daemon;
 mod doctor;
 mod jobctl;
 mod manuals;
+mod masters;
 mod orders;
 mod ranges;
 mod rows;

@@ -22,10 +22,13 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     let workers = match ask(context).await {
         Ok(workers) => workers,
         Err(failure) => {
+            // Where somebody listens there is nothing to start.
+            let is_there = context.client().await.is_ok();
+            let order = if is_there { "status" } else { "start" };
             let mend = match server.kind {
-                Kind::Master => "systemctl start jobd-master # on its host".to_owned(),
+                Kind::Master => format!("systemctl {order} jobd-master # on its host"),
                 Kind::Worker => format!(
-                    "systemctl start jobd # on its host; or {} --master doctor",
+                    "systemctl {order} jobd # on its host; or {} --master doctor",
                     context.given.other()
                 ),
             };

@@ -1,0 +1,500 @@
+//! A master that is gone, goes, is slow or talks nonsense, for every command that speaks to one: it ends in time, with
+//! the exit code of the manual, and says what to do next. What any stranger may say stands in `strangers.rs`.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::jobctl::{Run, finish, program};
+use crate::table::Table;
+use crate::terminal::Terminal;
+
+/// Every command that speaks to a master and can do without the table.
+const COMMANDS: [&str; 13] = [
+    "status",
+    "status --json",
+    "list-workers",
+    "memory-usage",
+    "poke",
+    "pause mail",
+    "continue",
+    "doctor",
+    "follow 17",
+    "logs 17 -f",
+    "run-manual 17:mail",
+    "cancel 17 --yes",
+    "send-signal TERM 17:mail",
+];
+
+/// What a master does with a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    /// Answers as one should.
+    Answers,
+    /// The same, when a person has begun to wonder.
+    AnswersLate,
+    /// Bytes that are no message.
+    Garbage,
+    /// A message whose parts have other types than they should.
+    WrongParts,
+    /// An answer that is none to this request.
+    WrongData,
+    /// An answer to a request that nobody made, and goes.
+    WrongNumber,
+    /// Half an answer, and goes.
+    Half,
+    /// Nothing, for ever.
+    Nothing,
+}
+
+/// What a master with one worker and the job 17 says.
+fn proper(kind: &str) -> Value {
+    let target = json!({"paused": false, "concurrency": 4, "length": 1, "running": 1, "queued": 0});
+    let status = json!({"targets": {"mail": target}, "jobPromisesCount": 0, "memoryUsage": {}, "name": "web1",
+        "version": "2.0.0", "uptime": 60});
+    let worker = json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["mail"], "workerStatus": status});
+    match kind {
+        "status" => json!({"workers": [worker], "memoryUsage": {"rss": 1024}}),
+        "follow" => json!({"state": "done", "result": "ok", "code": 0}),
+        "run-manual" => {
+            let outcome =
+                json!({"result": "ok", "code": 0, "signal": null, "stdout": "", "stderr": ""});
+            json!({"jobs": {"17": outcome}})
+        }
+        "cancel" => json!({"jobs": {"17": "stopping"}}),
+        "send-signal" => json!({"17": true}),
+        _ => "ok".into(),
+    }
+}
+
+/// Answers all requests of a connection.
+async fn converse(does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
+    let (mut heard, mut bytes) = (Vec::new(), vec![0; 4096]);
+    loop {
+        let read = stream.read(&mut bytes).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        heard.extend_from_slice(&bytes[..read]);
+        while let Some(end) = heard.iter().position(|byte| *byte == 4) {
+            let message: Vec<u8> = heard.drain(..=end).collect();
+            let message: Value = serde_json::from_slice(&message[..end]).unwrap();
+            let (no, kind) = (message[1]["no"].as_i64(), message[1]["type"].as_str());
+            let (Some(no), Some(kind)) = (no, kind) else {
+                continue;
+            };
+            let answer =
+                |no: i64, data: Value| format!("[1,{}]\u{4}", json!({"no": no, "data": data}));
+            let said = match does {
+                Does::Answers | Does::AnswersLate => answer(no, proper(kind)).into_bytes(),
+                Does::Garbage => (0..=255).cycle().take(4096).collect(),
+                Does::WrongParts => b"[1,{\"no\":\"x\",\"data\":[]}]\x04".to_vec(),
+                Does::WrongData => answer(no, json!(["\u{1b}[2J", 17])).into_bytes(),
+                Does::WrongNumber => answer(no + 1000, proper(kind)).into_bytes(),
+                Does::Half => answer(no, proper(kind)).into_bytes()[..20].to_vec(),
+                Does::Nothing => continue,
+            };
+            if does == Does::AnswersLate {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            stream.write_all(&said).await?;
+            if matches!(does, Does::WrongNumber | Does::Half) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A listening master; it is gone, and its connections with it, when this is dropped.
+struct Master {
+    address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+impl Master {
+    async fn at(address: SocketAddr, does: Does) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // The one before is on its way out.
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "{address}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                // It does not matter how the client went.
+                connections.spawn(async move { drop(converse(does, &mut stream).await) });
+            }
+        });
+        Self {
+            address,
+            _serving: serving,
+        }
+    }
+
+    async fn start(does: Does) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), does).await
+    }
+}
+
+/// A port at which nobody listens, for as long as the socket is there.
+fn nobody() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+async fn ask(address: SocketAddr, command: &str) -> Run {
+    let port = address.port().to_string();
+    let mut asking = program();
+    asking
+        .args(["--master", "--port", &port])
+        .args(command.split(' '));
+    finish(&mut asking).await
+}
+
+/// What all the commands come to, each asked at the same time.
+async fn all(address: SocketAddr) -> Vec<(&'static str, Run)> {
+    let runs = COMMANDS.map(|command| async move { (command, ask(address, command).await) });
+    futures::future::join_all(runs).await
+}
+
+/// The exit code and the complaint; the doctor's is a finding.
+#[track_caller]
+fn check(what: &str, command: &str, run: &Run, code: i32, complaints: &[&str]) {
+    let told = run.stderr.clone() + &run.stdout;
+    for complaint in complaints {
+        assert!(
+            told.contains(complaint),
+            "{what}, {command}: {complaint:?} is not in {run:?}"
+        );
+    }
+    assert!(
+        !told.contains("panicked") && !told.contains('\u{1b}'),
+        "{what}, {command}: {run:?}"
+    );
+    let code = if command == "doctor" { 1 } else { code };
+    assert_eq!(run.code, code, "{what}, {command}: {run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_gone_is_named_at_once() {
+    let begun = Instant::now();
+    let (_socket, address) = nobody();
+    let gone = format!("cannot reach jobd-master at {address}: connection refused; is it running?");
+    for (command, run) in all(address).await {
+        let next = "try --host/--port, or a worker with jobctl --worker --port 7080";
+        check("gone", command, &run, 3, &[&gone, next]);
+        if command == "doctor" {
+            let mend = "\tsystemctl start jobd-master # on its host\n";
+            assert!(run.stdout.contains(mend), "{run:?}");
+        }
+    }
+    for (does, complaints) in [
+        (
+            Does::Garbage,
+            [
+                "does not speak as jobd-master does",
+                "look at --host and --port",
+            ],
+        ),
+        (
+            Does::WrongParts,
+            [
+                "malformed RESPONSE message: 'no' must be integer",
+                "look at --host and --port",
+            ],
+        ),
+        (
+            Does::WrongNumber,
+            ["before it answered", "was it restarted? its log tells"],
+        ),
+        (
+            Does::Half,
+            ["before it answered", "was it restarted? its log tells"],
+        ),
+    ] {
+        let master = Master::start(does).await;
+        for (command, run) in all(master.address).await {
+            check(&format!("{does:?}"), command, &run, 3, &complaints);
+            if command == "doctor" {
+                // There is something already.
+                assert!(
+                    run.stdout
+                        .contains("\tsystemctl status jobd-master # on its host\n"),
+                    "{run:?}"
+                );
+            }
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "that took long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_another_shape_is_no_answer() {
+    let master = Master::start(Does::WrongData).await;
+    for (command, run) in all(master.address).await {
+        match command {
+            // Orders ask for no more than an answer.
+            "poke" | "continue" => check("shape", command, &run, 0, &[]),
+            "follow 17" | "logs 17 -f" => {
+                check(
+                    "shape",
+                    command,
+                    &run,
+                    1,
+                    &["cannot read how job 17 stands", "jobctl doctor"],
+                );
+            }
+            _ => check(
+                "shape",
+                command,
+                &run,
+                1,
+                &[
+                    "that cannot be read",
+                    "if a worker listens there, leave out --master",
+                ],
+            ),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_slow_is_waited_for() {
+    let master = Master::start(Does::AnswersLate).await;
+    let begun = Instant::now();
+    for (command, run) in all(master.address).await {
+        // Two rounds at the most: who serves a target is asked before the order.
+        assert_eq!(run.code, 0, "{command}: {run:?}");
+        if command == "doctor" {
+            let slow = run
+                .stdout
+                .lines()
+                .find(|line| line.starts_with("warning\treach\t"));
+            let slow = slow.unwrap_or_else(|| panic!("{run:?}"));
+            assert!(slow.contains("answered within 2"), "{slow}");
+            assert!(
+                slow.ends_with("look at the load of its host and at the workers that it asks"),
+                "{slow}"
+            );
+        }
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        begun.elapsed()
+    );
+    let port = master.address.port().to_string();
+    let mut status = Terminal::start(80, &["--master", "--port", &port, "status"], &[]);
+    let waited = format!(
+        "waiting for jobd-master at {} to answer status",
+        master.address
+    );
+    status.sees(&[&waited]);
+    let (code, text) = status.ends();
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("web1") && !text.contains("waiting for"),
+        "the line is gone: {text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_never_answers_is_left_when_the_manual_says_so() {
+    let master = Master::start(Does::Nothing).await;
+    let runs = ["cancel 17 --yes", "continue", "list-workers"].map(|command| async move {
+        let begun = Instant::now();
+        let port = master.address.port().to_string();
+        let mut asking = program();
+        asking
+            .args(["--master", "--port", &port])
+            .args(command.split(' '));
+        let run = asking.output().await.unwrap();
+        (command, run, begun.elapsed().as_secs())
+    });
+    for (command, run, took) in futures::future::join_all(runs).await {
+        let limit = if command.starts_with("cancel") {
+            60
+        } else {
+            15
+        };
+        assert!(
+            (limit..limit + 10).contains(&took),
+            "{command} took {took} s"
+        );
+        assert_eq!(run.status.code(), Some(3), "{command}: {run:?}");
+        let complaint = String::from_utf8(run.stderr).unwrap();
+        let given_up = format!("within {limit} s; is it stopped or overloaded?");
+        assert!(complaint.contains(&given_up), "{command}: {complaint}");
+    }
+}
+
+/// A table with a job 1 that runs, one that failed, and one that is done.
+async fn table(address: SocketAddr) -> Table {
+    let table = Table::new(Some(address)).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status, result) VALUES \
+             ('mail', 1700000000, 'running', NULL), ('mail', 1700000000, 'done', 'fail'), ('mail', 1700000000, 'done', 'ok')",
+        )
+        .await;
+    table
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_does_what_it_can_without_a_master() {
+    let (_socket, address) = nobody();
+    let table = table(address).await;
+    for (command, code, complaints) in [
+        ("status", 3, ["cannot reach", "from the table alone"]),
+        ("status --json", 3, ["cannot reach", "\"kind\": \"table\""]),
+        (
+            "pause mail",
+            3,
+            [
+                "cannot reach",
+                "jobctl status shows what the table alone says",
+            ],
+        ),
+        ("poke", 3, ["cannot reach", "this needs a master"]),
+        (
+            "follow 1",
+            3,
+            ["cannot reach", "this needs a worker or a master"],
+        ),
+        (
+            "run mail",
+            3,
+            ["cannot reach", "this needs a worker or a master"],
+        ),
+        (
+            "run-manual 1",
+            3,
+            ["cannot reach", "this needs a worker or a master"],
+        ),
+        (
+            "send-signal TERM 1",
+            3,
+            ["cannot reach", "this needs a worker or a master"],
+        ),
+        (
+            "cancel 1 --yes",
+            3,
+            [
+                "cannot reach",
+                "the table needs the column cancel_requested",
+            ],
+        ),
+        (
+            "add --target mail",
+            0,
+            [
+                "warning: not poked: cannot reach",
+                "finds them within its poll_interval",
+            ],
+        ),
+        (
+            "retry 2",
+            0,
+            [
+                "warning: not poked: cannot reach",
+                "finds them within its poll_interval",
+            ],
+        ),
+        ("wait 3", 0, ["job 3: ok", ""]),
+        ("logs 3 -f", 0, ["", ""]),
+        (
+            "doctor",
+            1,
+            ["cannot reach", "systemctl start jobd-master # on its host"],
+        ),
+    ] {
+        let words: Vec<&str> = ["--master"].into_iter().chain(command.split(' ')).collect();
+        let run = table.jobctl(&words).await;
+        check("with a table", command, &run, code, &complaints);
+    }
+    let rows = table.jobctl(&["list", "--json"]).await.json();
+    let rows = rows["jobs"].as_array().unwrap().len();
+    assert_eq!(rows, 4, "add has added one, run none");
+    let logs = ["--master", "logs", "1", "-f"];
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        table
+            .execute("UPDATE jobs SET status = 'done', result = 'ok', stdout = 'late' WHERE id = 1")
+            .await;
+    };
+    let (logs, ()) = tokio::join!(table.jobctl(&logs), ends);
+    logs.failed(
+        0,
+        &[
+            "cannot follow job 1: cannot reach",
+            "its row is looked at until it is done",
+        ],
+    );
+    assert_eq!(logs.stdout, "late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_screens_outlast_their_master() {
+    let master = Master::start(Does::Answers).await;
+    let address = master.address;
+    let table = table(address).await;
+    let config = table.config.to_str().unwrap();
+    let given = ["--config", config, "--master"];
+    let words = |command: &'static str| {
+        given
+            .into_iter()
+            .chain(command.split(' '))
+            .collect::<Vec<_>>()
+    };
+    let mut top = Terminal::start(200, &words("top --every 100ms"), &[]);
+    let mut watch = Terminal::start(200, &words("status --watch=100ms"), &[]);
+    let mut shell = Terminal::start(200, &given, &[]);
+    let from = format!("jobd-master at {address} and the table");
+    for screen in [&top, &watch] {
+        screen.sees(&["web1", "active", &from]);
+    }
+    shell.sees(&["> "]);
+    drop(master);
+    let gone = format!("cannot reach jobd-master at {address}: connection refused");
+    for screen in [&top, &watch] {
+        screen.sees(&[&gone, "the table alone"]);
+    }
+    shell.press("status\r");
+    shell.sees(&[&gone, "from the table alone"]);
+    shell.press("pause mail\r");
+    shell.sees(&["jobctl status shows what the table alone says"]);
+    for (does, said) in [
+        (Does::Garbage, "does not speak as jobd-master does"),
+        (Does::WrongData, "that cannot be read"),
+        (Does::Half, "before it answered status"),
+    ] {
+        let _master = Master::at(address, does).await;
+        for screen in [&top, &watch] {
+            screen.sees(&[said, "the table alone"]);
+        }
+    }
+    let _master = Master::at(address, Does::Answers).await;
+    for screen in [&top, &watch] {
+        screen.sees(&["web1", "active", &from]);
+    }
+    shell.press("\x0cpause mail\r");
+    shell.sees(&["paused mail"]);
+    shell.press("exit\r");
+    top.press("q");
+    watch.press("\x03");
+    for screen in [&mut top, &mut watch, &mut shell] {
+        assert_eq!(screen.ends().0, 0);
+    }
+}

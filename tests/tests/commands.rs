@@ -36,7 +36,7 @@ const fn row(words: &'static [&'static str]) -> Row {
 }
 
 /// Jobs 1 (ok) and 2 (failed) are done, 3 waits for a target that nobody serves, 4 is manual.
-const ROWS: [Row; 34] = [
+const ROWS: [Row; 37] = [
     row(&["status"]),
     Row {
         key: Some("q"),
@@ -86,6 +86,9 @@ const ROWS: [Row; 34] = [
         ..row(&["help", "poke"])
     },
     row(&["logs", "99"]),
+    row(&["add", "--target", "mail", "--wait"]),
+    row(&["cancel", "99", "--yes"]),
+    row(&["prune", "--older-than", "30d", "--print-sql"]),
 ];
 
 /// Jobs of the targets that the worker serves.
@@ -326,6 +329,9 @@ fn steady(text: &str, places: &Places, form: Form) -> String {
         text = text.replace(place, word);
     }
     let lines = text.lines().map(|line| {
+        // The statement of `prune` is another one on each storage.
+        let end = line.starts_with("DELETE FROM").then(|| line.rfind(';'));
+        let line = &line[end.flatten().unwrap_or_default()..];
         let separator = if line.contains('\t') { "\t" } else { "  " };
         let cells = line.trim_end().split(separator).map(str::trim);
         let cells = cells.filter(|cell| separator == "\t" || !cell.is_empty());
@@ -387,7 +393,7 @@ fn steady_value(value: &mut Value, places: &Places) {
         }
         Value::Object(members) => {
             for (name, value) in members.iter_mut() {
-                if UNSTEADY.contains(&name.as_str()) && !value.is_null() {
+                if (UNSTEADY.contains(&name.as_str()) && !value.is_null()) || is_lately(value) {
                     *value = "…".into();
                 } else {
                     steady_value(value, places);
@@ -397,6 +403,13 @@ fn steady_value(value: &mut Value, places: &Places) {
         Value::String(text) => *text = steady(text, places, Form::Pipe),
         _ => {}
     }
+}
+
+/// Whether that is a time of this run.
+fn is_lately(value: &Value) -> bool {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    let lately = now.as_secs() - 3600..;
+    value.as_u64().is_some_and(|time| lately.contains(&time))
 }
 
 fn fixtures() -> PathBuf {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::jobctl::run;
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -71,6 +72,33 @@ async fn the_first_help_screen_leaves_room_for_the_prompt() {
     assert_eq!(code, 0);
     assert!(text.starts_with("Look at and steer"), "{text}");
     assert!(text.contains("Exit codes"), "{text}");
+}
+
+#[tokio::test]
+async fn the_help_of_every_command_fits_and_has_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = ["man", "--into", folder.path().to_str().unwrap()];
+    assert_eq!(run(pages).await.code, 0);
+    let pages = std::fs::read_dir(folder.path()).unwrap();
+    let names = pages.filter_map(|page| {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        Some(name.strip_prefix("jobctl-")?.strip_suffix(".1")?.to_owned())
+    });
+    // Clap's own.
+    let names: Vec<String> = names.filter(|name| name != "help").collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in &names {
+        let mut help = Terminal::sized(80, 200, &[name, "--help"], &[("NO_COLOR", "1")]);
+        assert_eq!(help.ends().0, 0, "{name}");
+        let written = help.written();
+        let examples = written.split_once("Examples:");
+        let (_, examples) = examples.unwrap_or_else(|| panic!("{name} has none: {written}"));
+        let count = examples.matches("\n  jobctl ").count();
+        assert!(count >= 2, "{name}: {examples}");
+        for line in written.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -205,7 +205,7 @@ Examples:
   jobctl list --since 2h --result fail
   jobctl list --target mail --status running
   jobctl list --columns id,target,worker,attempts
-  jobctl list --limit 1000 --json | jq '.jobs[] | select(.result == \"fail\") | .id'"
+  jobctl list --limit 1000 --json | jq '.jobs[] | select(.result == \"fail\").id'"
     )]
     List(ListArgs),
 

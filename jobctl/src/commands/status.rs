@@ -173,7 +173,7 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
             targets.truncate(for_targets);
         }
         if left_workers > 0 {
-            workers.sort_by_key(|worker| (worker.error.is_none(), Reverse(jobs(worker))));
+            workers.sort_by_key(|worker| Reverse(worker_urgency(worker)));
             workers.truncate(for_workers);
         }
     }
@@ -219,8 +219,14 @@ pub(super) fn urgency(target: &Summary) -> (bool, u64, u64, u64, u64) {
     )
 }
 
-fn jobs(worker: &Worker) -> usize {
-    worker.targets.iter().filter_map(|target| target.jobs).sum()
+/// What needs an eye comes first.
+pub(super) fn worker_urgency(worker: &Worker) -> (bool, bool, usize) {
+    let jobs = worker.targets.iter().filter_map(|target| target.jobs);
+    (
+        worker.error.is_some(),
+        worker.database_away == Some(true),
+        jobs.sum(),
+    )
 }
 
 /// The columns of targets; `>` marks numbers.

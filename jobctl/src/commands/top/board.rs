@@ -8,7 +8,7 @@ use jobd_proto::{JobId, TargetName};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::super::outcome::standing;
-use super::super::status::{several_names, urgency};
+use super::super::status::{several_names, urgency, worker_urgency};
 use super::super::targets::Limit;
 use super::super::view::{Summary, View, Worker};
 use crate::failure::Failure;
@@ -75,6 +75,8 @@ impl Board {
                 view.targets.sort_by_cached_key(|target| {
                     (std::cmp::Reverse(urgency(target)), target.name.clone())
                 });
+                view.workers
+                    .sort_by_key(|worker| std::cmp::Reverse(worker_urgency(worker)));
                 // The longest first: these are looked for.
                 view.active
                     .sort_by_key(|row| (row.status != "running", row.time_started, row.id));

@@ -161,7 +161,7 @@ fn table(
     let widths = widths(&columns, &rows, area.width);
     let right: Vec<bool> = columns.iter().map(|name| name.starts_with('>')).collect();
     let cell = |(at, text): (usize, &str)| {
-        let text = Text::from(plain(text));
+        let text = Text::from(cut(&plain(text), widths[at]));
         Cell::from(if right[at] {
             text.alignment(Alignment::Right)
         } else {
@@ -177,7 +177,7 @@ fn table(
     // Only where the eye is: three marked rows would say nothing.
     let is_here = board.pane == pane;
     let mark = Style::default().add_modifier(Modifier::REVERSED);
-    let table = Table::new(lines, widths)
+    let table = Table::new(lines, widths.iter().copied().map(Constraint::Length))
         .header(header)
         .column_spacing(2)
         .row_highlight_style(if is_here { mark } else { Style::default() });
@@ -213,7 +213,7 @@ fn contents(columns: &[&str], rows: &[(Vec<String>, Tone)]) -> Vec<u16> {
 }
 
 /// As wide as their content where there is room; else the widest give way.
-fn widths(columns: &[&str], rows: &[(Vec<String>, Tone)], width: u16) -> Vec<Constraint> {
+fn widths(columns: &[&str], rows: &[(Vec<String>, Tone)], width: u16) -> Vec<u16> {
     let mut widths = contents(columns, rows);
     let gaps = 2 * u16::try_from(columns.len().saturating_sub(1)).unwrap_or(0);
     let room = u32::from(width.saturating_sub(gaps));
@@ -229,7 +229,19 @@ fn widths(columns: &[&str], rows: &[(Vec<String>, Tone)], width: u16) -> Vec<Con
             _ => break,
         }
     }
-    widths.into_iter().map(Constraint::Length).collect()
+    widths
+}
+
+/// The text, or as much of it as has room before an ellipsis: part of an address could be another one.
+fn cut(text: &str, width: u16) -> String {
+    let wide = |text: &str| Line::from(text).width();
+    let width = usize::from(width);
+    if wide(text) <= width {
+        return text.to_owned();
+    }
+    let ends = text.char_indices().map(|(end, _)| end);
+    let end = ends.take_while(|end| wide(&text[..*end]) < width).last();
+    format!("{}…", &text[..end.unwrap_or_default()])
 }
 
 fn tone(board: &Board, tone: Tone) -> Style {

@@ -90,6 +90,62 @@ async fn tables_of_a_cluster() {
     .await;
 }
 
+/// 50 workers that serve 6 of 300 targets each. Four of them are silent, one has lost its database, one is paused; 24
+/// jobs run, of four targets.
+async fn large() -> Daemon {
+    let worker = |at: usize| {
+        let names: Vec<String> = (at * 6..at * 6 + 6)
+            .map(|of| format!("target-{of:03}"))
+            .collect();
+        let mut worker = json!({"remoteAddr": "10.0.0.1", "remotePort": 1000 + at, "name": format!("web{at:02}"), "targets": names});
+        if at % 12 == 7 {
+            worker["workerStatusError"] = "no answer within 5 s".into();
+            return worker;
+        }
+        let target = |of: usize| {
+            let running = if of.is_multiple_of(90) { 6 } else { 0 };
+            json!({"paused": at == 30, "concurrency": 6, "length": running, "running": running, "queued": 0})
+        };
+        let targets = names.iter().zip(at * 6..);
+        let targets = targets.map(|(name, of)| (name.clone(), target(of)));
+        worker["workerStatus"] = json!({
+            "targets": targets.collect::<serde_json::Map<_, _>>(), "jobPromisesCount": 0, "memoryUsage": {},
+            "version": "2.0.0", "uptime": 7830, "databaseAway": at == 20, "journaledEnds": 2 * usize::from(at == 20),
+        });
+        worker
+    };
+    let workers: Vec<Value> = (0..50).map(worker).collect();
+    Daemon::master(Ok(json!({"workers": workers, "memoryUsage": {}}))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster() {
+    screens("cluster", async |scene| {
+        let master = large().await;
+        let table = busy(Some(master.address)).await;
+        let rows = "UPDATE jobs SET target = 'target-' || (100 + id) WHERE status <> 'running'; \
+                    DELETE FROM jobs WHERE status = 'running'; \
+                    WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 23) \
+                    INSERT INTO jobs (target, time_created, status, time_started, worker) \
+                    SELECT format('target-%03d', i / 6 * 90), unixepoch() - 7830, 'running', unixepoch() - 7830, format('web%02d@h/1/2', i / 6 * 15) FROM n";
+        table.execute(rows).await;
+        let folder = table.folder.path();
+        let status = scene.start(folder, &["--master", "status"]);
+        ends(scene, status, 1, "its status");
+        let mut watch = scene.start(folder, &["--master", "status", "--watch=200ms"]);
+        scene.shows(&watch, "a watch", &["from jobd-master"]);
+        watch.press("\x03");
+        ends(scene, watch, 0, "left");
+        let mut top = scene.start(folder, &["--master", "top", "--every", "200ms"]);
+        scene.shows(&top, "top", &["target-", "leave"]);
+        top.press("\tjjjjjjj");
+        scene.shows(&top, "top, with an eye on the eighth worker", &["web30"]);
+        top.press("q");
+        ends(scene, top, 0, "left again");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor() {
     screens("doctor", async |scene| {

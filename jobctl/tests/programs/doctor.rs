@@ -124,6 +124,42 @@ async fn each_finding_comes_with_what_mends_it() {
 }
 
 #[tokio::test]
+async fn workers_of_different_versions_are_named() {
+    let of = |version: &str| {
+        let mut worker = worker(false);
+        worker["workerStatus"]["version"] = version.into();
+        worker
+    };
+    let mut original = worker(false);
+    let status = original["workerStatus"].as_object_mut().unwrap();
+    status.remove("version");
+    let mut silent = of("3.0.0");
+    silent["workerStatusError"] = "no answer".into();
+    silent.as_object_mut().unwrap().remove("workerStatus");
+    for (workers, versions) in [
+        (
+            vec![of("2.1.0"), of("2.0.0"), of("2.1.0")],
+            Some("2.0.0, 2.1.0"),
+        ),
+        (vec![of("2.0.0"), original], Some("1.x, 2.0.0")),
+        (vec![of("2.0.0"), of("2.0.0"), silent], None),
+    ] {
+        let daemon = Daemon::master(Ok(master(&json!(workers)))).await;
+        let doctor = crate::jobctl::ask(daemon.address, &["--master", "doctor"]).await;
+        let Some(versions) = versions else {
+            assert!(!doctor.stdout.contains("different versions"), "{doctor:?}");
+            continue;
+        };
+        let text = format!("workers are of different versions: {versions}");
+        let mend = "upgrade the older ones; mixed clusters work meanwhile";
+        assert_eq!(
+            finding(&doctor, &text),
+            ("warning".to_owned(), mend.to_owned())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_is_away_from_its_database_is_an_error() {
     let mut away = worker(false);
     away["workerStatus"]["databaseAway"] = true.into();

@@ -110,7 +110,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    fn library() -> Option<PathBuf> {
+    /// libfaketime, where it is installed.
+    pub fn library() -> Option<PathBuf> {
         let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
         folders
             .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))

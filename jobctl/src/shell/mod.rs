@@ -40,7 +40,7 @@ pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Fai
     }
     let server = &context.settings.server;
     print(&format!(
-        "jobctl {} on {server}; help lists the commands, Tab completes, exit or Ctrl-D ends\n",
+        "jobctl {} on {server}\nhelp lists the commands, Tab completes, exit or Ctrl-D ends\n",
         env!("CARGO_PKG_VERSION")
     ))?;
     let prompt = format!("{}> ", server.address());

@@ -101,8 +101,8 @@ impl Daemon {
         Self { address, asked }
     }
 
-    /// A worker with one job, of which it tells those who follow it or have it run what the test says.
-    pub(crate) async fn teller() -> (Self, Job) {
+    /// A worker of this status with one job, of which it tells those who follow it or have it run what the test says.
+    pub(crate) async fn teller(status: Value) -> (Self, Job) {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -110,12 +110,17 @@ impl Daemon {
         let written = Arc::clone(&asked);
         let serve = move |mut session: listener::Session| {
             let (told, written) = (told.clone(), Arc::clone(&written));
+            let status = status.clone();
             async move {
                 while let Some(incoming) = session.next().await {
                     let request = &incoming.request;
                     let asked = (request.kind.clone(), request.data.clone());
                     written.lock().unwrap().push(asked);
-                    tokio::spawn(tell(told.clone(), incoming));
+                    if request.kind == "status" {
+                        incoming.respond(Ok(status.clone()));
+                    } else {
+                        tokio::spawn(tell(told.clone(), incoming));
+                    }
                 }
             }
         };

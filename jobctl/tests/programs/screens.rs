@@ -283,6 +283,11 @@ async fn a_prune() {
     .await;
 }
 
+/// Of a worker alone.
+fn status() -> Value {
+    worker(1, None)["workerStatus"].clone()
+}
+
 fn state(state: &str) -> Value {
     json!({"state": state})
 }
@@ -298,7 +303,7 @@ fn failed() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_run() {
     screens("run", async |scene| {
-        let (worker, job) = Daemon::teller().await;
+        let (worker, job) = Daemon::teller(status()).await;
         let table = busy(Some(worker.address)).await;
         let run = scene.start(table.folder.path(), &["run", "mail"]);
         job.tells(state("manual"));
@@ -323,7 +328,7 @@ async fn a_job_that_is_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_of_a_job_that_runs() {
     screens("logs", async |scene| {
-        let (worker, job) = Daemon::teller().await;
+        let (worker, job) = Daemon::teller(status()).await;
         let table = busy(Some(worker.address)).await;
         let logs = scene.start(table.folder.path(), &["logs", "6", "-f"]);
         job.tells(state("waiting"));
@@ -341,13 +346,49 @@ async fn logs_of_a_job_that_runs() {
         table.execute(end).await;
         job.ends(failed(), Value::Null);
         ends(scene, logs, 0, "its end");
-        let (worker, job) = Daemon::teller().await;
+        let (worker, job) = Daemon::teller(status()).await;
         let port = worker.address.port().to_string();
         job.tells(state("running"));
         let mut logs = scene.start(table.folder.path(), &["--port", &port, "logs", "4", "-f"]);
         scene.shows(&logs, "another one", &["is running"]);
         logs.press("\x03");
         ends(scene, logs, 130, "interrupted");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_is_followed_from_top_in_the_shell() {
+    screens("follow", async |scene| {
+        let (worker, job) = Daemon::teller(status()).await;
+        let table = busy(Some(worker.address)).await;
+        let mut shell = scene.start(table.folder.path(), &[]);
+        shell.sees(&[">"]);
+        shell.press("top --every 200ms\r");
+        scene.shows(&shell, "top", &["42 %", "leave"]);
+        shell.press("\t\tf");
+        scene.shows(&shell, "nothing yet", &["output of job 4; Ctrl-C leaves"]);
+        job.tells(state("running"));
+        job.tells(output("stdout", 0, "one\n"));
+        scene.shows(&shell, "output", &["one"]);
+        shell.press("\x03");
+        scene.shows(&shell, "Ctrl-C", &["press Enter to go back"]);
+        shell.press("\r");
+        scene.shows(&shell, "back in top", &["job 4 goes on"]);
+        shell.press("f");
+        shell.sees(&["one"]);
+        let end = "UPDATE jobs SET status = 'done', result = 'ok', stdout = 'one' || char(10) WHERE id = 4";
+        table.execute(end).await;
+        job.ends(json!({"state": "done", "result": "ok", "code": 0}), Value::Null);
+        scene.shows(&shell, "its end", &["press Enter to go back"]);
+        shell.press("\r");
+        scene.shows(&shell, "back in top again", &["job 4 has ended"]);
+        shell.press("q");
+        scene.shows(&shell, "back in the shell", &["press Enter to go back"]);
+        shell.press("logs 4\r");
+        scene.shows(&shell, "which goes on", &["logs 4\none"]);
+        shell.press("exit\r");
+        assert_eq!(shell.ends().0, 0);
     })
     .await;
 }

@@ -187,41 +187,47 @@ fn look_of(cell: &vt100::Cell) -> String {
     look
 }
 
-/// Without what is another one each time. `0` stands for a digit: of ports, which all have five, of dates, of the
-/// clocks of bars, of milliseconds.
+/// Without what is another one each time: ports, which all have five digits, dates, the clocks of bars, milliseconds.
+/// `0` stands for a digit, `#` for some.
 fn steady(line: &str) -> String {
-    const VARYING: [&str; 6] = [
+    const VARYING: [&str; 5] = [
         "127.0.0.1:00000",
+        "127.0.0.1:#…",
         "0000-00-00 00:00:00",
-        "[0s]",
-        "[00s]",
-        " 0 ms",
-        " 00 ms",
+        "[#s]",
+        " # ms",
     ];
-    let fits = |text: &str, pattern: &str| {
-        let mut chars = text.chars();
-        let mut same = |wanted: char| {
-            let found = chars.next();
-            found == Some(wanted)
-                || (wanted == '0' && found.is_some_and(|char| char.is_ascii_digit()))
-        };
-        pattern.chars().all(&mut same)
-    };
     let mut steady = String::new();
     let mut rest = line;
     while let Some(char) = rest.chars().next() {
-        let pattern = VARYING.into_iter().find(|pattern| fits(rest, pattern));
-        let (length, shown) = match pattern {
-            Some(pattern) => (
-                pattern.len(),
-                pattern.replace("00s", "0s").replace("00 ms", "0 ms"),
-            ),
-            None => (char.len_utf8(), char.to_string()),
-        };
-        steady += &shown;
-        rest = &rest[length..];
+        let found = VARYING
+            .iter()
+            .find_map(|pattern| Some((behind(rest, pattern)?, *pattern)));
+        if let Some((behind, pattern)) = found {
+            steady += pattern;
+            rest = behind;
+        } else {
+            steady.push(char);
+            rest = &rest[char.len_utf8()..];
+        }
     }
     steady.replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
+/// What stands behind the pattern, where that is how the text begins.
+fn behind<'a>(text: &'a str, pattern: &str) -> Option<&'a str> {
+    let mut rest = text;
+    for wanted in pattern.chars() {
+        rest = match wanted {
+            '0' => rest.strip_prefix(|char: char| char.is_ascii_digit())?,
+            '#' => {
+                let digits = rest.trim_start_matches(|char: char| char.is_ascii_digit());
+                (digits.len() < rest.len()).then_some(digits)?
+            }
+            _ => rest.strip_prefix(wanted)?,
+        };
+    }
+    Some(rest)
 }
 
 /// No colours; and where nothing took the whole screen, nothing that steers letters at all.

@@ -12,7 +12,7 @@ use super::outcome::progress;
 use super::view::{Summary, Totals, View, Worker, look};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::{Screen, Table, Tone, complain, plain, print, seconds, several};
+use crate::output::{Screen, Table, Tone, complain, is_closed, plain, print, seconds, several};
 
 /// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
 /// sources (two where they are long), the prompt.
@@ -82,16 +82,17 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
         _ = tokio::signal::ctrl_c() => Ok(0),
         _ = terminated.recv() => Ok(143),
         _ = hung_up.recv() => Ok(129),
-        failure = watch(context, &mut table, pause, args.all) => Err(failure),
+        ended = watch(context, &mut table, pause, args.all) => ended,
     }
 }
 
+/// Goes on until nobody reads it.
 async fn watch(
     context: &Context,
     table: &mut Option<Connection>,
     pause: Duration,
     all: bool,
-) -> Failure {
+) -> Result<u8, Failure> {
     // On a terminal each look is a frame over the one before, elsewhere it stands behind it.
     let has_frames = context.screen.is_terminal() && !context.screen.is_json();
     loop {
@@ -124,8 +125,9 @@ async fn watch(
                 Ok(())
             }
         };
-        if let Err(failure) = shown {
-            return failure;
+        shown?;
+        if is_closed() {
+            return Ok(0);
         }
         tokio::time::sleep(pause).await;
     }

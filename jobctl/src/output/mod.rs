@@ -6,6 +6,7 @@ mod table;
 mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jobd_proto::settings::LogLevel;
 use serde::Serialize;
@@ -99,6 +100,14 @@ impl Screen {
     }
 }
 
+/// Whether it was noticed that nobody reads standard output any more.
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads any more, as the last print has noticed: who would print for ever ends then.
+pub(crate) fn is_closed() -> bool {
+    IS_CLOSED.load(Ordering::Relaxed)
+}
+
 /// Writes to standard output. Where nobody reads any more (`| head`) the rest is dropped.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
@@ -108,10 +117,14 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Refused(format!(
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            IS_CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(error) => Err(Failure::Refused(format!(
             "cannot write the output: {error}"
         ))),
-        _ => Ok(()),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ mod jobctl;
 mod manuals;
 mod masters;
 mod orders;
+mod pipes;
 mod ranges;
 mod rows;
 mod runs;

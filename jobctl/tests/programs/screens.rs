@@ -74,11 +74,18 @@ async fn tables_of_a_cluster() {
     screens("tables", async |scene| {
         let master = master().await;
         let table = busy(Some(master.address)).await;
+        // Their mean is longer than a minute, an hour, a day.
+        for (target, took) in [("slow", 59), ("slow", 62), ("slower", 7830), ("slowest", 200_000)] {
+            let begun = "unixepoch() - 2597400";
+            let sql = "INSERT INTO jobs (target, time_created, status, result, time_started, time_finished)";
+            table.execute(&format!("{sql} SELECT '{target}', {begun}, 'done', 'ok', {begun}, {begun} + {took}")).await;
+        }
         for (command, code) in [
             ("--master status", 1),
             ("--worker --port 1 status", 3),
             ("list", 0),
             ("stats --since 2020-01-01", 0),
+
             ("show 2", 0),
             ("--master list-workers", 0),
         ] {

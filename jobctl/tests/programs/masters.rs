@@ -312,8 +312,36 @@ async fn a_master_that_is_slow_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_never_answers_is_left_when_the_manual_says_so() {
-    let master = Master::start(Does::Nothing).await;
-    let runs = ["cancel 17 --yes", "continue", "list-workers"].map(|command| async move {
+    let master = &Master::start(Does::Nothing).await;
+    let commands = [
+        ("continue", 15, "within 15 s; is it stopped or overloaded?"),
+        (
+            "list-workers",
+            15,
+            "within 15 s; is it stopped or overloaded?",
+        ),
+        (
+            "cancel 17 --yes",
+            60,
+            "within 60 s; is it stopped or overloaded?",
+        ),
+        (
+            "follow 17",
+            90,
+            "peer was silent for 90s; was it restarted? its log tells",
+        ),
+        (
+            "logs 17 -f",
+            90,
+            "peer was silent for 90s; was it restarted? its log tells",
+        ),
+        (
+            "run-manual 17:mail",
+            90,
+            "peer was silent for 90s; was it restarted? its log tells",
+        ),
+    ];
+    let runs = commands.map(|(command, limit, complaint)| async move {
         let begun = Instant::now();
         let port = master.address.port().to_string();
         let mut asking = program();
@@ -321,23 +349,16 @@ async fn a_master_that_never_answers_is_left_when_the_manual_says_so() {
             .args(["--master", "--port", &port])
             .args(command.split(' '));
         let run = asking.output().await.unwrap();
-        (command, run, begun.elapsed().as_secs())
-    });
-    for (command, run, took) in futures::future::join_all(runs).await {
-        let limit = if command.starts_with("cancel") {
-            60
-        } else {
-            15
-        };
+        let took = begun.elapsed().as_secs();
         assert!(
             (limit..limit + 10).contains(&took),
             "{command} took {took} s"
         );
         assert_eq!(run.status.code(), Some(3), "{command}: {run:?}");
-        let complaint = String::from_utf8(run.stderr).unwrap();
-        let given_up = format!("within {limit} s; is it stopped or overloaded?");
-        assert!(complaint.contains(&given_up), "{command}: {complaint}");
-    }
+        let told = String::from_utf8(run.stderr).unwrap();
+        assert!(told.contains(complaint), "{command}: {told}");
+    });
+    futures::future::join_all(runs).await;
 }
 
 /// A table with a job 1 that runs, one that failed, and one that is done.

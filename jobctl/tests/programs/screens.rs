@@ -1,6 +1,7 @@
 //! What a person sees, whole screens of it: see [`crate::stored`].
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -328,6 +329,42 @@ async fn a_job_that_is_run() {
             "stdout": "one\n\ttwo three\u{1b}[31m\n", "stderr": "sorry\n"});
         job.ends(failed(), json!({"jobs": {"8": outcome}}));
         ends(scene, run, 7, "its end");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bars_at_the_foot_of_a_full_screen() {
+    screens("foot", async |scene| {
+        let (worker, job) = Daemon::teller(status()).await;
+        let table = busy(Some(worker.address)).await;
+        let mut shell = scene.start(table.folder.path(), &[]);
+        shell.sees(&[">"]);
+        for helps in 1..4 {
+            shell.press("help\r");
+            // What is typed before the next prompt is there stands among the help.
+            let pieces = || shell.written().split("with its code.").map(str::to_owned).collect::<Vec<_>>();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while pieces().len() <= helps || !pieces()[helps].contains("> ") {
+                assert!(Instant::now() < deadline, "{}", shell.text());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        shell.press("run mail\r");
+        job.tells(state("running"));
+        job.tells(json!({"progress": "of a long way, of which there is more to say than there is room for on a line", "percent": 42}));
+        scene.shows(&shell, "a bar", &["42 %"]);
+        job.tells(output("stdout", 0, "one\n"));
+        scene.shows(&shell, "output in its place", &["\none"]);
+        let outcome = json!({"result": "ok", "code": 0, "signal": null, "stdout": "one\n", "stderr": ""});
+        job.ends(json!({"state": "done", "result": "ok", "code": 0}), json!({"jobs": {"8": outcome}}));
+        scene.shows(&shell, "the prompt behind it", &["one\n127.0.0.1"]);
+        shell.press("wait 6\r");
+        scene.shows(&shell, "another bar", &["is waiting"]);
+        shell.press("\x03");
+        scene.shows(&shell, "gone at Ctrl-C", &["goes on"]);
+        shell.press("exit\r");
+        assert_eq!(shell.ends().0, 0);
     })
     .await;
 }

@@ -2,7 +2,7 @@
 //! nothing behind.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -70,7 +70,13 @@ fn begin(length: usize, template: &str, shown_from: Instant) -> Bar {
         return Bar(ProgressBar::hidden());
     }
     let length = u64::try_from(length).unwrap_or(u64::MAX);
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Line { shown_from }), DRAWS);
+    let target = ProgressDrawTarget::term_like_with_hz(
+        Box::new(Line {
+            shown_from,
+            is_shown: AtomicBool::new(false),
+        }),
+        DRAWS,
+    );
     let bar = ProgressBar::with_draw_target(Some(length), target);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
@@ -94,11 +100,13 @@ pub(crate) fn brief(name: &str) -> String {
 struct Line {
     /// What comes sooner is dropped.
     shown_from: Instant,
+    /// Whether that time has come. A drawing begins with a look at the width, and is shown as a whole or not at all.
+    is_shown: AtomicBool,
 }
 
 impl Line {
     fn write(&self, text: std::fmt::Arguments<'_>) -> io::Result<()> {
-        if Instant::now() < self.shown_from {
+        if !self.is_shown.load(Ordering::Relaxed) {
             return Ok(());
         }
         io::stderr().write_fmt(text)
@@ -113,7 +121,12 @@ impl Line {
 }
 
 impl TermLike for Line {
+    /// What is dropped is one line, however long: the next drawing clears no more than that, where nothing stands yet.
     fn width(&self) -> u16 {
+        if Instant::now() < self.shown_from {
+            return u16::MAX;
+        }
+        self.is_shown.store(true, Ordering::Relaxed);
         let size = rustix::termios::tcgetwinsize(io::stderr());
         size.map_or(80, |size| size.ws_col).saturating_sub(FREE)
     }

@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
     let mut view = View::keeping(id, false);
     let (reply, ended) = tokio::select! {
         biased;
-        reply = shown(context, &client, &job.target, &mut view) => reply?,
+        reply = shown(context, &client, &job.target, &mut view) => reply.map_err(|failure| added(id, failure))?,
         _ = tokio::signal::ctrl_c() => {
             drop(view);
             return Err(Failure::Interrupted(format!(
@@ -62,6 +62,18 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
         }
     };
     show(context, &view, reply, ended)
+}
+
+/// What went wrong behind the row that was added: whether it runs is not known.
+fn added(id: JobId, failure: Failure) -> Failure {
+    let more = format!(
+        "; job {id} was added: jobctl show {id} tells whether it runs, jobctl run-manual {id} has it run if not"
+    );
+    match failure {
+        Failure::Refused(text) => Failure::Refused(text + &more),
+        Failure::Unreachable(text) => Failure::Unreachable(text + &more),
+        other => other,
+    }
 }
 
 /// Has it run, and shows what it writes meanwhile, where the daemon can tell. With the answer: whether all that the job

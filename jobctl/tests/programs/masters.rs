@@ -467,6 +467,20 @@ async fn the_table_does_what_it_can_without_a_master() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_added_for_a_master_that_goes_is_named() {
+    for (does, code) in [(Does::Half, 3), (Does::Garbage, 3), (Does::WrongData, 1)] {
+        let master = Master::start(does).await;
+        let table = table(master.address).await;
+        for (id, json) in [(4, &[][..]), (5, &["--json"])] {
+            let words = [&["--master", "run", "mail"], json].concat();
+            let run = table.jobctl(&words).await;
+            let named = format!("job {id} was added: jobctl show {id} tells whether it runs");
+            run.failed(code, &[&named, &format!("jobctl run-manual {id}")]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn live_screens_outlast_their_master() {
     let master = Master::start(Does::Answers).await;
     let address = master.address;

@@ -24,4 +24,5 @@ mod table;
 mod terminal;
 mod terminals;
 mod tops;
+mod unwell;
 mod work;

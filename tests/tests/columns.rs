@@ -1,10 +1,12 @@
-//! Every ability with its own columns alone, with all others, and none of them: on each kind of table every job
-//! comes to its end, and what the columns say of it is so.
+//! Every ability with its own columns alone, with all others, and none of them, and every column alone: on each kind of
+//! table every job comes to its end, what the columns say of it is so, and the worker says what is on.
 
+use futures::future::join_all;
 use jobd_tests::database::MINIMAL;
 use jobd_tests::ground::Ground;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Jobd, until};
+use serde_json::json;
 
 /// An ability, what adds its columns, and their names. What rests on others comes behind them.
 struct Ability {
@@ -44,15 +46,9 @@ const ABILITIES: [Ability; 10] = [
     ability!("accounting", ["cpu_ms", "peak_kib"]),
 ];
 
-/// The table on SQLite without the columns of abilities that it is not to have, nor their indexes.
-fn sqlite(has: &[&str]) -> String {
-    let lacks = ABILITIES
-        .iter()
-        .filter(|ability| !has.contains(&ability.name));
-    let lacks: Vec<String> = lacks
-        .flat_map(|ability| ability.columns)
-        .map(|column| format!("\"{column}\""))
-        .collect();
+/// The table on SQLite without some columns of abilities, and without their indexes.
+fn sqlite(lacks: &[&str]) -> String {
+    let quoted: Vec<String> = lacks.iter().map(|column| format!("\"{column}\"")).collect();
     let ddl = include_str!("../../sql/sqlite/jobs.sql");
     let mut lines = Vec::new();
     for line in ddl
@@ -60,13 +56,13 @@ fn sqlite(has: &[&str]) -> String {
         .filter(|line| !line.trim_start().starts_with("--"))
     {
         let names = |column: &String| line.contains(column.as_str());
-        if line.contains("status_target_idx") && lacks.iter().any(names) {
+        if line.contains("status_target_idx") && quoted.iter().any(names) {
             lines.push(line.replace("\"priority\" DESC, ", ""));
-        } else if !lacks.iter().any(names) {
+        } else if !quoted.iter().any(names) {
             lines.push(line.to_owned());
         }
     }
-    if !has.contains(&"later") {
+    if lacks.contains(&"run_at") {
         for line in &mut lines {
             *line = line.replace(", 'scheduled'", "");
         }
@@ -75,47 +71,92 @@ fn sqlite(has: &[&str]) -> String {
 }
 
 async fn tables(has: &[&str]) -> [Ground; 2] {
-    let mut statements = vec![MINIMAL];
-    let added = ABILITIES
+    let is_there = |ability: &&Ability| has.contains(&ability.name);
+    let (there, lacking): (Vec<_>, Vec<_>) = ABILITIES.iter().partition(is_there);
+    let statements = there.iter().map(|ability| ability.add);
+    let statements: Vec<&str> = std::iter::once(MINIMAL).chain(statements).collect();
+    let lacks: Vec<&str> = lacking
         .iter()
-        .filter(|ability| has.contains(&ability.name));
-    statements.extend(added.map(|ability| ability.add));
+        .flat_map(|ability| ability.columns)
+        .copied()
+        .collect();
     [
         Ground::mysql_made_by(&statements).await,
-        Ground::sqlite_made_by(&sqlite(has)).await,
+        Ground::sqlite_made_by(&sqlite(&lacks)).await,
     ]
 }
 
-/// What a table with these abilities, and no others, does.
+/// What tables with these abilities, and no others, do.
 async fn check(has: &[&str]) {
     for ground in tables(has).await {
-        let script = ground.scratch.write(
-            "job.sh",
-            "case $1 in\n\
-             1) cat; exit 0;;\n\
-             2) echo no >&2; exit 3;;\n\
-             3|4) sleep 1000;;\n\
-             *) date +%s%N;;\nesac\n",
-        );
-        let ini = ground
-            .ini()
-            .set("name", "w1")
-            .set("retry", 1)
-            .set("retry_backoff", "0.1s")
-            .set("kill_sequence", "TERM,0.2s,KILL")
-            .set("launcher", format!("sh {} {{id}}", script.display()))
-            .target("a", 9)
-            .target("one", 1);
-        insert(&ground, has).await;
-        let jobd = Jobd::ready(&ground.scratch, &ini).await;
-        let log = jobd.process.log();
-        assert!(!log.contains("WARN"), "{has:?}: {log}");
-        ends(&ground, has).await;
-        assert!(jobd.stop().await.success());
+        check_one(&ground, has, None).await;
     }
 }
 
-/// Job 1 reads, 2 fails, 3 takes too long, 4 is cancelled, 5 waits for its time, 6 to 8 queue up.
+/// What a table with these abilities does. The worker complains of nothing but a column that is only a `part` of what one
+/// needs, in these words.
+async fn check_one(ground: &Ground, has: &[&str], part: Option<(&str, &str)>) {
+    let script = ground.scratch.write(
+        "job.sh",
+        "case $1 in\n\
+         1) echo 40 half >&$JOBD_PROGRESS_FD; cat; exit 0;;\n\
+         2) echo no >&2; exit 3;;\n\
+         3|4) sleep 1000;;\n\
+         9) [ -e $2 ] && exit 0; touch $2; exit 75;;\n\
+         *) date +%s%N;;\nesac\n",
+    );
+    let flag = ground.scratch.join("again");
+    let launcher = format!("sh {} {{id}} {}", script.display(), flag.display());
+    let ini = ground
+        .ini()
+        .set("name", "w1")
+        .set("retry", 1)
+        .set("retry_backoff", "0.1s")
+        .set("kill_sequence", "TERM,0.2s,KILL")
+        .set("progress", 1)
+        .set("launcher", launcher)
+        .target("a", 9)
+        .target("one", 1);
+    insert(ground, has).await;
+    // What switches nothing on is the application's own; but the name of a claim is written wherever there is room for it.
+    let own = part.filter(|(column, _)| has.is_empty() && *column != "worker");
+    if let Some((column, _)) = own {
+        ground.run(&format!("UPDATE jobs SET {column} = 7")).await;
+    }
+    let jobd = Jobd::ready(&ground.scratch, &ini).await;
+    ends(ground, has).await;
+    let log = jobd.process.log();
+    let complaints: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    match part {
+        None => assert!(complaints.is_empty(), "{has:?}: {log}"),
+        Some((_, amiss)) => assert!(
+            !complaints.is_empty() && complaints.iter().all(|line| line.contains(amiss)),
+            "{amiss}: {complaints:?}"
+        ),
+    }
+    if let Some((column, _)) = own {
+        let changed = format!(
+            "(SELECT COUNT(*) FROM jobs WHERE COALESCE(CAST({column} AS DECIMAL), 0) <> 7)"
+        );
+        assert_eq!(ground.number(1, &changed).await, 0, "{column}");
+    }
+    // In the log, and to whoever asks.
+    let unowned = "rows of a worker that dies stay accepted or running";
+    let on = match has {
+        [] => format!("minimal table ({unowned})"),
+        ["ownership", ..] => has.join(", "),
+        _ => format!("{}, no ownership ({unowned})", has.join(", ")),
+    };
+    let logged = log.replace('"', "");
+    assert!(logged.contains(&format!("abilities={on}\n")), "{on}: {log}");
+    let status = jobd.ask("status", json!({})).await;
+    let table = status["table"].as_str().expect("what it works on");
+    assert!(table.ends_with(&format!(", {on}")), "{on}: {table}");
+    assert!(jobd.stop().await.success());
+}
+
+/// Job 1 reads and reports, 2 fails, 3 takes too long, 4 is cancelled, 5 waits for its time, 6 to 8 queue up, 9 asks for
+/// another time.
 async fn insert(ground: &Ground, has: &[&str]) {
     let can = |name| has.contains(&name);
     if can("data") {
@@ -140,6 +181,7 @@ async fn insert(ground: &Ground, has: &[&str]) {
         let columns = if can("priority") { &row[..] } else { &row[..1] };
         ground.insert("one", columns).await;
     }
+    ground.insert("a", &[("id", "9")]).await;
 }
 
 async fn ends(ground: &Ground, has: &[&str]) {
@@ -187,6 +229,18 @@ async fn ends(ground: &Ground, has: &[&str]) {
         assert_eq!(end(5).await, "ok 0 -", "{told}");
         assert_eq!(ground.text(5, "run_at").await, None, "{told}");
     }
+    if can("progress") {
+        let said = ground.text(1, "progress").await;
+        assert_eq!(said.as_deref(), Some("40 half"), "{told}");
+    }
+    if can("accounting") {
+        // At least what a shell takes.
+        assert!(ground.number(1, "peak_kib").await > 100, "{told}");
+        assert!(ground.number(1, "cpu_ms").await < 60_000, "{told}");
+    }
+    // This needs no more than a status and a moment.
+    let later = if can("later") { "ok 0 -" } else { "fail 75 -" };
+    assert_eq!(end(9).await, later, "{told}");
     let again = i64::from(can("retries"));
     if can("ownership") {
         assert_eq!(ground.number(2, "attempts").await, 1 + again, "{told}");
@@ -215,6 +269,105 @@ async fn each_ability_alone() {
         has.push(ability.name);
         check(&has).await;
     }
+}
+
+/// A column that is not all that an ability needs: what is on all the same, and what the worker says of it.
+const PARTS: [(&str, &[&str], &str); 11] = [
+    (
+        "worker",
+        &[],
+        "missing column lease_until, column attempts, column interruptions;",
+    ),
+    (
+        "lease_until",
+        &[],
+        "missing column worker, column attempts, column interruptions;",
+    ),
+    (
+        "attempts",
+        &[],
+        "missing column worker, column lease_until, column interruptions;",
+    ),
+    (
+        "interruptions",
+        &[],
+        "missing column worker, column lease_until, column attempts;",
+    ),
+    ("run_at", &[], "an index on run_at;"),
+    (
+        "max_attempts",
+        &[],
+        "missing column errors, ownership, later;",
+    ),
+    (
+        "errors",
+        &[],
+        "missing column max_attempts, ownership, later;",
+    ),
+    (
+        "priority",
+        &["priority"],
+        "every claim sorts all that waits for its target;",
+    ),
+    (
+        "cancel_requested",
+        &[],
+        "missing an index on cancel_requested;",
+    ),
+    ("cpu_ms", &[], "missing column peak_kib;"),
+    ("peak_kib", &[], "missing column cpu_ms;"),
+];
+
+#[tokio::test]
+async fn each_column_alone() {
+    for (column, has, amiss) in PARTS {
+        let add = |ddl: &'static str, quote: char| {
+            let name = format!("{quote}{column}{quote}");
+            let found = ddl.lines().find(|line| line.trim().starts_with(&name));
+            let definition = found.expect("a column").trim().trim_end_matches(',');
+            format!("ALTER TABLE jobs ADD COLUMN {definition}")
+        };
+        let mysql = add(include_str!("../../sql/mysql/jobs.sql"), '`');
+        let sqlite = add(include_str!("../../sql/sqlite/jobs.sql"), '"');
+        let minimal = include_str!("../../sql/sqlite/jobs-minimal.sql");
+        for ground in [
+            Ground::mysql_made_by(&[MINIMAL, &mysql]).await,
+            Ground::sqlite_made_by(&format!("{minimal} {sqlite};")).await,
+        ] {
+            check_one(&ground, has, Some((column, amiss))).await;
+        }
+    }
+}
+
+/// One column of an ability of several, or that others rest on, is missing: these are off, and no other.
+#[tokio::test]
+async fn all_columns_but_one() {
+    let ownership = ["worker", "lease_until", "attempts", "interruptions"];
+    let others = ["run_at", "max_attempts", "errors", "cpu_ms"];
+    let mut tables = Vec::new();
+    for column in ownership.into_iter().chain(others) {
+        let mut has = Vec::new();
+        for ability in &ABILITIES {
+            let whole = !ability.columns.contains(&column);
+            if whole && ability.needs.iter().all(|need| has.contains(need)) {
+                has.push(ability.name);
+            }
+        }
+        let drop = format!("ALTER TABLE jobs DROP COLUMN {column}");
+        let mut statements = vec![MINIMAL];
+        statements.extend(ABILITIES.iter().map(|ability| ability.add));
+        statements.push(&drop);
+        for ground in [
+            Ground::mysql_made_by(&statements).await,
+            Ground::sqlite_made_by(&sqlite(&[column])).await,
+        ] {
+            tables.push((ground, has.clone(), column));
+        }
+    }
+    join_all(tables.iter().map(async |(ground, has, column)| {
+        check_one(ground, has, Some((column, "so it is off"))).await;
+    }))
+    .await;
 }
 
 #[tokio::test]

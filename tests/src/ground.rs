@@ -171,6 +171,27 @@ impl Ground {
         }
     }
 
+    /// Runs a statement that the database refuses; what it says.
+    ///
+    /// # Panics
+    /// When it does not refuse it.
+    pub async fn refused(&self, sql: &str) -> String {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let refusal = match &self.table {
+            Storage::MySql(database) => sqlx::raw_sql(sql).execute(&database.pool).await.err(),
+            Storage::Sqlite(_, pool) => sqlx::raw_sql(sql).execute(pool).await.err(),
+        };
+        refusal.expect("a refusal").to_string()
+    }
+
+    /// An INSERT that leaves out what is refused.
+    pub fn insert_ignore(&self) -> &'static str {
+        match &self.table {
+            Storage::MySql(_) => "INSERT IGNORE",
+            Storage::Sqlite(..) => "INSERT OR IGNORE",
+        }
+    }
+
     /// The statement that drops an index of the table.
     pub fn drop_index(&self, name: &str) -> String {
         match &self.table {

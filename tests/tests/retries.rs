@@ -26,6 +26,8 @@ on_both! {
     a_job_runs_as_often_as_its_row_says_or_else_the_config,
     a_job_that_asks_for_another_time_gets_it_whatever_counts,
     only_what_retry_on_names_is_retried,
+    every_kind_of_failure_is_retried_where_it_counts_and_nowhere_else,
+    each_pause_is_about_twice_as_long_as_the_one_before,
     a_manual_job_and_one_that_may_run_once_are_not_retried,
     an_end_that_waits_in_the_journal_is_a_retry_still,
 }
@@ -158,6 +160,108 @@ async fn only_what_retry_on_names_is_retried(ground: Ground) {
         assert_eq!(ground.number(id, "attempts").await, attempts, "job {id}");
     }
     assert_eq!(errors(&ground, 3).await[0]["signal"], "SIGKILL");
+    assert!(jobd.stop().await.success());
+}
+
+/// Each kind with each setting.
+async fn every_kind_of_failure_is_retried_where_it_counts_and_nowhere_else(ground: Ground) {
+    const KINDS: [&str; 5] = ["exit", "signal", "timeout", "idle", "spawn"];
+    let script = ground.scratch.write(
+        "job.sh",
+        "case $1 in\n\
+         *1) exit 7;;\n\
+         *2) kill -9 $$;;\n\
+         *3) while :; do echo on; sleep 0.1; done;;\n\
+         *4) exec sleep 600;;\nesac\n",
+    );
+    // Those that cannot be started have no program.
+    let programs = ground.scratch.join("sh-");
+    let mut ini = ground
+        .ini()
+        .set("retry", 1)
+        .set("retry_backoff", "0.1")
+        .set("idle_timeout", "1s")
+        .set("kill_sequence", "KILL")
+        .set(
+            "launcher",
+            format!("{}{{id}} {} {{id}}", programs.display(), script.display()),
+        );
+    let mut jobs = Vec::new();
+    for (number, setting) in KINDS.into_iter().chain(["1-6, 8", "1-7"]).enumerate() {
+        let target = format!("t{number}");
+        ini = ini.target(&target, 9).own(&target, "retry_on", setting);
+        for (kind, reason) in (1..).zip(KINDS) {
+            let id = 10 * (number + 1) + kind;
+            if reason != "spawn" {
+                std::os::unix::fs::symlink("/bin/sh", format!("{}{id}", programs.display()))
+                    .expect("a link");
+            }
+            let limit = if reason == "timeout" { "1" } else { "NULL" };
+            let row = [("id", &*id.to_string()), ("timeout", limit)];
+            ground.insert(&target, &row).await;
+            let counts = setting == reason || setting == "1-7" && reason == "exit";
+            jobs.push((id as u64, reason, setting, 1 + i64::from(counts)));
+        }
+    }
+    let jobd = Jobd::ready(&ground.scratch, &ini).await;
+    for (id, reason, setting, attempts) in jobs {
+        let told = format!("{reason} with retry_on = {setting}");
+        let verdict = ground.verdict(id).await;
+        assert!(
+            verdict.ends_with(&format!(" {reason}")),
+            "{told}: {verdict}"
+        );
+        assert_eq!(ground.number(id, "attempts").await, attempts, "{told}");
+        if attempts > 1 {
+            assert_eq!(errors(&ground, id).await[0]["reason"], reason, "{told}");
+        }
+    }
+    assert!(jobd.stop().await.success());
+}
+
+/// Between the ends of attempts and the beginnings of those after them.
+async fn each_pause_is_about_twice_as_long_as_the_one_before(ground: Ground) {
+    const JOBS: u64 = 16;
+    // A moment in a row is a whole second, looks come once a second, and the machine may be busy.
+    const EARLY: f64 = 1.0;
+    const LATE: f64 = 5.0;
+    let times = ground.scratch.join("times-");
+    let script = format!("date +%s.%N >>{}{{id}}\\; exit 1", times.display());
+    let ini = worker(&ground, &script)
+        .set("retry", 3)
+        .set("retry_backoff", "0.5s..4s")
+        .target("a", 16);
+    for id in 1..=JOBS {
+        ground.insert("a", &[("id", &id.to_string())]).await;
+    }
+    let jobd = Jobd::ready(&ground.scratch, &ini).await;
+    let mut pauses = [Vec::new(), Vec::new(), Vec::new()];
+    for id in 1..=JOBS {
+        ground.reaches(id, "done").await;
+        let times = std::fs::read_to_string(format!("{}{id}", times.display())).expect("times");
+        let times: Vec<f64> = times.lines().filter_map(|time| time.parse().ok()).collect();
+        assert_eq!(times.len(), 4, "{times:?}");
+        for (pauses, pair) in pauses.iter_mut().zip(times.windows(2)) {
+            pauses.push(pair[1] - pair[0]);
+        }
+    }
+    println!("{pauses:.2?}");
+    for (pauses, (least, most)) in pauses.iter().zip([(0.5, 1.0), (1.0, 2.0), (2.0, 4.0)]) {
+        let within = least - EARLY..most + LATE;
+        assert!(
+            pauses.iter().all(|pause| within.contains(pause)),
+            "{pauses:?}"
+        );
+    }
+    // On average 2.25 s longer, give or take what is left of a second in between.
+    let [first, _, third] = pauses.each_ref().map(|pauses| pauses.iter().sum::<f64>());
+    assert!(third - first > 0.75 * 16.0, "{pauses:?}");
+    // What has failed together does not come back together.
+    let spread = |pauses: &[f64]| {
+        let most = pauses.iter().copied().fold(f64::MIN, f64::max);
+        most - pauses.iter().copied().fold(f64::MAX, f64::min)
+    };
+    assert!(spread(&pauses[2]) > 0.3, "{pauses:?}");
     assert!(jobd.stop().await.success());
 }
 

@@ -1,5 +1,6 @@
 //! Rows for later run on time, without anybody's poke: real workers, real clocks.
 
+use futures::future::join_all;
 use jobd_tests::ground::Ground;
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Ini, Jobd, Master, until};
@@ -136,6 +137,79 @@ async fn rows_of_others_are_poked_about() {
         (left == 0).then_some(())
     })
     .await;
+    for worker in workers {
+        assert!(worker.stop().await.success());
+    }
+    assert!(master.stop().await.success());
+}
+
+/// Two workers of which only one serves the target (a master tells it what the other has found), of which both do, and of
+/// which the one that was there first has gone: half of the rows begin within a second of their time, and none before it.
+#[tokio::test]
+async fn rows_begin_within_a_second_whichever_worker_is_up() {
+    let mut cases = Vec::new();
+    for (served, stop) in [
+        (["b", "a"], false),
+        (["a", "b"], false),
+        (["a", "a"], false),
+        (["a", "a"], true),
+    ] {
+        for ground in Ground::each().await {
+            cases.push((ground, served, stop));
+        }
+    }
+    let cases = cases.iter();
+    join_all(cases.map(async |(ground, served, stop)| on_time(ground, *served, *stop).await)).await;
+}
+
+async fn on_time(ground: &Ground, served: [&str; 2], stop: bool) {
+    const ROWS: u64 = 12;
+    let master = Ini::listen().set("poke_throttle_interval", "0.1");
+    let master_port = master.port();
+    let master = Master::start(&ground.scratch, &master).await;
+    let begun = ground.scratch.join("begun-");
+    let launcher = format!("sh -c 'date +%s.%N >{}{{id}}'", begun.display());
+    let mut workers = Vec::new();
+    for (name, target) in ["w1", "w2"].into_iter().zip(served) {
+        let ini = worker(ground)
+            .set("name", name)
+            .set("master_host", "127.0.0.1")
+            .set("master_port", master_port)
+            .set("launcher", &launcher)
+            .target(target, 4);
+        workers.push(Jobd::ready(&ground.scratch, &ini).await);
+    }
+    Master::has_workers(&master, 2).await;
+    ground
+        .insert("a", &[("id", "99"), ("status", "'ignored'")])
+        .await;
+    let base = ground.number(99, ground.now()).await + 1;
+    for id in 1..=ROWS {
+        let run_at = base + i64::try_from(id / 2).expect("a small number");
+        let row = [
+            ("id", &*id.to_string()),
+            ("status", "'scheduled'"),
+            ("run_at", &*run_at.to_string()),
+        ];
+        ground.insert("a", &row).await;
+    }
+    if stop {
+        ground.reaches(3, "done").await;
+        assert!(workers.remove(0).stop().await.success());
+    }
+    let mut late = Vec::new();
+    for id in 1..=ROWS {
+        ground.reaches(id, "done").await;
+        let began = std::fs::read_to_string(format!("{}{id}", begun.display()));
+        let began: f64 = began.expect("a time").trim().parse().expect("a number");
+        let run_at = base + i64::try_from(id / 2).expect("a small number");
+        late.push(began - f64::from(i32::try_from(run_at).expect("before 2038")));
+    }
+    late.sort_by(f64::total_cmp);
+    let told = format!("{served:?}, the first one stops: {stop}, late: {late:.2?}");
+    println!("{told}");
+    assert!(late[0] >= 0.0, "{told}");
+    assert!(late[late.len() / 2] <= 1.0, "{told}");
     for worker in workers {
         assert!(worker.stop().await.success());
     }

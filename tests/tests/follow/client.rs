@@ -26,7 +26,11 @@ pub struct Seen {
 
 impl Following {
     pub async fn begin(addr: SocketAddr, data: Value) -> Self {
-        let mut wire = Wire::connect(addr).await;
+        Self::over(Wire::connect(addr).await, data).await
+    }
+
+    /// The same on a connection that is there.
+    pub async fn over(mut wire: Wire, data: Value) -> Self {
         let request = json!([0, {"no": 1, "type": "follow", "data": data}]);
         wire.say(&request.to_string()).await;
         Self {

@@ -1,6 +1,7 @@
 //! The output of a running job, seen from elsewhere while it runs: whole where it is read in time, counted where it
 //! is not, and never at the cost of the job.
 
+mod beside;
 mod client;
 mod jobctl;
 mod world;

@@ -284,6 +284,63 @@ async fn jobs_are_cancelled_through_the_master_wherever_they_run() {
     assert!(one.stop().await.success() && two.stop().await.success());
 }
 
+/// On tables where rows ask for it the master reaches, through any worker, what workers have that it does not know: one
+/// that waits for its jobs before it stops, and one of no master at all.
+#[tokio::test]
+async fn through_the_master_rows_ask_those_whom_it_cannot_ask() {
+    for ground in Ground::each().await {
+        let (launcher, notes) = stubborn(&ground.scratch);
+        let master = Master::start(&ground.scratch, &Ini::listen()).await;
+        let ini = |name: &str| {
+            let ini = ground.ini().set("name", name).set("kill_grace", "0.2");
+            ini.set("launcher", &launcher).target(name, 1)
+        };
+        let with_master = |name| {
+            let ini = ini(name).set("master_host", "127.0.0.1");
+            ini.set("master_port", master.addr.port())
+        };
+        let here = Jobd::ready(&ground.scratch, &with_master("here")).await;
+        let mut leaves = Jobd::ready(&ground.scratch, &with_master("leaves")).await;
+        let alone = Jobd::ready(&ground.scratch, &ini("alone")).await;
+        Master::has_workers(&master, 2).await;
+        let mut running = Vec::new();
+        for target in ["here", "leaves", "alone"] {
+            let id = ground.insert(target, &[("max_attempts", "5")]).await;
+            ground.reaches(id, "running").await;
+            running.push(id);
+        }
+        leaves.process.signal(Signal::TERM);
+        Master::has_workers(&master, 1).await;
+        let waiting = ground.insert("nobody", &[]).await;
+        let ended = ground.insert("nobody", &[("status", "'done'")]).await;
+        let said = cancel(&master, &[&running[..], &[waiting, ended, 9999]].concat()).await;
+        let told = |id: u64| said["jobs"][id.to_string()].clone();
+        assert_eq!(
+            [running[0], running[1], running[2], waiting, ended].map(told),
+            [
+                "stopping",
+                "requested",
+                "requested",
+                "cancelled",
+                "too late"
+            ],
+            "{said}"
+        );
+        assert_eq!(said["errors"], json!({"9999": "job 9999 not found"}));
+        for id in running {
+            assert_eq!(ground.verdict(id).await, "fail - SIGKILL cancelled");
+        }
+        assert_eq!(ground.verdict(waiting).await, "fail - - cancelled");
+        assert!(leaves.process.wait(PATIENCE).await.success());
+        all_gone(&notes).await;
+        assert_eq!(noted(&notes).len(), 6, "nothing else ever ran");
+        assert!(here.stop().await.success() && alone.stop().await.success());
+        let said = cancel(&master, &[waiting]).await;
+        let error = &said["errors"][waiting.to_string()];
+        assert_eq!(error, "no worker is registered", "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_job_of_a_worker_that_dies_never_runs_again() {
     let (scratch, database) = (Scratch::new(), table(FULL).await);

@@ -3,6 +3,7 @@
 
 mod beside;
 mod client;
+mod draining;
 mod jobctl;
 mod world;
 

@@ -42,11 +42,19 @@ pub struct Event {
     pub parent: u32,
 }
 
+/// Nanoseconds of a second.
+pub const NANOS: u64 = 1_000_000_000;
+
+/// Nanoseconds since 1970, by the clock that databases go by.
+pub fn since_1970() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec.unsigned_abs() * NANOS + now.tv_nsec.unsigned_abs()
+}
+
 /// The boot clock in nanoseconds: it goes on through a sleep of the machine, and nobody sets it.
 pub fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
-    seconds * 1_000_000_000 + nanoseconds
+    now.tv_sec.unsigned_abs() * NANOS + now.tv_nsec.unsigned_abs()
 }
 
 /// What a job says about itself: appends one line to `file`. `what` is `begin` or `end`.

@@ -167,8 +167,8 @@ async fn on_time(ground: &Ground, served: [&str; 2], stop: bool) {
     let master = Ini::listen().set("poke_throttle_interval", "0.1");
     let master_port = master.port();
     let master = Master::start(&ground.scratch, &master).await;
-    let begun = ground.scratch.join("begun-");
-    let launcher = format!("sh -c 'date +%s.%N >{}{{id}}'", begun.display());
+    let moments = ground.scratch.join("moments-");
+    let launcher = format!("sh -c 'date +%s.%N >{}{{id}}'", moments.display());
     let mut workers = Vec::new();
     for (name, target) in ["w1", "w2"].into_iter().zip(served) {
         let ini = worker(ground)
@@ -200,7 +200,7 @@ async fn on_time(ground: &Ground, served: [&str; 2], stop: bool) {
     let mut late = Vec::new();
     for id in 1..=ROWS {
         ground.reaches(id, "done").await;
-        let began = std::fs::read_to_string(format!("{}{id}", begun.display()));
+        let began = std::fs::read_to_string(format!("{}{id}", moments.display()));
         let began: f64 = began.expect("a time").trim().parse().expect("a number");
         let run_at = base + i64::try_from(id / 2).expect("a small number");
         late.push(began - f64::from(i32::try_from(run_at).expect("before 2038")));

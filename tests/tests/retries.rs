@@ -186,7 +186,7 @@ async fn every_kind_of_failure_is_retried_where_it_counts_and_nowhere_else(groun
             "launcher",
             format!("{}{{id}} {} {{id}}", programs.display(), script.display()),
         );
-    let mut jobs = Vec::new();
+    let mut wanted = Vec::new();
     for (number, setting) in KINDS.into_iter().chain(["1-6, 8", "1-7"]).enumerate() {
         let target = format!("t{number}");
         ini = ini.target(&target, 9).own(&target, "retry_on", setting);
@@ -200,11 +200,11 @@ async fn every_kind_of_failure_is_retried_where_it_counts_and_nowhere_else(groun
             let row = [("id", &*id.to_string()), ("timeout", limit)];
             ground.insert(&target, &row).await;
             let counts = setting == reason || setting == "1-7" && reason == "exit";
-            jobs.push((id as u64, reason, setting, 1 + i64::from(counts)));
+            wanted.push((id as u64, reason, setting, 1 + i64::from(counts)));
         }
     }
     let jobd = Jobd::ready(&ground.scratch, &ini).await;
-    for (id, reason, setting, attempts) in jobs {
+    for (id, reason, setting, attempts) in wanted {
         let told = format!("{reason} with retry_on = {setting}");
         let verdict = ground.verdict(id).await;
         assert!(

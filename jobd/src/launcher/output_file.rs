@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::PollSender;
 
+use crate::faults::planted;
 use crate::job::Job;
 
 /// Chunks between the pipes and the disk: a megabyte at most, for each job.
@@ -303,6 +304,9 @@ async fn write(
         let mut bytes = std::mem::take(&mut waiting);
         if !fit(&mut bytes, &mut room) {
             written = Written::Most;
+        }
+        if planted!("output-file-without-its-last-byte") {
+            bytes.last_mut().and_then(Vec::pop);
         }
         let write = move || {
             bytes.iter().try_for_each(|chunk| file.write_all(chunk))?;

@@ -20,7 +20,7 @@ use super::refusals::{self, Refused, is_duplicate};
 use super::statements::Statements;
 use super::{Abilities, Ability, Finish, Promoted};
 use crate::fate::Again;
-use crate::faults::crash_point;
+use crate::faults::{crash_point, guard};
 
 /// Rows of one look: a transaction of as many locks.
 const MAX_ROWS: usize = 256;
@@ -72,7 +72,12 @@ impl LaterStatements {
             ..
         } = dialect;
         let (owned, reasons) = (counts.owned, counts.reasons);
-        let is_due = format!("`status` = 'scheduled' AND `run_at` <= {now}");
+        let time = guard!(
+            "promotion-before-its-time",
+            (*now).to_owned(),
+            format!("{now} + 3")
+        );
+        let is_due = format!("`status` = 'scheduled' AND `run_at` <= {time}");
         let look = format!("FROM {t} {run_at_index} WHERE {is_due}");
         let changed = |set: &str| {
             ListStatement::new(

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use self::abilities::{given_up, left_behind, not_called_off, started_too_often, undone};
-use super::job::{HIDDEN, Plan, STUCK};
+use self::abilities::{
+    given_up, left_behind, not_called_off, remembered, started_too_often, too_early, undone, used,
+};
+use super::job::{HIDDEN, Plan, STUCK, is_filed};
 use super::record::{Answer, Ledger, Run, Troubles};
 use crate::database::Row;
 
@@ -27,6 +29,12 @@ pub struct Ownership {
     pub errors: Option<String>,
     /// `progress`
     pub progress: Option<String>,
+    /// `cpu_ms`
+    pub cpu_ms: Option<i64>,
+    /// `peak_kib`
+    pub peak_kib: Option<i64>,
+    /// `unique_key`
+    pub unique_key: Option<String>,
 }
 
 impl Ownership {
@@ -39,6 +47,9 @@ impl Ownership {
         errors.into_iter().filter(before)
     }
 }
+
+/// What stands in files, by job and attempt.
+pub type Outputs = BTreeMap<(u64, u32), String>;
 
 /// Everything that was seen.
 #[derive(Debug)]
@@ -55,12 +66,17 @@ pub struct Evidence<'a> {
     pub undone: &'a [u64],
     /// When workers may have lost what they held.
     pub troubles: &'a Troubles,
+    /// What stands in the files of jobs whose output goes to one.
+    pub outputs: &'a Outputs,
     /// Slots of each worker by target.
     pub limits: &'a [(&'a str, u32)],
 }
 
 /// How the stderr of a row begins whose worker was lost in the middle of its last attempt.
 pub const ORPHANED: &str = "jobd: orphaned:";
+
+/// What the stderr of a row says that could not go back to wait, as another one with its key did.
+pub const SUCCEEDED: &str = "another job with the same unique key waits";
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +89,8 @@ pub enum Promise {
     TrueVerdict,
     /// Nothing that a job has started outlives it, where it was stopped.
     NothingLeftBehind,
+    /// A job for later does not begin before its time.
+    NothingEarly,
     /// A worker keeps to its slots.
     Limits,
     /// What somebody has changed by hand is left alone.
@@ -138,6 +156,7 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
         rescued_alive(*id, of_job, evidence.troubles, retried, &mut breaches);
         cut_short(*id, of_job, evidence, &mut breaches);
         not_called_off(*id, of_job, evidence.ledger, &mut breaches);
+        too_early(*id, of_job, evidence, &mut breaches);
         if !evidence.rows.contains_key(id) {
             let text = "ran, and there is no such row";
             breaches.push(Breach::of_job(Promise::TrueVerdict, *id, text));
@@ -151,7 +170,8 @@ pub fn check(evidence: &Evidence<'_>) -> Vec<Breach> {
         }
         if let Some(ownership) = ownership {
             started_too_often(row.id, of_job, ownership, evidence.troubles, &mut breaches);
-            given_up(row, ownership, evidence.ledger, &mut breaches);
+            given_up(row, ownership, evidence, &mut breaches);
+            remembered(row, of_job, ownership, evidence.troubles, &mut breaches);
         }
     }
     for hidden in evidence.runs.iter().filter(is_hidden) {
@@ -299,6 +319,9 @@ fn verdict(
             other => Err(format!("is orphaned and {other:?}")),
         };
     }
+    if row.err().contains(SUCCEEDED) {
+        return abilities::succeeded(row, latest.copied(), evidence);
+    }
     if let Some(said) = ownership.and_then(|ownership| ownership.progress.as_deref())
         && latest.is_none_or(|run| Plan::progress(run.pid) != said)
     {
@@ -353,10 +376,12 @@ fn verdict(
             run.pid
         ));
     }
-    if row.err() != Plan::stderr(row.id, run.pid) {
+    if is_filed(&row.target) {
+        abilities::filed(row, run, evidence.outputs)?;
+    } else if row.err() != Plan::stderr(row.id, run.pid) {
         return Err(format!("stderr is {:?}", row.err()));
     }
-    Ok(())
+    ownership.map_or(Ok(()), |ownership| used(ownership, run))
 }
 
 fn withdrawn(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {

@@ -35,6 +35,14 @@ pub const LOUD: &str = "loud";
 /// Jobs that read their payload. On tables that have one only.
 pub const FED: &str = "fed";
 
+/// Whether what a job of this target prints stands in a file, too.
+pub fn is_filed(target: &str) -> bool {
+    target == LOUD || is_on_demand(target)
+}
+
+/// The `output_file` of these, in a folder of their own.
+pub const OUTPUT_FILE: &str = "%i-%a";
+
 /// What the payload repeats, and how often: more than a pipe holds.
 pub const PAYLOAD: (&str, usize) = ("0123456789abcdef", 5_000);
 

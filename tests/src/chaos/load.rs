@@ -24,7 +24,7 @@ use super::record::SharedLedger;
 use super::stage::Stage;
 use crate::galera;
 use crate::wire::Wire;
-use crate::witness::boot_ns;
+use crate::witness::{NANOS, boot_ns, since_1970};
 
 const INSERTERS: u64 = 3;
 const WAITERS: u64 = 2;
@@ -161,6 +161,7 @@ impl Shared {
         status: &str,
         random: &mut Random,
     ) -> Option<Vec<u64>> {
+        let (inserted, second) = (boot_ns(), since_1970() / NANOS + random.between(0, 3));
         let (columns, values) = match self.table {
             Table::Minimal => ("", String::new()),
             Table::Full => {
@@ -175,7 +176,7 @@ impl Shared {
                 let limited = target == STUCK && random.one_in(2);
                 let limit = if limited { "1" } else { "NULL" };
                 let run_at = if status == "scheduled" {
-                    format!("UNIX_TIMESTAMP() + {}", random.index(3))
+                    second.to_string()
                 } else {
                     "NULL".to_owned()
                 };
@@ -185,8 +186,14 @@ impl Shared {
                 } else {
                     "NULL".to_owned()
                 };
-                let columns = ", max_attempts, timeout, run_at, priority, data";
-                let values = format!(", {most}, {limit}, {run_at}, {priority}, {data}");
+                // Few keys, so that there is another one with it as a rule.
+                let key = if count == 1 && !random.one_in(4) {
+                    format!("'k{}'", random.index(2))
+                } else {
+                    "NULL".to_owned()
+                };
+                let columns = ", max_attempts, timeout, run_at, priority, data, unique_key";
+                let values = format!(", {most}, {limit}, {run_at}, {priority}, {data}, {key}");
                 (columns, values)
             }
         };
@@ -195,6 +202,10 @@ impl Shared {
         let sql = format!("INSERT INTO jobs (target, status, time_created{columns}) VALUES {rows}");
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
         let mut ledger = self.ledger.lock().expect("the ledger");
+        if done.as_ref().is_err_and(is_duplicate) {
+            ledger.duplicates += 1;
+            return Some(Vec::new());
+        }
         if let Ok(done) = done {
             let first = done.last_insert_id();
             let ids = (0..count as u64).map(|number| first + number * self.id_step);
@@ -205,12 +216,23 @@ impl Shared {
             if status == "manual" {
                 ledger.manual.extend(&ids);
             }
+            if status == "scheduled" {
+                let due = boot_ns() + second * NANOS - since_1970();
+                let of_it = |id: &u64| (*id, (inserted, due));
+                ledger.due.extend(ids.iter().map(of_it));
+            }
             Some(ids)
         } else {
             ledger.unacknowledged += 1;
             None
         }
     }
+}
+
+/// Whether another job with the same key waits.
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 #[derive(Debug)]
@@ -252,7 +274,11 @@ impl Shared {
 async fn insert(shared: Arc<Shared>, pool: MySqlPool, mut random: Random) {
     loop {
         let busy = shared.begin().await;
-        let count = random.between(1, 12);
+        let count = if random.one_in(3) {
+            1
+        } else {
+            random.between(1, 12)
+        };
         let target = shared.target(&mut random);
         let few = usize::try_from(count).expect("few");
         let later = shared.table == Table::Full && random.one_in(6);

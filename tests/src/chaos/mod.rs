@@ -13,6 +13,7 @@
 //! - [`record`] what was seen, [`checker`] (pure) what of it must not be; [`history`] what a cluster's own
 //!   records show that it took back, [`taken_back`] the part of a verdict that rests on it;
 //! - [`suite`] one run from start to verdict, [`report`] its table;
+//! - [`in_file`] a smaller run, on an SQLite file;
 //! - [`scene`] the same judges for a scripted test of one fault, [`table`] its rows.
 //!
 //! It must not ask jobd what happened: it believes the witness, the kernel and the table.
@@ -22,6 +23,7 @@ pub mod checker;
 pub mod faults;
 pub mod footprint;
 pub mod history;
+pub mod in_file;
 pub mod job;
 pub mod line;
 pub mod load;

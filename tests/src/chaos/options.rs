@@ -17,6 +17,10 @@ pub enum Table {
 }
 
 /// Puts jobd under load and faults, and fails when a promise was not kept.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an argument of its own"
+)]
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tests/chaos/run", version, max_term_width = 100)]
 pub struct Options {
@@ -32,6 +36,9 @@ pub struct Options {
     /// On a Galera cluster of three nodes, with faults of its own
     #[arg(long)]
     pub galera: bool,
+    /// On an SQLite file: three workers that share it, with the faults that there are without a server
+    #[arg(long, conflicts_with_all = ["galera", "only", "hold", "long_jobs"])]
+    pub sqlite: bool,
     /// Adds jobs that outlive a lease: what is left of them when a worker dies must end in time
     #[arg(long)]
     pub long_jobs: bool,

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::checker::Outputs;
 use crate::witness::{self, boot_ns};
 
 /// How often the open runs are looked at: an overlap that is shorter than this and in which the
@@ -43,6 +44,8 @@ pub struct Ledger {
     pub followed: Vec<(u64, String)>,
     /// Refusals and lost answers of manual runs, which were asked again.
     pub asked_again: u64,
+    /// INSERTs that were refused, as another job with the same key waited.
+    pub duplicates: u64,
     /// INSERTs that ended in an error: their rows may exist.
     pub unacknowledged: u64,
     /// Jobs that an application has set to `ignored` by hand while a worker held them, and when that was
@@ -52,6 +55,8 @@ pub struct Ledger {
     pub manual: BTreeSet<u64>,
     /// Jobs that somebody wanted to be cancelled; whether that came in time, their rows say.
     pub cancels: BTreeSet<u64>,
+    /// Jobs for later: when they were inserted, and before when they may not begin, both by the boot clock.
+    pub due: BTreeMap<u64, (u64, u64)>,
     /// Those of which the row itself asks for it, and when that was acknowledged, by the boot clock.
     pub asked: BTreeMap<u64, u64>,
     /// The most rows of a target that the table called `running` at once, where one worker alone serves it.
@@ -80,6 +85,23 @@ impl Ledger {
     }
 }
 
+/// Reads the files of jobs whose output goes to one.
+///
+/// # Panics
+/// When a file has another name than [`OUTPUT_FILE`](super::job::OUTPUT_FILE) gives it, or cannot be read.
+pub fn outputs(folder: &Path) -> Outputs {
+    let mut found = Outputs::new();
+    // Where no such job ran there is none.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (id, attempt) = name.split_once('-').expect("an id and an attempt");
+        let key = id.parse().ok().zip(attempt.parse().ok());
+        let text = std::fs::read_to_string(entry.path()).expect("what a job printed");
+        found.insert(key.expect("two numbers"), text);
+    }
+    found
+}
+
 /// The ledger, shared by the inserters.
 pub type SharedLedger = Arc<Mutex<Ledger>>;
 
@@ -92,6 +114,8 @@ pub struct Troubles {
     lost: BTreeMap<u32, Vec<(u64, u64)>>,
     /// When the database was out of reach, or slow to answer.
     outages: Vec<(u64, u64)>,
+    /// When its clock was wrong.
+    wrong_clocks: Vec<(u64, u64)>,
 }
 
 /// A process is looked at so often at least, also on a machine that is busy.
@@ -117,6 +141,17 @@ impl Troubles {
     /// The database was out of reach, for some worker at least.
     pub fn add_outage(&mut self, from_ns: u64, until_ns: u64) {
         self.outages.push((from_ns, until_ns));
+    }
+
+    /// The database's clock was wrong.
+    pub fn add_wrong_clock(&mut self, from_ns: u64, until_ns: u64) {
+        self.wrong_clocks.push((from_ns, until_ns));
+    }
+
+    /// Whether the database's clock was right all the time between these moments.
+    pub fn clock_was_right(&self, from_ns: u64, until_ns: u64) -> bool {
+        let during = |(from, until): &(u64, u64)| from_ns <= *until && until_ns >= *from;
+        !self.wrong_clocks.iter().any(during)
     }
 
     /// Whether no worker was ever lost.

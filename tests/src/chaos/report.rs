@@ -1,10 +1,13 @@
-//! The table of a run: fault × count × figure.
+//! The table of a run: fault × count × figure; and what it came to.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::checker::{self, Breach, Ownership, Promise};
 use super::faults::{Fault, Outcome};
+use super::record::{Ledger, Run};
+use crate::database::Row;
 
 /// How work went on after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,4 +103,79 @@ fn spread(figures: &Figures, figure: impl Fn(&Recovery) -> Duration) -> (String,
 
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
+}
+
+/// What became of jobs on a table with every ability.
+fn abilities(
+    ownership: &BTreeMap<u64, Ownership>,
+    rows: &BTreeMap<u64, Row>,
+    ledger: &Ledger,
+) -> String {
+    if ownership.is_empty() {
+        return String::new();
+    }
+    let ended = |reason: &str| {
+        let for_it = |row: &&Ownership| row.reason.as_deref() == Some(reason);
+        ownership.values().filter(for_it).count()
+    };
+    let succeeded = rows
+        .values()
+        .filter(|row| row.err().contains(checker::SUCCEEDED))
+        .count();
+    let again = ownership
+        .values()
+        .filter(|row| row.retried().next().is_some())
+        .count();
+    format!(
+        "\n{again} failed and ran again, {} timed out for good, {} of {} cancelled when that was asked for; \
+         {} duplicates refused, {} rows ended for a successor",
+        ended("timeout") + ended("idle"),
+        ended("cancelled"),
+        ledger.cancels.len(),
+        ledger.duplicates,
+        succeeded
+    )
+}
+
+/// What a run came to, in three lines.
+pub fn summary(
+    report: &Report,
+    ledger: &Ledger,
+    rows: &BTreeMap<u64, Row>,
+    ownership: &BTreeMap<u64, Ownership>,
+    runs: &[Run],
+    breaches: &[Breach],
+) -> String {
+    let count = |promise| {
+        let of_it = breaches.iter().filter(|breach| breach.promise == promise);
+        of_it.count()
+    };
+    let abilities = abilities(ownership, rows, ledger);
+    let done = rows.values().filter(|row| row.status == "done").count();
+    let ok = rows
+        .values()
+        .filter(|row| row.result.as_deref() == Some("ok"))
+        .count();
+    let orphaned = rows
+        .values()
+        .filter(|row| row.err().starts_with(checker::ORPHANED))
+        .count();
+    format!(
+        "{} faults; {} jobs acknowledged, {} INSERTs without an answer; {done} done ({ok} ok), {} runs; \
+         {} waiters answered, asked again {} times; {} jobs followed; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, left behind {}, too early {}, limits crossed {}{abilities}",
+        report.count(),
+        ledger.acknowledged.len(),
+        ledger.unacknowledged,
+        runs.len(),
+        ledger.answers.len(),
+        ledger.asked_again,
+        ledger.followed.len(),
+        count(Promise::NothingLost),
+        count(Promise::NothingTwice),
+        count(Promise::TrueVerdict),
+        count(Promise::TrueAnswer),
+        count(Promise::NothingLeftBehind),
+        count(Promise::NothingEarly),
+        count(Promise::Limits),
+    )
 }

@@ -13,11 +13,12 @@ use super::checker::{self, Breach, Evidence};
 use super::line::Line;
 use super::load::request;
 use super::options::Table;
-use super::record::{Ledger, Observer, Run, Troubles};
+use super::record::{Ledger, Observer, Run, Troubles, outputs};
+use super::stage;
 use super::table::{Jobs, state_dir};
 use crate::programs::{self, Daemon};
 use crate::wait::{PATIENCE, until};
-use crate::witness::boot_ns;
+use crate::witness::{NANOS, boot_ns, since_1970};
 use crate::{Ini, Scratch, Server, WitnessLog};
 
 /// Every point at which jobd can be made to die. A test looks whether the code has these and no others.
@@ -180,6 +181,28 @@ impl Scene {
         ids
     }
 
+    /// Inserts jobs for so many seconds later, on the full table.
+    pub async fn insert_later(&mut self, count: usize, target: &'static str, seconds: u64) {
+        let inserted = boot_ns();
+        let second = since_1970() / NANOS + seconds;
+        let values = format!(", {second}");
+        let columns = (", run_at", &*values);
+        let ids = self.jobs.insert(count, target, "scheduled", columns).await;
+        let due = boot_ns() + second * NANOS - since_1970();
+        for id in ids {
+            self.ledger.acknowledged.insert(id, target);
+            self.ledger.due.insert(id, (inserted, due));
+        }
+    }
+
+    /// Inserts job `id` with a key that only one may wait with, on the full table; it may run so many times.
+    pub async fn insert_unique(&mut self, id: u64, target: &'static str, key: &str, most: u32) {
+        let values = format!(", {id}, '{key}', {most}");
+        let columns = (", id, unique_key, max_attempts", &*values);
+        self.jobs.insert(1, target, "waiting", columns).await;
+        self.ledger.acknowledged.insert(id, target);
+    }
+
     /// A client that asks a worker to run manual jobs; its answer, or `None` where none came.
     pub fn ask_for(&self, worker: SocketAddr, ids: &[u64]) -> JoinHandle<Option<Value>> {
         let ids = json!({ "ids": ids });
@@ -280,6 +303,7 @@ impl Scene {
             limits: self.targets,
             troubles: &self.troubles,
             undone: &[],
+            outputs: &outputs(&stage::outputs(&self.scratch)),
         })
     }
 }

@@ -13,7 +13,7 @@ use sqlx::mysql::MySqlPool;
 use tokio::sync::Mutex;
 
 use super::balancer::Balancer;
-use super::job::{LOUD, PATTERN, STUCK, is_on_demand};
+use super::job::{LOUD, OUTPUT_FILE, PATTERN, STUCK, is_on_demand};
 use super::line::{Line, Lines};
 use super::options::{Options, Table};
 use super::record::Troubles;
@@ -251,6 +251,13 @@ impl Stage {
             }
             // By way of the program that changes what jobs inherit.
             ini = ini.target(PATTERN.0, PATTERN.1).own(LOUD, "nice", 1);
+            for target in [LOUD, PATTERN.0] {
+                ini = ini.own(
+                    target,
+                    "output_file",
+                    outputs(&scratch).join(OUTPUT_FILE).display(),
+                );
+            }
             if options.table == Table::Full {
                 ini = ini
                     .set("lease", LEASE.as_secs())
@@ -259,6 +266,10 @@ impl Stage {
                     ini = ini.set("drain_timeout", 1);
                 }
             }
+            let log = scratch.join(&format!("{name}.log"));
+            ini = ini
+                .set("log_file", log.display())
+                .set("log_level_file", "info");
             if let (Some(disk), true) = (&options.small_disk, name == WORKERS[0]) {
                 ini = ini
                     .set("log_file", disk.join("jobd.log").display())
@@ -411,11 +422,14 @@ const UNDONE: [&str; 2] = [
      THEN INSERT INTO undone (id) VALUES (OLD.id); END IF",
 ];
 
-/// The DDL of a table.
+/// The DDL of a table: every ability, where there are any.
 pub fn table(table: Table) -> &'static str {
     match table {
         Table::Minimal => crate::database::MINIMAL,
-        Table::Full => crate::database::FULL,
+        Table::Full => concat!(
+            include_str!("../../../sql/mysql/jobs.sql"),
+            include_str!("../../../sql/mysql/add-unique.sql")
+        ),
     }
 }
 
@@ -425,6 +439,11 @@ fn launcher(witness: &WitnessLog, worker: &str) -> String {
         programs::path("chaos-job").display(),
         witness.path().display()
     )
+}
+
+/// The folder of the files of jobs whose output stands in one.
+pub fn outputs(scratch: &Scratch) -> PathBuf {
+    scratch.join("outputs")
 }
 
 /// A short run keeps everything to look at; a long one would fill the disk.

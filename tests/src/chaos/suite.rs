@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep};
 use super::checker::{self, Breach, Evidence, Ownership, Promise};
 use super::faults::{Deck, Fault};
 use super::footprint::Footprint;
+use super::in_file;
 use super::load::{Load, open_jobs};
 use super::options::{Options, Table};
 use super::random::Random;
-use super::record::{Ledger, Observer, Run, SharedLedger};
-use super::report::{Recovery, Report};
-use super::stage::{Stage, WORKERS};
+use super::record::{Ledger, Observer, Run, SharedLedger, outputs};
+use super::report::{Recovery, Report, summary};
+use super::stage::{self, Stage, WORKERS};
 use super::table;
 use super::taken_back::TakenBack;
 use crate::database::Row;
@@ -55,12 +56,23 @@ pub struct Verdict {
 /// Runs the suite as asked for, printing as it goes.
 pub async fn run(options: &Options) -> Verdict {
     let seed = options.seed.unwrap_or_else(new_seed);
+    let storage = match (options.galera, options.sqlite) {
+        (true, _) => ", Galera",
+        (_, true) => ", SQLite",
+        _ => "",
+    };
     println!(
-        "chaos: {} min, seed {seed}, {:?} table{}",
-        options.minutes,
-        options.table,
-        if options.galera { ", Galera" } else { "" }
+        "chaos: {} min, seed {seed}, {:?} table{storage}",
+        options.minutes, options.table
     );
+    if options.sqlite {
+        let breaches = in_file::run(options, seed).await;
+        print_breaches(&breaches, seed, options);
+        return Verdict {
+            breaches,
+            evidence: None,
+        };
+    }
     let mut random = Random::new(seed);
     let stage = Stage::start(options).await;
     for fault in Fault::ALL.into_iter().filter(|fault| fault.fits(&stage)) {
@@ -124,6 +136,7 @@ pub async fn run(options: &Options) -> Verdict {
         limits: &targets,
         troubles: &troubles,
         undone: &undone,
+        outputs: &outputs(&stage::outputs(&stage.scratch)),
     }));
 
     let taken_back = TakenBack::of(&stage, &mut breaches).await;
@@ -170,6 +183,10 @@ async fn strike(
     if faults.iter().any(|fault| fault.keeps_from_the_database()) {
         let mut troubles = stage.troubles.lock().expect("the list of troubles");
         troubles.add_outage(begun_ns, boot_ns());
+    }
+    if faults.contains(&Fault::ClockMoved) {
+        let mut troubles = stage.troubles.lock().expect("the list of troubles");
+        troubles.add_wrong_clock(begun_ns, boot_ns());
     }
     let worker = outcomes.iter().find_map(|(_, outcome)| outcome.worker);
     let recovery = recovery(stage, observer, worker).await;
@@ -351,68 +368,6 @@ async fn end_daemons(stage: &Stage, breaches: &mut Vec<Breach>) {
     }
 }
 
-/// What became of jobs on a table with every ability.
-fn abilities(ownership: &BTreeMap<u64, Ownership>, ledger: &Ledger) -> String {
-    if ownership.is_empty() {
-        return String::new();
-    }
-    let ended = |reason: &str| {
-        let for_it = |row: &&Ownership| row.reason.as_deref() == Some(reason);
-        ownership.values().filter(for_it).count()
-    };
-    let again = ownership
-        .values()
-        .filter(|row| row.retried().next().is_some())
-        .count();
-    format!(
-        "\n{again} failed and ran again, {} timed out for good, {} of {} cancelled when that was asked for",
-        ended("timeout") + ended("idle"),
-        ended("cancelled"),
-        ledger.cancels.len()
-    )
-}
-
-fn summary(
-    report: &Report,
-    ledger: &Ledger,
-    rows: &BTreeMap<u64, Row>,
-    ownership: &BTreeMap<u64, Ownership>,
-    runs: &[Run],
-    breaches: &[Breach],
-) -> String {
-    let count = |promise| {
-        let of_it = breaches.iter().filter(|breach| breach.promise == promise);
-        of_it.count()
-    };
-    let abilities = abilities(ownership, ledger);
-    let done = rows.values().filter(|row| row.status == "done").count();
-    let ok = rows
-        .values()
-        .filter(|row| row.result.as_deref() == Some("ok"))
-        .count();
-    let orphaned = rows
-        .values()
-        .filter(|row| row.err().starts_with(checker::ORPHANED))
-        .count();
-    format!(
-        "{} faults; {} jobs acknowledged, {} INSERTs without an answer; {done} done ({ok} ok), {} runs; \
-         {} waiters answered, asked again {} times; {} jobs followed; {orphaned} orphaned\nlost {}, doubled {}, false verdicts {}, false answers {}, left behind {}, limits crossed {}{abilities}",
-        report.count(),
-        ledger.acknowledged.len(),
-        ledger.unacknowledged,
-        runs.len(),
-        ledger.answers.len(),
-        ledger.asked_again,
-        ledger.followed.len(),
-        count(Promise::NothingLost),
-        count(Promise::NothingTwice),
-        count(Promise::TrueVerdict),
-        count(Promise::TrueAnswer),
-        count(Promise::NothingLeftBehind),
-        count(Promise::Limits),
-    )
-}
-
 fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     if breaches.is_empty() {
         return;
@@ -431,7 +386,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
     }
     let only = options.only.as_ref();
     println!(
-        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}{}{}",
+        "{} breaches; again with: tests/chaos/run --minutes {} --seed {seed} --table {} --rate {}{}{}{}{}{}{}{}",
         breaches.len(),
         options.minutes,
         format!("{:?}", options.table).to_lowercase(),
@@ -446,6 +401,7 @@ fn print_breaches(breaches: &[Breach], seed: u64, options: &Options) {
             ""
         },
         if options.galera { " --galera" } else { "" },
+        if options.sqlite { " --sqlite" } else { "" },
         if options.crash_points {
             " --crash-points"
         } else {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sqlx::mysql::{MySqlPool, MySqlRow};
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use super::checker::Ownership;
 use super::options::Table;
 use super::stage;
 use crate::database::{Database, Row, sqlite};
+use crate::wait::PATIENCE;
 use crate::{Ini, Scratch};
 
 /// Where the rows of a scene stand.
@@ -36,7 +37,10 @@ impl Jobs {
         let jobs = Self::Sqlite(file, pool);
         jobs.run(match table {
             Table::Minimal => include_str!("../../../sql/sqlite/jobs-minimal.sql"),
-            Table::Full => include_str!("../../../sql/sqlite/jobs.sql"),
+            Table::Full => concat!(
+                include_str!("../../../sql/sqlite/jobs.sql"),
+                include_str!("../../../sql/sqlite/add-unique.sql")
+            ),
         })
         .await;
         jobs
@@ -59,6 +63,25 @@ impl Jobs {
             Self::Server(database) => Ini::worker(database),
             Self::Sqlite(file, _) => Ini::sqlite_worker(file),
         }
+    }
+
+    /// Has the file for oneself until this is dropped.
+    ///
+    /// # Panics
+    /// When the rows stand on a server.
+    pub async fn lock(&self) -> SqliteConnection {
+        let Self::Sqlite(file, _) = self else {
+            panic!("a server has no file to lock");
+        };
+        let options = SqliteConnectOptions::new().filename(file);
+        let mut lock = options
+            .busy_timeout(PATIENCE)
+            .connect()
+            .await
+            .expect("open the file");
+        let begun = sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut lock).await;
+        begun.expect("lock the file");
+        lock
     }
 
     /// Runs one statement; returns how many rows it changed.
@@ -143,11 +166,9 @@ impl Jobs {
             Self::Sqlite(_, pool) => {
                 let rows = sqlx::query(AssertSqlSafe(further("INTEGER", "TEXT"))).fetch_all(pool);
                 let read = |row: &SqliteRow| {
-                    let numbers = ["id", "attempts", "interruptions", "max_attempts"];
-                    let texts = ["reason", "errors", "progress"];
                     one(
-                        numbers.map(|name| row.get(name)),
-                        texts.map(|name| row.get(name)),
+                        NUMBERS.map(|name| row.get(name)),
+                        TEXTS.map(|name| row.get(name)),
                     )
                 };
                 rows.await
@@ -164,31 +185,37 @@ impl Jobs {
 pub async fn ownership(pool: &MySqlPool) -> BTreeMap<u64, Ownership> {
     let rows = sqlx::query(AssertSqlSafe(further("SIGNED", "CHAR"))).fetch_all(pool);
     let read = |row: &MySqlRow| {
-        let numbers = ["id", "attempts", "interruptions", "max_attempts"];
-        let texts = ["reason", "errors", "progress"];
         one(
-            numbers.map(|name| row.get(name)),
-            texts.map(|name| row.get(name)),
+            NUMBERS.map(|name| row.get(name)),
+            TEXTS.map(|name| row.get(name)),
         )
     };
     let rows = rows.await.expect("the columns of the full table");
     rows.iter().map(read).collect()
 }
 
+/// What is read of the full table, as numbers and as text.
+const NUMBERS: [&str; 6] = [
+    "id",
+    "attempts",
+    "interruptions",
+    "max_attempts",
+    "cpu_ms",
+    "peak_kib",
+];
+const TEXTS: [&str; 4] = ["reason", "errors", "progress", "unique_key"];
+
 fn further(number: &str, text: &str) -> String {
-    format!(
-        "SELECT CAST(id AS {number}) AS id, CAST(attempts AS {number}) AS attempts, \
-         CAST(interruptions AS {number}) AS interruptions, CAST(max_attempts AS {number}) AS max_attempts, \
-         CAST(reason AS {text}) AS reason, CAST(errors AS {text}) AS errors, \
-         CAST(progress AS {text}) AS progress FROM jobs"
-    )
+    let as_it = |kind: &str, name: &&str| format!("CAST({name} AS {kind}) AS {name}");
+    let numbers = NUMBERS.iter().map(|name| as_it(number, name));
+    let all = numbers.chain(TEXTS.iter().map(|name| as_it(text, name)));
+    format!("SELECT {} FROM jobs", all.collect::<Vec<_>>().join(", "))
 }
 
 fn one(
-    numbers: [Option<i64>; 4],
-    [reason, errors, progress]: [Option<String>; 3],
+    [id, attempts, interruptions, max_attempts, cpu_ms, peak_kib]: [Option<i64>; 6],
+    [reason, errors, progress, unique_key]: [Option<String>; 4],
 ) -> (u64, Ownership) {
-    let [id, attempts, interruptions, max_attempts] = numbers;
     let few = |number: i64| u32::try_from(number).expect("few attempts");
     let ownership = Ownership {
         attempts: attempts.map_or(0, few),
@@ -197,6 +224,9 @@ fn one(
         reason,
         errors,
         progress,
+        cpu_ms,
+        peak_kib,
+        unique_key,
     };
     (id.expect("a key").unsigned_abs(), ownership)
 }

@@ -1,4 +1,4 @@
-//! The proof can fail: thirteen bugs, each planted in one place of jobd, each with the fault that makes it show.
+//! The proof can fail: eighteen bugs, each planted in one place of jobd, each with the fault that makes it show.
 //! The checker finds it; the same fault without the bug breaks no promise.
 
 mod act;
@@ -24,6 +24,8 @@ macro_rules! plant {
         &[("JOBD_PLANT", $bug)]
     };
 }
+
+mod abilities;
 
 /// A server that has no SKIP LOCKED, as far as workers know, leaves claims to their guard: one worker has
 /// read what waits, another one claims and runs it, then the first one goes on.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Breach, Evidence, Ledger, Ownership, Promise, Run, Troubles};
+use super::{Breach, Evidence, Ledger, Outputs, Ownership, Promise, Run, Troubles};
 use crate::chaos::job::{Plan, STUCK};
 use crate::database::Row;
 
@@ -13,6 +13,15 @@ const LEFT_LIMIT_NS: u64 = 20_000_000_000;
 /// So long after its row has asked for a cancellation a job may still begin: what was claimed before that waits for a slot
 /// for some seconds, and the database may be away.
 const CALLED_OFF_LIMIT_NS: u64 = 20_000_000_000;
+
+/// CPU time that a job takes before its first word and after its last one, at most.
+const CPU_BESIDE_MS: i64 = 2_000;
+
+/// What a job of the suite has in memory, at least and at most.
+const PEAK_KIB: (i64, i64) = (256, 256 << 10);
+
+/// Failures that a row remembers.
+const MOST_ERRORS: usize = 10;
 
 /// The exit code that does not count.
 const AGAIN_LATER: u8 = 75;
@@ -39,18 +48,51 @@ pub(super) fn started_too_often(
     }
 }
 
-/// No job is given up that may run again, unless somebody waits for this very run of it or has called it off.
-pub(super) fn given_up(row: &Row, counts: &Ownership, ledger: &Ledger, breaches: &mut Vec<Breach>) {
+/// Whether there is another job with this one's key: it may have waited when this one was to go back.
+fn has_successor(row: &Row, evidence: &Evidence<'_>) -> bool {
+    let key = |id: u64| evidence.ownership.get(&id)?.unique_key.as_deref();
+    let same = |other: &Row| other.target == row.target && key(other.id) == key(row.id);
+    let mut others = evidence.rows.values().filter(|other| other.id != row.id);
+    key(row.id).is_some() && others.any(same)
+}
+
+/// A row that is done because it could not go back: its worker had to give it up, and another job does its work.
+pub(super) fn succeeded(
+    row: &Row,
+    latest: Option<&Run>,
+    evidence: &Evidence<'_>,
+) -> Result<(), String> {
+    let ended = latest.filter(|run| run.ended && !evidence.troubles.is_lost(run));
+    let found = (row.result.as_deref(), row.return_code, row.sig.as_deref());
+    if found == (Some("fail"), None, None) && ended.is_none() && has_successor(row, evidence) {
+        Ok(())
+    } else {
+        Err(format!(
+            "ended for another one with its key ({:?}) as {found:?}, its last run is {latest:?}",
+            has_successor(row, evidence)
+        ))
+    }
+}
+
+/// No job is given up that may run again, unless somebody waits for this very run of it or has called it off, or another one
+/// waits in its place.
+pub(super) fn given_up(
+    row: &Row,
+    counts: &Ownership,
+    evidence: &Evidence<'_>,
+    breaches: &mut Vec<Breach>,
+) {
     let failed = matches!(
         counts.reason.as_deref(),
         Some("exit" | "signal" | "timeout" | "idle" | "spawn" | "orphaned")
     );
-    if row.status != "done" || !failed || ledger.manual.contains(&row.id) {
+    if row.status != "done" || !failed || evidence.ledger.manual.contains(&row.id) {
         return;
     }
     let most = counts.max_attempts.unwrap_or(1).max(1);
     let left = (most + counts.interruptions).saturating_sub(counts.attempts);
-    if left > 0 || row.return_code == Some(AGAIN_LATER.into()) {
+    let may = left > 0 || row.return_code == Some(AGAIN_LATER.into());
+    if may && !has_successor(row, evidence) {
         let text = format!(
             "was given up with {left} attempts left, reason {:?}, code {:?}",
             counts.reason, row.return_code
@@ -73,6 +115,65 @@ pub(super) fn not_called_off(id: u64, runs: &[&Run], ledger: &Ledger, breaches: 
         );
         breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
     }
+}
+
+/// A job for later does not begin before its time, by the database's clock; its later attempts have a time of their own.
+pub(super) fn too_early(
+    id: u64,
+    runs: &[&Run],
+    evidence: &Evidence<'_>,
+    breaches: &mut Vec<Breach>,
+) {
+    let due = evidence.ledger.due.get(&id).zip(runs.first());
+    let Some(((inserted, due), first)) = due else {
+        return;
+    };
+    let right = evidence.troubles.clock_was_right(*inserted, first.begin_ns);
+    if first.begin_ns < *due && right {
+        let text = format!(
+            "began {} ms before its time",
+            (due - first.begin_ns) / 1_000_000
+        );
+        breaches.push(Breach::of_job(Promise::NothingEarly, id, text));
+    }
+}
+
+/// What a job that came to its end has used: all of it is known, and no more than there was.
+pub(super) fn used(row: &Ownership, run: &Run) -> Result<(), String> {
+    let millis = (run.until_ns - run.begin_ns) / 1_000_000;
+    let most = i64::try_from(millis).expect("hours at most") + CPU_BESIDE_MS;
+    match (row.cpu_ms, row.peak_kib) {
+        (Some(cpu), Some(peak)) if cpu <= most && (PEAK_KIB.0..=PEAK_KIB.1).contains(&peak) => {
+            Ok(())
+        }
+        used => Err(format!(
+            "has used {used:?} (ms of CPU time, KiB at most) in {millis} ms: {run:?}"
+        )),
+    }
+}
+
+/// What a job printed is in its file, both streams whole, or its row says that it could not be written.
+pub(super) fn filed(row: &Row, run: &Run, outputs: &Outputs) -> Result<(), String> {
+    let (out, err) = (row.out(), Plan::stderr(row.id, run.pid));
+    let note = row.err().strip_prefix(&err);
+    if note.is_some_and(|note| note.starts_with("jobd: cannot write output_file")) {
+        return Ok(());
+    }
+    if note != Some("") {
+        return Err(format!("stderr is {:?}", row.err()));
+    }
+    let file = outputs.get(&(row.id, run.attempt));
+    // Two pipes have no order.
+    let whole =
+        |file: &String| file.len() == out.len() + err.len() && file.replacen(&err, "", 1) == out;
+    if file.is_some_and(whole) {
+        return Ok(());
+    }
+    Err(format!(
+        "printed {} bytes, its file has {:?}",
+        out.len() + err.len(),
+        file.map(String::len)
+    ))
 }
 
 /// A process that a stopped job has left is gone soon after it, and before it runs again.
@@ -102,18 +203,69 @@ pub(super) fn left_behind(hidden: &Run, runs: &[&Run], breaches: &mut Vec<Breach
     }
 }
 
-/// A job is done once, and a cancelled one is not run again.
+/// A job is done once.
 pub(super) fn undone(evidence: &Evidence<'_>, breaches: &mut Vec<Breach>) {
     for id in evidence.undone {
         let text = "was done, and its row says something else since";
         breaches.push(Breach::of_job(Promise::NothingTwice, *id, text));
     }
-    for (id, row) in evidence.ownership {
-        let cancelled = |error: &Value| error["reason"] == "cancelled";
-        if row.retried().any(|error| cancelled(&error)) {
-            let text = format!("was cancelled, and to be run again: {:?}", row.errors);
-            breaches.push(Breach::of_job(Promise::NothingTwice, *id, text));
+}
+
+/// Each attempt that failed, and that its worker could tell of, stands in `errors`, and nothing else does.
+pub(super) fn remembered(
+    row: &Row,
+    runs: &[&Run],
+    counts: &Ownership,
+    troubles: &Troubles,
+    breaches: &mut Vec<Breach>,
+) {
+    let id = row.id;
+    let text = counts.errors.as_deref().unwrap_or("[]");
+    let Ok(errors) = serde_json::from_str::<Vec<Value>>(text) else {
+        let text = format!("errors is no list: {text}");
+        breaches.push(Breach::of_job(Promise::TrueVerdict, id, text));
+        return;
+    };
+    let is_of = |error: &Value, run: &Run| error["attempt"] == run.attempt;
+    let code = |run: &Run| Plan::of(id, &run.target).code_of(run.attempt);
+    for error in &errors {
+        let again = error["attempt"].as_u64() < Some(counts.attempts.into())
+            || row.err().contains("cancelled while it did not run");
+        if error["reason"] == "cancelled" && again {
+            let text = format!("was cancelled, and to be run again: {text}");
+            breaches.push(Breach::of_job(Promise::NothingTwice, id, text));
         }
+        let said = |run: &&&Run| {
+            let (ended, code) = (run.ended, code(run));
+            is_of(error, run)
+                && ended
+                && error["code"] == code
+                && error["stderr"] == Plan::stderr(id, run.pid)
+        };
+        if error["reason"] == "exit" && !runs.iter().any(|run| said(&run)) {
+            let text = format!("has not failed like this: {error}");
+            breaches.push(Breach::of_job(Promise::TrueVerdict, id, text));
+        }
+    }
+    let forgotten = |run: &&&Run| {
+        let failed = run.ended && code(run) != 0 && !troubles.is_lost(run);
+        failed && !errors.iter().any(|error| is_of(error, run))
+    };
+    let last = |error: &Value| error["attempt"] == counts.attempts && error["reason"] == "orphaned";
+    if counts.reason.as_deref() == Some("orphaned") && !errors.iter().any(last) {
+        let text = format!("was given up, and that is not in errors: {text}");
+        breaches.push(Breach::of_job(Promise::TrueVerdict, id, text));
+    }
+    if let Some(run) = runs
+        .iter()
+        .find(forgotten)
+        .filter(|_| errors.len() < MOST_ERRORS)
+    {
+        let text = format!(
+            "attempt {} failed, and is not in errors: {text}",
+            run.attempt
+        );
+        breaches.push(Breach::of_job(Promise::TrueVerdict, id, text));
     }
 }
 

@@ -3,8 +3,9 @@
 mod abilities;
 
 use super::*;
+use crate::chaos::job::LOUD;
 
-const LIMITS: &[(&str, u32)] = &[("quick", 1), (STUCK, 2)];
+const LIMITS: &[(&str, u32)] = &[("quick", 1), (STUCK, 2), (LOUD, 1)];
 
 struct Case {
     ledger: Ledger,
@@ -13,6 +14,7 @@ struct Case {
     runs: Vec<Run>,
     troubles: Troubles,
     undone: Vec<u64>,
+    outputs: Outputs,
 }
 
 /// The first id whose job ends with a code of 0, or not.
@@ -65,6 +67,7 @@ fn good(id: u64) -> Case {
         runs: vec![run(id, 1, 100, 1_000)],
         troubles: Troubles::default(),
         undone: Vec::new(),
+        outputs: Outputs::new(),
     }
 }
 
@@ -73,6 +76,8 @@ fn counts(attempts: u32, most: u32) -> Ownership {
     Ownership {
         attempts,
         max_attempts: Some(most),
+        cpu_ms: Some(1),
+        peak_kib: Some(4_000),
         ..Ownership::default()
     }
 }
@@ -86,6 +91,7 @@ fn breached(case: &Case) -> Vec<Promise> {
         troubles: &case.troubles,
         limits: LIMITS,
         undone: &case.undone,
+        outputs: &case.outputs,
     });
     breaches.iter().map(|breach| breach.promise).collect()
 }

@@ -54,12 +54,27 @@ pub(super) async fn links(stage: &Stage, random: &mut Random, mode: Mode) -> Out
 }
 
 pub(super) async fn worker_drained(stage: &Stage, random: &mut Random) -> Outcome {
+    worker_stopped(stage, random, None).await
+}
+
+/// Somebody is tired of waiting for its jobs.
+pub(super) async fn worker_hurried(stage: &Stage, random: &mut Random) -> Outcome {
+    let after = random.millis(0, 1_500);
+    worker_stopped(stage, random, Some(after)).await
+}
+
+/// Asks a worker to end, and once more after a while where that is said, and starts it again.
+async fn worker_stopped(stage: &Stage, random: &mut Random, again: Option<Duration>) -> Outcome {
     let number = random.index(stage.workers.len());
     let mut worker = stage.workers[number].lock().await;
-    if number == HASTY && stage.table == Table::Full {
+    if again.is_some() || number == HASTY && stage.table == Table::Full {
         stage.lose(&worker);
     }
     worker.daemon.process.signal(Signal::TERM);
+    if let Some(after) = again {
+        sleep(after).await;
+        worker.daemon.process.signal(Signal::TERM);
+    }
     let begun = Instant::now();
     let mut ended = None;
     while ended.is_none() && begun.elapsed() < DRAIN_LIMIT {
@@ -124,6 +139,30 @@ pub(super) async fn worker_paused(stage: &Stage, random: &mut Random) -> Outcome
         broken: answer
             .is_none_or(|answer| !answer["error"].is_null())
             .then(|| format!("{} was told to go on and did not answer", worker.name)),
+        ..Outcome::default()
+    }
+}
+
+/// A client takes slots from a target, and gives them back.
+pub(super) async fn worker_narrowed(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let worker = stage.workers[number].lock().await;
+    let (name, slots) = TARGETS[0];
+    let mut broken = None;
+    for slots in [random.between(1, 3), slots.into()] {
+        let data = json!({"target": name, "concurrency": slots});
+        let answer = request(worker.addr, "set-target-concurrency", data).await;
+        if answer.is_none_or(|answer| answer["data"] != "ok") {
+            broken = Some(format!(
+                "{} was told its slots and did not answer",
+                worker.name
+            ));
+        }
+        sleep(random.millis(300, 2_000)).await;
+    }
+    Outcome {
+        worker: Some(number),
+        broken,
         ..Outcome::default()
     }
 }

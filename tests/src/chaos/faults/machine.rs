@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use tokio::time::sleep;
 
 use super::Outcome;
 use crate::chaos::footprint::descriptors;
 use crate::chaos::random::Random;
 use crate::chaos::stage::Stage;
+
+/// A worker opens its log anew at once; the rest is for a loaded machine.
+const REOPEN_LIMIT: Duration = Duration::from_secs(3);
 
 /// A worker gets no descriptor beyond those it has, or one: no process can be started.
 pub(super) async fn few_descriptors(stage: &Stage, random: &mut Random) -> Outcome {
@@ -41,6 +45,23 @@ pub(super) async fn log_disk_full(stage: &Stage, random: &mut Random) -> Outcome
     std::fs::remove_file(&path).expect("make room again");
     Outcome {
         worker: Some(0),
+        ..Outcome::default()
+    }
+}
+
+/// A worker's log is moved away, as programs that rotate logs do it, and the worker is told so.
+pub(super) async fn log_moved(stage: &Stage, random: &mut Random) -> Outcome {
+    let number = random.index(stage.workers.len());
+    let mut worker = stage.workers[number].lock().await;
+    let log = Path::new(worker.ini.get("log_file").expect("every worker has one")).to_owned();
+    // While it is being started it has none yet, and on a full disk none at all.
+    let moved = std::fs::rename(&log, log.with_extension("moved")).is_ok();
+    worker.daemon.process.signal(Signal::USR1);
+    sleep(REOPEN_LIMIT).await;
+    Outcome {
+        worker: Some(number),
+        broken: (moved && !log.exists())
+            .then(|| format!("{} has not opened its log anew", worker.name)),
         ..Outcome::default()
     }
 }

@@ -10,7 +10,7 @@ mod machine;
 
 use std::time::Duration;
 
-use super::options::Options;
+use super::options::{Options, Table};
 use super::random::Random;
 use super::stage::{LEASE, Stage};
 
@@ -74,6 +74,12 @@ pub enum Fault {
     WorkerReloaded,
     /// Some targets of a worker are paused for a while.
     WorkerPaused,
+    /// A target of a worker has fewer slots for a while.
+    WorkerNarrowed,
+    /// SIGUSR1 of a worker whose log has been moved away.
+    LogMoved,
+    /// SIGTERM of a worker under load, a second one, and its start.
+    WorkerHurried,
     /// A worker may open one more file, and no second.
     FewDescriptors,
     /// The disk under a worker's log is full.
@@ -137,7 +143,7 @@ pub struct Outcome {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::DatabaseKilled,
         Self::DatabaseFrozen,
         Self::ReadOnly,
@@ -159,6 +165,9 @@ impl Fault {
         Self::WorkerDrained,
         Self::WorkerReloaded,
         Self::WorkerPaused,
+        Self::WorkerNarrowed,
+        Self::LogMoved,
+        Self::WorkerHurried,
         Self::FewDescriptors,
         Self::LogDiskFull,
         Self::WorkerCutOff,
@@ -207,6 +216,9 @@ impl Fault {
             Self::WorkerDrained => "worker: SIGTERM, restart",
             Self::WorkerReloaded => "worker: SIGHUP, config changed",
             Self::WorkerPaused => "worker: targets paused",
+            Self::WorkerNarrowed => "worker: fewer slots",
+            Self::LogMoved => "worker: SIGUSR1, log moved",
+            Self::WorkerHurried => "worker: SIGTERM twice, restart",
             Self::FewDescriptors => "worker: no file descriptors",
             Self::LogDiskFull => "worker: disk full under the log",
             Self::WorkerCutOff => "worker: alone cut off from the database",
@@ -265,6 +277,9 @@ impl Fault {
             Self::WorkerDrained
             | Self::WorkerReloaded
             | Self::WorkerPaused
+            | Self::WorkerNarrowed
+            | Self::LogMoved
+            | Self::WorkerHurried
             | Self::FewDescriptors
             | Self::LogDiskFull
             | Self::WorkerCutOff
@@ -314,6 +329,9 @@ impl Fault {
         match self {
             Self::CrashPoint if !stage.crash_points => Some("needs jobd-faulty (--crash-points)"),
             Self::ClockMoved if stage.clock.is_none() => Some("libfaketime is not installed"),
+            Self::WorkerHurried if stage.table == Table::Minimal => {
+                Some("what is cut short there is done, and says so")
+            }
             Self::LogDiskFull | Self::StateDiskFull if stage.small_disk.is_none() => {
                 Some("needs root, to mount a small file system")
             }
@@ -354,6 +372,9 @@ impl Fault {
             Self::WorkerDrained => daemons::worker_drained(stage, random).await,
             Self::WorkerReloaded => daemons::worker_reloaded(stage, random).await,
             Self::WorkerPaused => daemons::worker_paused(stage, random).await,
+            Self::WorkerNarrowed => daemons::worker_narrowed(stage, random).await,
+            Self::LogMoved => machine::log_moved(stage, random).await,
+            Self::WorkerHurried => daemons::worker_hurried(stage, random).await,
             Self::FewDescriptors => machine::few_descriptors(stage, random).await,
             Self::LogDiskFull => machine::log_disk_full(stage, random).await,
             Self::WorkerCutOff => daemons::worker_cut_off(stage, random).await,

@@ -2,6 +2,146 @@
 
 use super::*;
 
+/// What a row says of failed attempts: their numbers, and their processes.
+fn failures(id: u64, attempts: &[(u32, u32)]) -> String {
+    let code = Plan::of(id, "quick").code;
+    let entry = |(attempt, pid): &(u32, u32)| {
+        let stderr = Plan::stderr(id, *pid);
+        serde_json::json!({"attempt": attempt, "reason": "exit", "code": code, "stderr": stderr})
+    };
+    let entries: Vec<_> = attempts.iter().map(entry).collect();
+    serde_json::json!(entries).to_string()
+}
+
+#[test]
+fn failures_that_are_forgotten_or_made_up_are_seen() {
+    let id = id(false);
+    let mut case = good(id);
+    case.ledger.answers.clear();
+    case.runs.insert(0, run(id, 1, 50, 10));
+    case.runs[1].attempt = 2;
+    row(&mut case, id).stdout = Some(Plan::of(id, "quick").stdout(id, 2, 100));
+    for (errors, breaches) in [
+        (Some(failures(id, &[(1, 50), (2, 100)])), &[][..]),
+        (None, &[Promise::TrueVerdict]),
+        (Some("no list".to_owned()), &[Promise::TrueVerdict]),
+        (
+            Some(failures(id, &[(1, 51), (2, 100)])),
+            &[Promise::TrueVerdict],
+        ),
+        (Some(failures(id, &[(2, 100)])), &[Promise::TrueVerdict]),
+        (Some(failures(id, &[(1, 50)])), &[Promise::TrueVerdict]),
+        (
+            Some(failures(id, &[(1, 50), (3, 100)])),
+            &[Promise::TrueVerdict; 2],
+        ),
+    ] {
+        let row = Ownership {
+            reason: Some("exit".to_owned()),
+            errors,
+            ..counts(2, 2)
+        };
+        case.ownership.insert(id, row);
+        assert_eq!(breached(&case), breaches, "{:?}", case.ownership);
+    }
+    case.ownership.get_mut(&id).unwrap().errors = None;
+    // Its worker may not have been able to say it.
+    case.troubles.lose(7, 0, u64::MAX);
+    assert_eq!(breached(&case), []);
+}
+
+#[test]
+fn jobs_that_begin_before_their_time_are_seen() {
+    let id = id(true);
+    for (due, breaches) in [(1_000, &[][..]), (1_001, &[Promise::NothingEarly])] {
+        let mut case = good(id);
+        case.ledger.due.insert(id, (500, due));
+        assert_eq!(breached(&case), breaches);
+        // By the database's clock, which may be wrong.
+        case.troubles.add_wrong_clock(600, 700);
+        assert_eq!(breached(&case), []);
+    }
+}
+
+#[test]
+fn what_a_job_cannot_have_used_is_seen() {
+    let id = id(true);
+    for (cpu_ms, peak_kib, breaches) in [
+        (Some(0), Some(4_000), &[][..]),
+        (None, Some(4_000), &[Promise::TrueVerdict]),
+        (Some(0), None, &[Promise::TrueVerdict]),
+        (Some(3_000), Some(4_000), &[Promise::TrueVerdict]),
+        (Some(0), Some(0), &[Promise::TrueVerdict]),
+        (Some(0), Some(4_000_000), &[Promise::TrueVerdict]),
+    ] {
+        let mut case = good(id);
+        let used = Ownership {
+            cpu_ms,
+            peak_kib,
+            ..counts(1, 1)
+        };
+        case.ownership.insert(id, used);
+        assert_eq!(breached(&case), breaches, "{cpu_ms:?} {peak_kib:?}");
+    }
+}
+
+#[test]
+fn a_job_that_ends_for_another_with_its_key_passes_where_there_is_one() {
+    let id = id(true);
+    let mut case = good(id);
+    case.ledger.answers.clear();
+    case.runs.clear();
+    let ended = row(&mut case, id);
+    ended.result = Some("fail".to_owned());
+    (ended.return_code, ended.stdout) = (None, None);
+    ended.stderr = Some(format!("jobd: not given back, as {SUCCEEDED}\n"));
+    let with_key = |key: &str| Ownership {
+        unique_key: Some(key.to_owned()),
+        ..counts(0, 1)
+    };
+    case.ownership.insert(id, with_key("k"));
+    assert_eq!(breached(&case), [Promise::TrueVerdict]);
+    let other = Row {
+        id: id + 1,
+        target: "quick".to_owned(),
+        status: "ignored".to_owned(),
+        ..Row::default()
+    };
+    case.ledger.withdrawn.insert(id + 1, 0);
+    case.rows.insert(id + 1, other);
+    case.ownership.insert(id + 1, with_key("other"));
+    assert_eq!(breached(&case), [Promise::TrueVerdict]);
+    case.ownership.insert(id + 1, with_key("k"));
+    assert_eq!(breached(&case), []);
+    // What came to its end while its worker was there has no need of another.
+    case.runs = vec![run(id, 1, 100, 1_000)];
+    case.ownership.get_mut(&id).unwrap().attempts = 1;
+    assert_eq!(breached(&case), [Promise::TrueVerdict]);
+}
+
+#[test]
+fn output_that_is_not_in_its_file_is_seen() {
+    let id = id(true);
+    let plan = Plan::of(id, LOUD);
+    let (out, err) = (plan.stdout(id, 1, 100), Plan::stderr(id, 100));
+    let check = |file: Option<String>, note: &str, breaches: &[Promise]| {
+        let mut case = good(id);
+        case.ledger.answers.clear();
+        case.runs[0].target = LOUD.to_owned();
+        let loud = row(&mut case, id);
+        loud.target = LOUD.to_owned();
+        (loud.stdout, loud.stderr) = (Some(out.clone()), Some(err.clone() + note));
+        case.outputs.extend(file.map(|file| ((id, 1), file)));
+        assert_eq!(breached(&case), breaches);
+    };
+    check(Some(err.clone() + &out), "", &[]);
+    check(Some(out.clone()), "", &[Promise::TrueVerdict]);
+    check(None, "", &[Promise::TrueVerdict]);
+    let note = "jobd: cannot write output_file /x: no space left on device\n";
+    check(None, note, &[]);
+    check(None, "jobd: something else\n", &[Promise::TrueVerdict]);
+}
+
 #[test]
 fn an_attempt_after_a_failed_one_passes_where_the_table_has_retries() {
     let id = id(false);
@@ -13,6 +153,7 @@ fn an_attempt_after_a_failed_one_passes_where_the_table_has_retries() {
     assert_eq!(breached(&case), [Promise::NothingTwice]);
     let row = Ownership {
         reason: Some("exit".to_owned()),
+        errors: Some(failures(id, &[(1, 50), (2, 100)])),
         ..counts(2, 2)
     };
     case.ownership.insert(id, row);
@@ -35,9 +176,14 @@ fn jobs_that_are_given_up_with_attempts_left_are_seen() {
         case.ledger.answers.clear();
         case.runs[0].attempt = attempts;
         row(&mut case, id).stdout = Some(Plan::of(id, "quick").stdout(id, attempts, 100));
+        let mut errors = failures(id, &[(attempts, 100)]);
+        if reason == "orphaned" {
+            errors = format!(r#"[{{"attempt":{attempts},"reason":"orphaned"}}]"#);
+        }
         let counts = Ownership {
             interruptions,
             reason: Some(reason.to_owned()),
+            errors: Some(errors),
             ..counts(attempts, most)
         };
         case.ownership.insert(id, counts);
@@ -200,7 +346,8 @@ fn cancelled_jobs_that_do_not_stay_so_are_seen() {
         case.undone.push(id);
     });
     check_stopped("cancelled", Promise::NothingTwice, |case, id| {
-        let errors = r#"[{"attempt":0,"reason":"cancelled"},{"attempt":1,"reason":"exit"}]"#;
-        case.ownership.get_mut(&id).unwrap().errors = Some(errors.to_owned());
+        let counts = case.ownership.get_mut(&id).unwrap();
+        counts.errors = Some(r#"[{"attempt":1,"reason":"cancelled"}]"#.to_owned());
+        (counts.attempts, counts.max_attempts) = (2, Some(2));
     });
 }

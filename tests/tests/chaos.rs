@@ -1,5 +1,5 @@
-//! One minute of the chaos suite: half of it always the same, on the minimal table, half of it new every time, on the
-//! full one.
+//! A minute and a half of the chaos suite: a third of it always the same, on the minimal table, the others new every time, on
+//! the full one, on a server and in a file.
 //! `tests/chaos/run` does more of it.
 
 use std::path::Path;
@@ -35,4 +35,9 @@ async fn the_same_faults_as_ever_break_no_promise_under_load() {
 #[tokio::test]
 async fn new_faults_on_the_full_table_break_no_promise_under_load() {
     check(&["--table", "full"]).await;
+}
+
+#[tokio::test]
+async fn new_faults_in_a_file_break_no_promise_under_load() {
+    check(&["--sqlite", "--table", "full"]).await;
 }

@@ -377,3 +377,25 @@ async fn check_fails_once(scratch: &Scratch, database: &Database) {
     assert_eq!(row.verdict(), ("done", Some("fail"), Some(75), None));
     assert!(jobd.stop().await.success());
 }
+
+/// On SQLite a table may have the columns of later and a status that takes no 'scheduled': such a job ends as it ended, and
+/// holds up no other.
+#[tokio::test]
+async fn where_no_row_can_be_scheduled_a_job_ends_as_it_ended() {
+    let minimal = include_str!("../../sql/sqlite/jobs-minimal.sql");
+    let add =
+        "ALTER TABLE jobs ADD COLUMN run_at INTEGER; CREATE INDEX run_at_idx ON jobs (run_at);";
+    let ground = Ground::sqlite_made_by(&format!("{minimal} {add}")).await;
+    let ini = ground
+        .ini()
+        .set("launcher", r#"sh -c "[ {id} = 1 ] && exit 75\; exit 0""#)
+        .target("a", 1);
+    let jobd = Jobd::ready(&ground.scratch, &ini).await;
+    for (id, end) in [(1, "fail 75"), (2, "ok 0")] {
+        ground.insert("a", &[]).await;
+        ground.reaches(id, "done").await;
+        let words = ground.words(id, &["result", "return_code"]).await;
+        assert_eq!(words, end);
+    }
+    assert!(jobd.stop().await.success());
+}

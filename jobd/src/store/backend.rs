@@ -33,6 +33,12 @@ pub(super) enum Lane {
     Desk,
 }
 
+impl Lane {
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) const COUNT: usize = Self::Desk as usize + 1;
+}
+
 /// A kind of database server.
 pub(super) trait Backend: Send + Sync + 'static {
     /// Its connection.

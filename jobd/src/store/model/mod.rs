@@ -149,7 +149,7 @@ struct Model {
     schema: Arc<Schema>,
     wire: Arc<dyn Wire>,
     deadline: Duration,
-    lanes: [Arc<Mutex<Option<Link>>>; 6],
+    lanes: [Arc<Mutex<Option<Link>>>; Lane::COUNT],
 }
 
 impl Backend for Model {

@@ -235,14 +235,21 @@ impl<'a> Process<'a> {
         let mut deadline = Deadline::now() + self.settings.leak_timeout.min(most);
         while self.stdout.is_open() || self.stderr.is_open() {
             let held_up = Deadline::now();
-            tokio::select! {
+            let has_room = tokio::select! {
                 biased;
-                Some(order) = self.orders.recv() => self.obey(order),
-                // A slow disk's time is not the child's.
-                () = room(&mut self.stdout, &mut self.stderr) => deadline += held_up.elapsed(),
-            }
+                Some(order) = self.orders.recv() => {
+                    self.obey(order);
+                    false
+                }
+                () = room(&mut self.stdout, &mut self.stderr) => true,
+            };
+            // A slow disk's time is not the child's.
+            deadline += held_up.elapsed();
             if self.stopper.is_stopping() {
                 return false;
+            }
+            if !has_room {
+                continue;
             }
             tokio::select! {
                 biased;

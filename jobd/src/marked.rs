@@ -69,21 +69,6 @@ impl Mark {
             limit: hash(run) >> 1 | 1 << 63,
         }
     }
-
-    /// Whether it has the mark; `None` where it is gone.
-    fn is_on(&self, pid: Pid, until: Instant) -> Option<bool> {
-        let limits = read(pid, "limits", MAX_LIMITS, until);
-        let limits = String::from_utf8_lossy(&limits);
-        let mut lines = limits.lines();
-        let limits = lines.find_map(|line| line.strip_prefix("Max file locks"))?;
-        let mut limits = limits.split_whitespace();
-        if limits.any(|limit| limit.parse() == Ok(self.limit)) {
-            return Some(true);
-        }
-        let environment = read(pid, "environ", MAX_ENVIRONMENT, until);
-        let mut variables = environment.split(|byte| *byte == 0);
-        Some(variables.any(|variable| variable == self.variable.as_bytes()))
-    }
 }
 
 /// FNV-1a. It stays as it is: a guard finds what a worker of an earlier version has left.
@@ -193,11 +178,24 @@ fn patiently<T>(until: Instant, open: impl Fn() -> io::Result<T>) -> io::Result<
     }
 }
 
-/// Whether it has one of the marks; `None` where it is gone.
+/// Whether it has one of the marks, however many; `None` where it is gone.
 fn is_marked(pid: Pid, marks: &[Mark], until: Instant) -> Option<bool> {
-    marks
-        .iter()
-        .try_fold(false, |found, mark| Some(found || mark.is_on(pid, until)?))
+    let limits = read(pid, "limits", MAX_LIMITS, until);
+    let limits = String::from_utf8_lossy(&limits);
+    let mut lines = limits.lines();
+    let limits = lines.find_map(|line| line.strip_prefix("Max file locks"))?;
+    let limits = limits.split_whitespace().map(str::parse);
+    let limits: Vec<u64> = limits.filter_map(Result::ok).collect();
+    if marks.iter().any(|mark| limits.contains(&mark.limit)) {
+        return Some(true);
+    }
+    let environment = read(pid, "environ", MAX_ENVIRONMENT, until);
+    let mut variables = environment.split(|byte| *byte == 0);
+    let is_ours = |variable| {
+        let mut marks = marks.iter();
+        marks.any(|mark| mark.variable.as_bytes() == variable)
+    };
+    Some(variables.any(is_ours))
 }
 
 /// Reads a file of a process, or as much of it as can be had.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::slice;
 
 use jobd_proto::daemon::signals::{Shutdown, UpkeepSignals};
 use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
@@ -122,10 +121,13 @@ fn what_names_a_job_or_its_worker_is_found_by_either_way() {
         program.variables = (&shared, vec![CString::new(variable).unwrap()]);
         program.limits = limits;
         let mut child = program.spawn().unwrap().child;
+        // As a guard looks for those of many predecessors.
+        let others = (0..999).map(|other| Mark::of_worker(&format!("{name}/{other}")));
+        let marks: Vec<Mark> = others.chain([mark.clone()]).collect();
         // A new program's environment is seen a moment after it has begun.
         let found = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(1));
-            marked::kill(slice::from_ref(mark)) > 0
+            marked::kill(&marks) > 0
         });
         kill_process(child.pid(), Signal::KILL).unwrap();
         child.reap(0).unwrap();

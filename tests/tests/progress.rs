@@ -268,6 +268,28 @@ async fn a_child_that_reports_on_when_its_job_is_done_is_not_killed() {
 }
 
 #[tokio::test]
+async fn a_daemon_of_a_job_that_says_nothing_costs_no_descriptor() {
+    let ground = Ground::sqlite().await;
+    let worker = worker(&ground, "exec >/dev/null 2>&1; sleep 20 &");
+    let jobd = Jobd::ready(&ground.scratch, &worker).await;
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", jobd.process.id()));
+        files.expect("the worker's files").count()
+    };
+    let id = ground.insert("a", &[]).await;
+    assert_eq!(ground.verdict(id).await, "ok 0 - -");
+    let before = open();
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(ground.insert("a", &[]).await);
+    }
+    for id in ids {
+        assert_eq!(ground.verdict(id).await, "ok 0 - -");
+    }
+    assert!(open() < before + 20, "{} files, {before} before", open());
+}
+
+#[tokio::test]
 async fn who_reports_without_end_slows_nobody_measured() {
     let ground = Ground::mysql().await;
     // Endless lines, endless NULs, endless garbage without a line, 1,300,000 lines; each ends when it is let go.

@@ -137,19 +137,20 @@ impl<'a> Reporter<'a> {
     }
 
     /// The process has ended: reads what there is, and waits for a moment until its last word is in the row. What a
-    /// background child of it says from now on is read and dropped, as closing the pipe would kill it.
+    /// background child of it says from now on is read and dropped, as closing the pipe would kill it; but where nobody has
+    /// said anything, the pipe is closed: every daemon that a job leaves holds it, and hardly one of them ever will.
     pub(super) async fn finish(mut self, leaks: &Leaks) {
         // The reactor may not have looked since.
         self.read(|pipe, chunk| Ok(read(pipe, chunk)?));
         let pipe = self.pipe.take();
         self.end();
-        if let Some(pipe) = pipe {
-            leaks.read_on(pipe);
-        }
         if self.untold {
             self.tell();
         }
         if self.last.is_some() {
+            if let Some(pipe) = pipe {
+                leaks.read_on(pipe);
+            }
             self.reports.settle(self.job).await;
         }
     }

@@ -100,7 +100,11 @@ impl FromStr for When {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        if let Ok(age) = duration(text.strip_suffix(" ago").unwrap_or(text)) {
+        let age = text.strip_suffix(" ago").unwrap_or(text);
+        // A bare number is no age: `20251122` is a date, and of `30` nobody knows whether it means days.
+        if age.contains(char::is_alphabetic)
+            && let Ok(age) = duration(age)
+        {
             return Ok(Self::Ago(age));
         }
         if let Some(time) = word(text, &Zoned::now()) {
@@ -115,8 +119,11 @@ impl FromStr for When {
         zoned
             .map(|time| Self::At(time.timestamp().as_second()))
             .ok_or_else(|| {
-                "not a time: write 90s, 2h, 30d (so long ago), yesterday, 14:00, 2026-11-22 or 2026-11-22T14:00"
-                    .to_owned()
+                let hint = match age.parse::<u32>() {
+                    Ok(0..10_000) => format!("; {age} of what? {age}d is so many days ago"),
+                    Ok(10_000..) | Err(_) => String::new(),
+                };
+                format!("not a time: write 90s, 2h, 30d (so long ago), yesterday, 14:00, 2026-11-22 or 2026-11-22T14:00{hint}")
             })
     }
 }
@@ -341,7 +348,19 @@ mod tests {
         assert!((at("1970-01-03").unwrap_or_default() - 172_800).abs() <= 86_400);
         assert!(at("1970-01-03 12:30").is_ok());
         assert_eq!(at("2h ago"), at("2h"));
-        for wrong in ["", "yesteryear", "2026-13-01", "-2h", "25:00"] {
+        assert_eq!(at("20251122"), at("2025-11-22"));
+        assert!(at("2025").is_err_and(|error| error.contains("2025d")));
+        for wrong in [
+            "",
+            "30",
+            "1.5",
+            "30 ago",
+            "20251322",
+            "yesteryear",
+            "2026-13-01",
+            "-2h",
+            "25:00",
+        ] {
             assert!(at(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -65,15 +65,17 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
         }
     }
     let known: BTreeSet<JobId> = rows.iter().map(|row| row.id).collect();
-    let left = asked.into_iter().filter(|id| !known.contains(id));
-    let (again, barred) = take_back(&mut table, rows).await.map_err(failure)?;
-    let ids = again.iter().map(|row| row.id).collect();
-    let targets: BTreeSet<String> = again.into_iter().map(|row| row.target).collect();
+    let taken = take_back(&mut table, rows).await.map_err(failure)?;
+    let mut left: Vec<JobId> = asked.into_iter().filter(|id| !known.contains(id)).collect();
+    left.extend(taken.left);
+    left.sort_unstable();
+    let ids = taken.again.iter().map(|row| row.id).collect();
+    let targets: BTreeSet<String> = taken.again.into_iter().map(|row| row.target).collect();
     let poked = !targets.is_empty() && poke_all(context, targets).await;
     let retried = Retried {
         ids,
-        left: left.collect(),
-        barred,
+        left,
+        barred: taken.barred,
         poked,
     };
     context.screen.show(&retried, said)?;
@@ -82,31 +84,43 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     Ok(u8::from(is_refused))
 }
 
-/// Makes these rows wait again. Those that a unique index bars from it, as another job with the same key waits, are told
-/// apart; they cost the others of their batch nothing.
-async fn take_back(
-    table: &mut Connection,
-    rows: Vec<JobRow>,
-) -> Result<(Vec<JobRow>, Vec<JobId>), RowError> {
-    let mut barred = BTreeSet::new();
-    for batch in rows.chunks(BATCH) {
+/// What became of the rows that were to wait again.
+#[derive(Default)]
+struct Taken {
+    again: Vec<JobRow>,
+    /// Somebody else has changed them meanwhile.
+    left: Vec<JobId>,
+    /// A unique index keeps them from waiting, as another job with the same key waits.
+    barred: Vec<JobId>,
+}
+
+/// Makes these rows wait again. One that cannot costs the others of its batch nothing.
+async fn take_back(table: &mut Connection, rows: Vec<JobRow>) -> Result<Taken, RowError> {
+    let mut taken = Taken::default();
+    let mut rows = rows.into_iter();
+    loop {
+        let batch: Vec<JobRow> = rows.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return Ok(taken);
+        }
         let ids: Vec<JobId> = batch.iter().map(|row| row.id).collect();
         match table.retry(&ids).await {
-            Err(error) if error.is_repeated_key() => {}
-            done => {
-                done?;
+            Ok(true) => {
+                taken.again.extend(batch);
                 continue;
             }
+            Err(error) if !error.is_repeated_key() => return Err(error),
+            Ok(false) | Err(_) => {}
         }
-        for id in ids {
-            match table.retry(&[id]).await {
-                Err(error) if error.is_repeated_key() => drop(barred.insert(id)),
-                done => drop(done?),
+        for row in batch {
+            match table.retry(&[row.id]).await {
+                Ok(true) => taken.again.push(row),
+                Ok(false) => taken.left.push(row.id),
+                Err(error) if error.is_repeated_key() => taken.barred.push(row.id),
+                Err(error) => return Err(error),
             }
         }
     }
-    let again = rows.into_iter().filter(|row| !barred.contains(&row.id));
-    Ok((again.collect(), barred.iter().copied().collect()))
 }
 
 async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {

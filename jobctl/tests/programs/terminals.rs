@@ -381,3 +381,23 @@ async fn a_cancel_says_where_its_jobs_stand_and_asks() {
     alone.failed(2, &["this ends job 5 for good;", complaint]);
     assert_eq!(worker.asked().len(), 2);
 }
+
+#[tokio::test]
+async fn what_changed_while_retry_asked_is_left_alone() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status, result) VALUES \
+             ('mail', 1, 'done', 'fail'), ('mail', 1, 'done', 'fail'), ('mail', 1, 'done', 'fail')",
+        )
+        .await;
+    let mut retry = Terminal::start(80, &with(&table, &["retry", "1-3"]), &[]);
+    retry.sees(&["runs 3 jobs of mail again"]);
+    let elsewhere = "UPDATE jobs SET status = 'running', result = NULL WHERE id = 2";
+    table.execute(elsewhere).await;
+    retry.press("y\r");
+    let (code, text) = retry.ends();
+    assert!(text.contains("2 jobs wait again: 1, 3"), "{text}");
+    assert!(text.contains("not there: 2"), "{text}");
+    assert_eq!(code, 0);
+}

@@ -2,7 +2,7 @@
 //! statement names its rows by id and the state that it expects, so that it locks and changes no
 //! other. The daemons do none of this.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::columns::Kind;
 use super::rows::{Connection, Driver, RowError};
@@ -35,9 +35,9 @@ const RESULTS: [(&str, &str); 17] = [
 ];
 
 impl Connection {
-    /// Makes those of `ids` (at most [`BATCH`]) that are done and failed `waiting` again, as if they had just been
-    /// added, with all their attempts. Returns how many.
-    pub async fn retry(&mut self, ids: &[JobId]) -> Result<u64, RowError> {
+    /// Makes all of `ids` (at most [`BATCH`], each once) `waiting` again, as if they had just been added, with all their
+    /// attempts; none of them where one is not done and failed. Returns whether they wait.
+    pub async fn retry(&mut self, ids: &[JobId]) -> Result<bool, RowError> {
         let set: Vec<String> = RESULTS
             .iter()
             .filter(|(name, _)| self.columns.has(name))
@@ -50,7 +50,8 @@ impl Connection {
             set.join(", "),
             list(ids)
         );
-        self.execute(&sql).await
+        let changed = self.driver.change_all(&sql, ids.len());
+        self.patience.statement(changed).await
     }
 
     /// What stands for `value` in a column that takes no NULL.
@@ -153,6 +154,33 @@ impl Driver {
                 query.execute(connection).await?.rows_affected()
             }
         })
+    }
+
+    /// Runs a statement that is to find so many rows, and takes it back where it does not. Returns whether it did.
+    async fn change_all(&mut self, sql: &str, rows: usize) -> Result<bool, sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let is_all = |found: u64| usize::try_from(found) == Ok(rows);
+        match self {
+            Self::MySql(connection) => {
+                let mut transaction = connection.begin().await?;
+                let query = sqlx::query(sql).persistent(false);
+                let done = query.execute(&mut *transaction).await?;
+                if !is_all(done.rows_affected()) {
+                    return transaction.rollback().await.map(|()| false);
+                }
+                transaction.commit().await?;
+            }
+            Self::Sqlite(connection) => {
+                let mut transaction = connection.begin().await?;
+                let query = sqlx::query(sql).persistent(false);
+                let done = query.execute(&mut *transaction).await?;
+                if !is_all(done.rows_affected()) {
+                    return transaction.rollback().await.map(|()| false);
+                }
+                transaction.commit().await?;
+            }
+        }
+        Ok(true)
     }
 }
 

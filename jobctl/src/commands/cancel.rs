@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jobd_proto::JobId;
 use jobd_proto::master::MasterRequest;
-use jobd_proto::table::{BATCH, JobRow};
+use jobd_proto::table::{BATCH, Connection, JobRow, RowError};
 use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 
 use super::Context;
@@ -16,7 +16,7 @@ use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Tone, by_target, complain};
+use crate::output::{Tone, bar, by_target, complain, several};
 use crate::settings::Kind;
 
 /// Asks for it; 1 if any job had ended, or nothing could be done.
@@ -144,9 +144,38 @@ async fn by_rows(
     }
     let failed = |error| database::failure(settings, &error);
     let mut reply = CancelReply::default();
+    tokio::select! {
+        biased;
+        done = request(&mut table, ids, unclaimed, &mut reply) => done.map_err(failed)?,
+        _ = tokio::signal::ctrl_c() => {
+            let asked = reply.jobs.len() + reply.errors.len();
+            let all = several(ids.len(), "job");
+            return Err(Failure::Interrupted(format!(
+                "asked for the end of {asked} of {all}, or a batch of {BATCH} more; the same command takes the rest"
+            )));
+        }
+    }
+    complain(&format!("jobctl: {failure}"));
+    complain(
+        "jobctl: the request is written into the rows instead; a worker on this table sees that within a second",
+    );
+    Ok(reply)
+}
+
+/// Writes it into the rows; `reply` and `unclaimed` count along, for whoever stops it.
+async fn request(
+    table: &mut Connection,
+    ids: &[JobId],
+    unclaimed: &mut BTreeSet<JobId>,
+    reply: &mut CancelReply,
+) -> Result<(), RowError> {
+    let bar = bar(
+        ids.len(),
+        "{bar:30} {pos} of {len} asked to end [{elapsed}] Ctrl-C stops",
+    );
     for ids in ids.chunks(BATCH) {
-        let rows = table.by_ids(ids, &[]).await.map_err(failed)?;
-        table.request_cancel(ids).await.map_err(failed)?;
+        let rows = table.by_ids(ids, &[]).await?;
+        table.request_cancel(ids).await?;
         for id in ids {
             let row = rows.iter().find(|row| row.id == *id);
             match row.map(|row| row.status.as_str()) {
@@ -160,10 +189,7 @@ async fn by_rows(
                 }
             }
         }
+        bar.inc(ids.len() as u64);
     }
-    complain(&format!("jobctl: {failure}"));
-    complain(
-        "jobctl: the request is written into the rows instead; a worker on this table sees that within a second",
-    );
-    Ok(reply)
+    Ok(())
 }

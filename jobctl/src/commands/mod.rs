@@ -154,14 +154,21 @@ pub(crate) async fn run_until_interrupted(
     command: Command,
     context: &Context,
 ) -> Result<u8, Failure> {
-    if let Command::Top { .. } = command {
-        // There Ctrl-C is a key.
-        return run(command, context).await;
-    }
-    tokio::select! {
+    match command {
+        // There Ctrl-C is a key, or there is something to be done after it.
+        Command::Top { .. } | Command::Retry(_) => run(command, context).await,
         // A command that has a word to say on Ctrl-C comes first.
+        _ => until_interrupted(run(command, context)).await,
+    }
+}
+
+/// Does `work` until Ctrl-C.
+async fn until_interrupted<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
         biased;
-        ended = run(command, context) => ended,
+        done = work => done,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
     }
 }

@@ -10,11 +10,11 @@ use super::add::{not_poked, poke};
 use super::ask::confirm;
 use super::rows::hint_at;
 use super::waiting::ranges;
-use super::{Context, ids, scan};
+use super::{Context, ids, scan, until_interrupted};
 use crate::cli::{Id, Ids, RetryArgs};
 use crate::database;
 use crate::failure::Failure;
-use crate::output::by_target;
+use crate::output::{bar, by_target, complain, several};
 
 /// Rows that one command takes back, at most; for more, narrow it down.
 const MOST: usize = 100_000;
@@ -29,29 +29,75 @@ struct Retried {
     poked: bool,
 }
 
-/// Takes them back and pokes; 1 if any was not done and failed, or must not wait.
+/// What became of the rows so far, for whoever stops it half-way.
+#[derive(Default)]
+struct Taken {
+    /// Rows that were to wait again.
+    asked: usize,
+    again: Vec<JobRow>,
+    left: Vec<JobId>,
+    barred: Vec<JobId>,
+}
+
+/// Takes them back and pokes; 1 if any was not done and failed, or must not wait. What waits again is poked about even where
+/// not all of it could be done.
 pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failure> {
     if args.ids.is_empty() && !args.failed {
         return Err(Failure::Usage(
             "name the jobs, or say --failed --since 2h".to_owned(),
         ));
     }
+    let explicit = |ids: &Ids| matches!(ids, Ids::One(Id::Is(_)));
+    let is_explicit = !args.failed && args.ids.iter().all(explicit);
+    let mut taken = Taken::default();
+    let done = until_interrupted(take(context, &args, is_explicit, &mut taken)).await;
+    if done.is_err() && taken.asked > 0 {
+        let again = taken.again.len();
+        let asked = several(taken.asked, "job");
+        complain(&format!(
+            "jobctl: {again} of {asked} wait again, or a batch of {BATCH} more; the same command takes the rest"
+        ));
+    }
+    let ids = taken.again.iter().map(|row| row.id).collect();
+    let targets: BTreeSet<String> = taken.again.into_iter().map(|row| row.target).collect();
+    let poked = !targets.is_empty() && until_interrupted(poke_all(context, targets)).await?;
+    done?;
+    taken.left.sort_unstable();
+    let retried = Retried {
+        ids,
+        left: taken.left,
+        barred: taken.barred,
+        poked,
+    };
+    context.screen.show(&retried, said)?;
+    // Of a range or of all that failed nobody said that each had.
+    let is_refused = !retried.barred.is_empty() || (is_explicit && !retried.left.is_empty());
+    Ok(u8::from(is_refused))
+}
+
+/// Finds the rows, asks, and makes them wait again.
+async fn take(
+    context: &Context,
+    args: &RetryArgs,
+    is_explicit: bool,
+    taken: &mut Taken,
+) -> Result<(), Failure> {
     let settings = database::settings(&context.settings)?;
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
-    let explicit = |ids: &Ids| matches!(ids, Ids::One(Id::Is(_)));
-    let is_explicit = !args.failed && args.ids.iter().all(explicit);
-    let (asked, rows) = if args.failed {
-        let rows = failed(&mut table, &args).await.map_err(failure)?;
+    let rows = if args.failed {
+        let rows = failed(&mut table, args).await.map_err(failure)?;
         if let (true, Some(target)) = (rows.is_empty(), &args.target) {
             hint_at(&mut table, target).await.map_err(failure)?;
         }
-        let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
-        (ids, rows)
+        rows
     } else {
         let ids = ids::numbers(context, &mut table, &args.ids).await?;
         let rows = named(&mut table, &ids).await.map_err(failure)?;
-        (ids, rows)
+        let known: BTreeSet<JobId> = rows.iter().map(|row| row.id).collect();
+        let unknown = ids.into_iter().filter(|id| !known.contains(id));
+        taken.left.extend(unknown);
+        rows
     };
     if !is_explicit {
         if rows.len() > MOST {
@@ -64,73 +110,56 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
             confirm(&format!("this runs {what} again"), args.yes).await?;
         }
     }
-    let known: BTreeSet<JobId> = rows.iter().map(|row| row.id).collect();
-    let taken = take_back(&mut table, rows).await.map_err(failure)?;
-    let mut left: Vec<JobId> = asked.into_iter().filter(|id| !known.contains(id)).collect();
-    left.extend(taken.left);
-    left.sort_unstable();
-    let ids = taken.again.iter().map(|row| row.id).collect();
-    let targets: BTreeSet<String> = taken.again.into_iter().map(|row| row.target).collect();
-    let poked = !targets.is_empty() && poke_all(context, targets).await;
-    let retried = Retried {
-        ids,
-        left,
-        barred: taken.barred,
-        poked,
-    };
-    context.screen.show(&retried, said)?;
-    // Of a range or of all that failed nobody said that each had.
-    let is_refused = !retried.barred.is_empty() || (is_explicit && !retried.left.is_empty());
-    Ok(u8::from(is_refused))
-}
-
-/// What became of the rows that were to wait again.
-#[derive(Default)]
-struct Taken {
-    again: Vec<JobRow>,
-    /// Somebody else has changed them meanwhile.
-    left: Vec<JobId>,
-    /// A unique index keeps them from waiting, as another job with the same key waits.
-    barred: Vec<JobId>,
+    take_back(&mut table, rows, taken).await.map_err(failure)
 }
 
 /// Makes these rows wait again. One that cannot costs the others of its batch nothing.
-async fn take_back(table: &mut Connection, rows: Vec<JobRow>) -> Result<Taken, RowError> {
-    let mut taken = Taken::default();
+async fn take_back(
+    table: &mut Connection,
+    rows: Vec<JobRow>,
+    taken: &mut Taken,
+) -> Result<(), RowError> {
+    taken.asked = rows.len();
+    let template = "{bar:30} {pos} of {len} wait again [{elapsed}] Ctrl-C stops";
+    let bar = bar(rows.len(), template);
     let mut rows = rows.into_iter();
     loop {
         let batch: Vec<JobRow> = rows.by_ref().take(BATCH).collect();
         if batch.is_empty() {
-            return Ok(taken);
+            return Ok(());
         }
         let ids: Vec<JobId> = batch.iter().map(|row| row.id).collect();
         match table.retry(&ids).await {
-            Ok(true) => {
-                taken.again.extend(batch);
-                continue;
-            }
+            Ok(true) => taken.again.extend(batch),
             Err(error) if !error.is_repeated_key() => return Err(error),
-            Ok(false) | Err(_) => {}
+            Ok(false) | Err(_) => one_by_one(table, batch, taken).await?,
         }
-        for row in batch {
-            match table.retry(&[row.id]).await {
-                Ok(true) => taken.again.push(row),
-                Ok(false) => taken.left.push(row.id),
-                Err(error) if error.is_repeated_key() => taken.barred.push(row.id),
-                Err(error) => return Err(error),
-            }
-        }
+        bar.set_position(u64::try_from(taken.again.len()).unwrap_or(u64::MAX));
     }
 }
 
-async fn poke_all(context: &Context, targets: BTreeSet<String>) -> bool {
-    match poke(context, targets.into_iter().collect()).await {
-        Ok(_) => true,
-        Err(failure) => {
-            not_poked(&failure.to_string(), "the jobs wait again");
-            false
+async fn one_by_one(
+    table: &mut Connection,
+    batch: Vec<JobRow>,
+    taken: &mut Taken,
+) -> Result<(), RowError> {
+    for row in batch {
+        match table.retry(&[row.id]).await {
+            Ok(true) => taken.again.push(row),
+            Ok(false) => taken.left.push(row.id),
+            Err(error) if error.is_repeated_key() => taken.barred.push(row.id),
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+async fn poke_all(context: &Context, targets: BTreeSet<String>) -> Result<bool, Failure> {
+    let poked = poke(context, targets.into_iter().collect()).await;
+    if let Err(failure) = &poked {
+        not_poked(&failure.to_string(), "the jobs wait again");
+    }
+    Ok(poked.is_ok())
 }
 
 /// Every row that failed of those added since then, the oldest first.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::daemon::Daemon;
 use crate::jobctl::run;
 use crate::table::Table;
 use crate::terminal::Terminal;
@@ -400,4 +401,34 @@ async fn what_changed_while_retry_asked_is_left_alone() {
     assert!(text.contains("2 jobs wait again: 1, 3"), "{text}");
     assert!(text.contains("not there: 2"), "{text}");
     assert_eq!(code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_stopped_says_how_far_it_came_and_pokes() {
+    let worker = Daemon::worker(Ok(json!("ok"))).await;
+    let table = Table::new(Some(worker.address)).await;
+    table
+        .execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) \
+             INSERT INTO jobs (target, time_created, status, result) SELECT 'mail', 1, 'done', 'fail' FROM n",
+        )
+        .await;
+    // The second batch takes longer than anybody waits.
+    table
+        .execute(
+            "CREATE TRIGGER slow BEFORE UPDATE ON jobs WHEN NEW.id = 900 BEGIN \
+             SELECT count(*) FROM jobs a, jobs b, jobs c WHERE a.id + b.id + c.id < 0; END",
+        )
+        .await;
+    let words = ["retry", "--failed", "--since", "1970-01-01", "--yes"];
+    let mut retry = Terminal::start(80, &with(&table, &words), &[]);
+    retry.sees(&["500 of 1000 wait again ["]);
+    retry.press("\x03");
+    let (code, text) = retry.ends();
+    assert!(text.contains("500 of 1000 jobs wait again, or"), "{text}");
+    assert_eq!(code, 130, "{text}");
+    assert_eq!(
+        worker.asked(),
+        [("poll".to_owned(), json!({"targets": ["mail"]}))]
+    );
 }

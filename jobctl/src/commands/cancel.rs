@@ -39,13 +39,10 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
         let mut text = String::new();
         for (id, fate) in &reply.jobs {
             let (tone, said) = match fate {
-                CancelFate::Cancelled => (Tone::Good, "cancelled"),
-                CancelFate::Stopping => (Tone::Good, "running, its processes are being stopped"),
                 CancelFate::Requested if unclaimed.contains(id) => {
                     (Tone::Good, "its end was asked for in its row")
                 }
-                CancelFate::Requested => (Tone::Good, "asked its worker to stop it"),
-                CancelFate::TooLate => (Tone::Bad, "too late, it had ended"),
+                fate => said(*fate),
             };
             text += &(context.screen.tone(tone, &format!("job {id}: {said}")) + "\n");
         }
@@ -58,6 +55,16 @@ pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failu
     let late = |fate: &CancelFate| *fate == CancelFate::TooLate;
     let failed = !reply.errors.is_empty() || reply.jobs.values().any(late);
     Ok(u8::from(failed))
+}
+
+/// What becomes of a job, in words.
+pub(super) fn said(fate: CancelFate) -> (Tone, &'static str) {
+    match fate {
+        CancelFate::Cancelled => (Tone::Good, "cancelled"),
+        CancelFate::Stopping => (Tone::Good, "running, its processes are being stopped"),
+        CancelFate::Requested => (Tone::Good, "asked its worker to stop it"),
+        CancelFate::TooLate => (Tone::Bad, "too late, it had ended"),
+    }
 }
 
 /// Says where a few of the jobs stand, and how many will end; `None` where all are over already.
@@ -109,7 +116,11 @@ async fn rows(context: &Context, ids: &[JobId]) -> Result<Option<(Vec<JobRow>, i
     Ok(Some((rows.map_err(failure)?, now)))
 }
 
-async fn through_daemon(context: &Context, ids: Vec<JobId>) -> Result<CancelReply, Failure> {
+/// Asks the daemon for it, as `top` does too.
+pub(super) async fn through_daemon(
+    context: &Context,
+    ids: Vec<JobId>,
+) -> Result<CancelReply, Failure> {
     let (kind, data) = match context.kind() {
         Kind::Worker => {
             let request = WorkerRequest::Cancel { ids, held: false };

@@ -96,7 +96,11 @@ async fn it_shows_targets_workers_and_running_jobs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_pause_change_limits_and_cancel() {
-    let worker = Daemon::worker(Ok(status(false))).await;
+    let mut answer = status(false);
+    // To a cancel; the rest is of no use there.
+    answer["jobs"] = json!({"1": "too late"});
+    answer["errors"] = json!({"2": "not found"});
+    let worker = Daemon::worker(Ok(answer)).await;
     let table = busy(worker.address).await;
     let mut top = top(&table, 80, &[]);
     top.sees(&["42 %"]);
@@ -121,7 +125,9 @@ async fn keys_pause_change_limits_and_cancel() {
     top.press("n");
     top.sees(&["nothing was changed"]);
     top.press("xy");
-    top.sees(&["asked for the end of job 1"]);
+    top.sees(&["job 1: too late, it had ended"]);
+    top.press("\x1b[Bxy");
+    top.sees(&["job 2: not found"]);
     top.press("\x03");
     assert_eq!(top.ends().0, 0);
     is_restored(&top);
@@ -139,6 +145,7 @@ async fn keys_pause_change_limits_and_cancel() {
         limit.clone(),
         limit,
         ("cancel".to_owned(), json!({"ids": [1]})),
+        ("cancel".to_owned(), json!({"ids": [2]})),
     ];
     assert_eq!(orders, expected);
 }

@@ -15,9 +15,11 @@ use jobd_proto::table::Connection;
 use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{JobId, Targets, signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 
+use super::cancel::{said, through_daemon};
+use super::outcome::about;
 use super::targets::{set, unchanged, unserved};
 use super::view::{View, look};
 use super::{Context, logs};
@@ -184,8 +186,14 @@ async fn cancel(
     id: JobId,
     target: String,
 ) -> Result<String, Failure> {
-    match client.ask::<Value>("cancel", json!({ "ids": [id] })).await {
-        Ok(_) => return Ok(format!("asked for the end of job {id}")),
+    match through_daemon(context, vec![id]).await {
+        Ok(reply) => {
+            return Ok(match (reply.jobs.get(&id), reply.errors.get(&id)) {
+                (Some(fate), _) => format!("job {id}: {}", said(*fate).1),
+                (None, Some(error)) => about(id, error),
+                (None, None) => format!("job {id}: the answer says nothing of it"),
+            });
+        }
         Err(Failure::Refused(text)) if text.contains("unknown request type") => {}
         Err(failure) => return Err(failure),
     }

@@ -13,6 +13,7 @@ mod failure;
 mod output;
 mod settings;
 mod shell;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -30,7 +30,7 @@ pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 }
 
 /// A line from the terminal. Nobody waits in a read: after Ctrl-C that would take the next line, too.
-async fn answer() -> Result<String, Failure> {
+pub(super) async fn answer() -> Result<String, Failure> {
     use rustix::event::{PollFd, PollFlags, poll};
     let stdin = io::stdin();
     loop {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jobd_proto::table::{Connection, JobRow};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use super::outcome::progress;
@@ -13,6 +12,7 @@ use super::view::{Summary, Totals, View, Worker, look};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
 use crate::output::{Screen, Table, Tone, complain, is_closed, plain, print, seconds, several};
+use crate::signals::Ends;
 
 /// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
 /// sources (two where they are long), the prompt.
@@ -72,16 +72,13 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
         return Ok(exit_code(&view));
     };
     let context = &context.quietly();
-    let unheard = |error| Failure::Refused(format!("cannot wait for signals: {error}"));
-    let mut terminated = signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut hung_up = signal(SignalKind::hangup()).map_err(unheard)?;
+    let mut ends = Ends::listen()?;
     let _own = OwnScreen::take(context.screen)?;
     tokio::select! {
         biased;
         // Ctrl-C is how one leaves.
         _ = tokio::signal::ctrl_c() => Ok(0),
-        _ = terminated.recv() => Ok(143),
-        _ = hung_up.recv() => Ok(129),
+        code = ends.next() => Ok(code),
         ended = watch(context, &mut table, pause, args.all) => ended,
     }
 }

@@ -16,6 +16,7 @@ use crate::cli::Cli;
 use crate::commands::{self, Context};
 use crate::failure::Failure;
 use crate::output::{complain, print};
+use crate::signals::Ends;
 use complete::{Completion, Names};
 
 /// Lines that the history keeps.
@@ -45,12 +46,33 @@ pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Fai
     ))?;
     let prompt = format!("{}> ", server.address());
     let mut names = Names::default();
+    // What ends a command ends the shell, also where a command has listened to these signals before.
+    let mut ends = Ends::listen()?;
+    let modes = Modes::now();
     loop {
         names.refresh(context).await;
         if let Some(helper) = editor.helper_mut() {
             helper.names.clone_from(&names);
         }
-        let line = match editor.readline(&prompt) {
+        // Nothing else is heard in the thread that waits for the line.
+        let shown = prompt.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let line = editor.readline(&shown);
+            (editor, line)
+        });
+        let line = tokio::select! {
+            biased;
+            code = ends.next() => {
+                modes.restore();
+                return Ok(code);
+            }
+            read = reading => {
+                let (back, line) = read.map_err(|error| no_shell(&io::Error::other(error).into()))?;
+                editor = back;
+                line
+            }
+        };
+        let line = match line {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => return Ok(0),
@@ -68,7 +90,28 @@ pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Fai
         if let Some(history) = &history {
             keep(&mut editor, history);
         }
-        carry_out(line, options, context.settings.server.password.as_ref()).await;
+        tokio::select! {
+            biased;
+            code = ends.next() => return Ok(code),
+            () = carry_out(line, options, context.settings.server.password.as_ref()) => {}
+        }
+    }
+}
+
+/// How the terminal was before a line was read from it, if that can be told.
+struct Modes(Option<rustix::termios::Termios>);
+
+impl Modes {
+    fn now() -> Self {
+        Self(rustix::termios::tcgetattr(io::stdin()).ok())
+    }
+
+    /// Where the terminal has gone there is nothing to restore.
+    fn restore(&self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        if let Some(modes) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Drain, modes);
+        }
     }
 }
 

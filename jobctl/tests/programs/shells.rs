@@ -132,3 +132,20 @@ async fn a_script_gets_no_shell() {
         .await
         .failed(2, &["no terminal for a shell", "jobctl --help"]);
 }
+
+#[tokio::test]
+async fn a_shell_that_has_watched_still_ends_by_signals() {
+    let (table, home) = filled().await;
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let mut shell = shell(&table, &home, 80);
+        shell.sees(&["> "]);
+        shell.press("status --watch=200ms\r");
+        shell.sees(&["from the table alone"]);
+        shell.press("\x03");
+        shell.sees_no("from the table alone");
+        shell.sees(&["127.0.0.1:1> "]);
+        shell.signal(signal);
+        assert_eq!(shell.ends().0, code);
+        assert!(shell.echoes(), "the terminal is as it was");
+    }
+}

@@ -38,8 +38,7 @@ fn top(table: &Table, columns: u16, more: &[&str]) -> Terminal {
         "--config",
         table.config.to_str().unwrap(),
         "top",
-        "--every",
-        "200ms",
+        "--every=200ms",
     ];
     let arguments: Vec<&str> = arguments.iter().chain(more).copied().collect();
     Terminal::start(columns, &arguments, &[])
@@ -315,4 +314,19 @@ async fn a_daemon_that_is_gone_leaves_the_table() {
     run(["top"])
         .await
         .failed(2, &["top needs a terminal", "status --watch"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_still_screen_is_not_drawn_again() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    let config = table.config.to_str().unwrap();
+    let mut top = Terminal::start(80, &["--config", config, "top", "--every", "1h"], &[]);
+    top.sees(&["42 %"]);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let drawn = top.written().len();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!(top.written().len(), drawn);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
 }

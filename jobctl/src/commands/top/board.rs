@@ -95,8 +95,10 @@ impl Board {
         };
     }
 
-    pub(super) fn asking(&mut self, asking: Option<Duration>) {
-        self.asking = asking;
+    /// Takes note of how long the daemon has been asked, in whole seconds; whether that is to be seen.
+    pub(super) fn asking(&mut self, asking: Option<Duration>) -> bool {
+        let asking = asking.map(|asking| Duration::from_secs(asking.as_secs()));
+        std::mem::replace(&mut self.asking, asking) != asking
     }
 
     pub(super) fn targets(&self) -> &[Summary] {

@@ -14,10 +14,11 @@ use jobd_proto::master::{MasterRequest, SignalJob};
 use jobd_proto::table::Connection;
 use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{JobId, Targets, signal};
-use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::Value;
-use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
+use tokio::signal::unix::{Signal, SignalKind};
 
+use super::ask::answer;
 use super::cancel::{said, through_daemon};
 use super::outcome::about;
 use super::targets::{set, unchanged, unserved};
@@ -28,6 +29,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{complain, print};
 use crate::settings::Kind;
+use crate::signals::{self, Ends};
 use board::{Board, Wish};
 
 /// Between two looks at the keys: less than a person notices.
@@ -67,15 +69,15 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
             "top needs a terminal; jobctl status --watch does not".to_owned(),
         ));
     }
-    let unheard = |error: io::Error| Failure::Refused(format!("cannot wait for signals: {error}"));
-    let mut terminated = on_signal(SignalKind::terminate()).map_err(unheard)?;
-    let mut hung_up = on_signal(SignalKind::hangup()).map_err(unheard)?;
-    let mut interrupted = on_signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut ends = Ends::listen()?;
+    let mut interrupted = signals::listen(SignalKind::interrupt())?;
     let (loud, context) = (context, &context.quietly());
     let mut screen = Screen::take()?;
     let mut board = Board::new(&context.settings.server, context.screen.is_coloured());
     let (mut looking, mut acting): (Option<Look<'_>>, Option<Order<'_>>) = (None, None);
     let (mut table, mut begun) = (None, None);
+    // Whether there is something new to draw.
+    let mut is_stale = true;
     loop {
         if looking.is_none() && begun.is_none_or(|begun: Instant| begun.elapsed() >= every) {
             begun = Some(Instant::now());
@@ -84,32 +86,45 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
         let asked = begun
             .filter(|_| looking.is_some())
             .map(|begun| begun.elapsed());
-        board.asking(asked.filter(|asked| *asked > SLOW));
-        let drawn = screen.0.draw(|frame| screen::draw(frame, &board));
-        drawn.map_err(|error| broken(&error))?;
+        is_stale |= board.asking(asked.filter(|asked| *asked > SLOW));
+        if std::mem::take(&mut is_stale) {
+            let drawn = screen.0.draw(|frame| screen::draw(frame, &board));
+            drawn.map_err(|error| broken(&error))?;
+        }
         tokio::select! {
             biased;
-            _ = terminated.recv() => return Ok(143),
-            _ = hung_up.recv() => return Ok(129),
+            code = ends.next() => return Ok(code),
             _ = interrupted.recv() => return Ok(130),
             said = ended(&mut acting) => {
                 board.tell(&said.unwrap_or_else(|failure| failure.to_string()));
                 // What it has changed is to be seen.
                 begun = None;
+                is_stale = true;
             }
             (view, open) = ended(&mut looking) => {
                 table = open;
                 board.show(view);
+                is_stale = true;
             }
             () = tokio::time::sleep(KEYS) => {}
         }
-        for key in keys()? {
+        for event in events()? {
+            // A window of another size is drawn anew as well.
+            is_stale = true;
+            let Event::Key(key) = event else { continue };
+            if key.kind == KeyEventKind::Release {
+                continue;
+            }
             match board.press(key) {
                 None => {}
                 Some(Wish::Leave) => return Ok(0),
                 Some(Wish::Follow(id)) => {
                     drop(screen);
-                    let said = follow(loud, id, &mut interrupted).await;
+                    let said = tokio::select! {
+                        biased;
+                        code = ends.next() => return Ok(code),
+                        said = follow(loud, id, &mut interrupted) => said,
+                    };
                     screen = Screen::take()?;
                     board.tell(&said?);
                 }
@@ -143,16 +158,13 @@ async fn ended<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T
     end
 }
 
-/// The keys that were pressed since the last time.
-fn keys() -> Result<Vec<KeyEvent>, Failure> {
-    let mut keys = Vec::new();
+/// What keys and window did since the last time.
+fn events() -> Result<Vec<Event>, Failure> {
+    let mut events = Vec::new();
     while event::poll(Duration::ZERO).map_err(|error| broken(&error))? {
-        match event::read().map_err(|error| broken(&error))? {
-            Event::Key(key) if key.kind != KeyEventKind::Release => keys.push(key),
-            _ => {}
-        }
+        events.push(event::read().map_err(|error| broken(&error))?);
     }
-    Ok(keys)
+    Ok(events)
 }
 
 /// Gives the order that was wished for, and says what came of it.
@@ -244,8 +256,10 @@ async fn follow(context: &Context, id: JobId, interrupted: &mut Signal) -> Resul
         }
     };
     print("press Enter to go back\n")?;
-    let mut line = String::new();
-    let read = io::stdin().read_line(&mut line);
-    read.map_err(|error| broken(&error))?;
+    tokio::select! {
+        biased;
+        line = answer() => line.map(drop)?,
+        _ = interrupted.recv() => {}
+    }
     Ok(said)
 }

@@ -154,15 +154,16 @@ pub(crate) async fn run_until_interrupted(
     command: Command,
     context: &Context,
 ) -> Result<u8, Failure> {
-    match command {
-        // There Ctrl-C is a key, or there is something to be done after it.
-        Command::Top { .. } | Command::Retry(_) => run(command, context).await,
-        // A command that has a word to say on Ctrl-C comes first.
-        _ => until_interrupted(run(command, context)).await,
+    // There Ctrl-C is a key, or there is something to be done after it.
+    let hears_it = matches!(command, Command::Top { .. } | Command::Retry(_));
+    let work = Box::pin(run(command, context));
+    if hears_it {
+        return work.await;
     }
+    until_interrupted(work).await
 }
 
-/// Does `work` until Ctrl-C.
+/// Does `work` until Ctrl-C. Work that has a word to say on it comes first.
 async fn until_interrupted<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

@@ -201,9 +201,19 @@ fn mean(seconds_each: f64) -> String {
 }
 
 fn text(context: &Context, stats: &Stats) -> String {
-    if stats.targets.is_empty() {
-        let since = local_time(stats.since);
-        return format!("no job that was added since {since} is done\n");
+    if !stats.complete {
+        crate::output::complain(&format!(
+            "jobctl: these are the newest {} rows only; --limit reads more",
+            stats.jobs_read
+        ));
+    }
+    let since = local_time(stats.since);
+    if stats.targets.is_empty() && context.screen.is_terminal() {
+        return if stats.complete {
+            format!("no job that was added since {since} is done\n")
+        } else {
+            format!("none of the newest {} rows is done\n", stats.jobs_read)
+        };
     }
     let accounted = stats.total.cpu_ms.is_some();
     let mut header = vec![
@@ -250,13 +260,7 @@ fn text(context: &Context, stats: &Stats) -> String {
     }
     let mut text = context.screen.table(&table);
     if context.screen.is_terminal() {
-        text.extend(["jobs added since ", &local_time(stats.since), "\n"]);
-    }
-    if !stats.complete {
-        crate::output::complain(&format!(
-            "jobctl: these are the newest {} rows only; --limit reads more",
-            stats.jobs_read
-        ));
+        text.extend(["jobs added since ", &since, "\n"]);
     }
     text
 }

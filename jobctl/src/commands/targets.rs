@@ -39,7 +39,7 @@ pub(crate) async fn list(context: &Context) -> Result<u8, Failure> {
         .map(|(name, status)| Target { name, status })
         .collect();
     context.screen.show(&Listed { targets }, |listed| {
-        if listed.targets.is_empty() {
+        if listed.targets.is_empty() && context.screen.is_terminal() {
             return "it serves no targets\n".to_owned();
         }
         let mut table = Table::new(&["TARGET", "STATE", ">SLOTS", ">QUEUED", ">RUNNING", ">JOBS"])

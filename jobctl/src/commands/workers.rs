@@ -36,7 +36,7 @@ pub(crate) async fn list(context: &Context) -> Result<u8, Failure> {
         .collect();
     workers.sort_by(|a, b| (&a.name, &a.address).cmp(&(&b.name, &b.address)));
     context.screen.show(&Workers { workers }, |found| {
-        if found.workers.is_empty() {
+        if found.workers.is_empty() && context.screen.is_terminal() {
             return "no workers are registered\n".to_owned();
         }
         let mut table = Table::new(&["WORKER", "ADDRESS", "TARGETS"]);

@@ -132,6 +132,19 @@ async fn a_single_worker_shows_the_same_table() {
 }
 
 #[tokio::test]
+async fn empty_tables_are_lines_of_names_in_a_pipe() {
+    let none = json!({"targets": {}, "jobPromisesCount": 0, "memoryUsage": memory()});
+    let worker = Daemon::worker(Ok(none)).await;
+    let targets = ask(worker.address, &["list-targets"]).await;
+    let names = "TARGET\tSTATE\tSLOTS\tQUEUED\tRUNNING\tJOBS\n";
+    assert_eq!((targets.code, targets.stdout.as_str()), (0, names));
+    let master = Daemon::master(Ok(json!({"workers": [], "memoryUsage": memory()}))).await;
+    let workers = ask(master.address, &["--master", "list-workers"]).await;
+    let names = "WORKER\tADDRESS\tTARGETS\n";
+    assert_eq!((workers.code, workers.stdout.as_str()), (0, names));
+}
+
+#[tokio::test]
 async fn targets_of_a_worker() {
     let worker = Daemon::worker(Ok(worker_status())).await;
     let expected = "\

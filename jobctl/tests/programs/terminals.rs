@@ -54,6 +54,26 @@ async fn a_table_fits_its_terminal() {
 }
 
 #[tokio::test]
+async fn figures_of_no_job_say_how_far_was_looked() {
+    let table = Table::new(None).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status, result) VALUES \
+             ('mail', 1700000000, 'done', 'ok'), ('mail', 1700000001, 'waiting', NULL)",
+        )
+        .await;
+    let stats = |more: &[&str]| {
+        let arguments = [&["stats", "--since"], more].concat();
+        Terminal::start(80, &with(&table, &arguments), &[]).ends().1
+    };
+    let all = stats(&["2023-11-14T22:13:21Z"]);
+    assert!(all.contains("no job that was added since"), "{all}");
+    let part = stats(&["2020-01-01", "--limit", "1"]);
+    assert!(part.contains("none of the newest 1 rows is done"), "{part}");
+    assert!(part.contains("--limit reads more"), "{part}");
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let table = filled().await;
     let failed =

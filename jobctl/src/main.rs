@@ -60,25 +60,22 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     }
     let cannot = |error| Failure::Refused(format!("cannot start: {error}"));
     let runtime = runtime().map_err(cannot)?;
-    let (command, context) = {
+    let context = {
         // Signals are caught while a password is asked for.
         let _inside = runtime.enter();
-        Context::resolve(cli)?
+        Context::resolve(&cli)?
     };
     output::start_log(context.settings.log_level);
-    let ended = runtime.block_on(carry_out(command, &context));
+    let ended = runtime.block_on(carry_out(cli, &context));
     // Somebody may still be asked something, and will not answer.
     runtime.shutdown_background();
     ended
 }
 
-async fn carry_out(command: Option<cli::Command>, context: &Context) -> Result<u8, Failure> {
-    let Some(command) = command else {
-        // Without a command there is nothing but options. The password was asked for already. Ctrl-C
-        // ends a line of the shell, not the shell.
-        let options = std::env::args().skip(1);
-        let options = options.filter(|option| option != "--password");
-        return shell::run(context, &options.collect::<Vec<_>>()).await;
-    };
-    commands::run_until_interrupted(command, context).await
+async fn carry_out(cli: Cli, context: &Context) -> Result<u8, Failure> {
+    match cli.command {
+        Some(command) => commands::run_until_interrupted(command, context).await,
+        // Ctrl-C ends a line of the shell, not the shell.
+        None => shell::run(context, &cli).await,
+    }
 }

@@ -8,8 +8,8 @@ mod values;
 
 use std::path::PathBuf;
 
-use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{CommandFactory as _, Parser};
 use jobd_proto::settings::LogLevel;
 
 pub(crate) use args::{
@@ -34,7 +34,7 @@ const EVERY: &str = "Options of every command";
 #[command(override_help = overview::TEXT, propagate_version = true)]
 pub(crate) struct Cli {
     /// Talk to a jobd-master instead of a worker
-    #[arg(long, global = true, help_heading = EVERY, conflicts_with = "worker")]
+    #[arg(long, global = true, help_heading = EVERY)]
     pub(crate) master: bool,
 
     /// Talk to a worker although the config says `master = 1`
@@ -76,8 +76,8 @@ impl Cli {
     where
         T: Into<std::ffi::OsString> + Clone,
     {
-        use clap::error::{ContextKind, ContextValue};
-        Self::try_parse_from(line).map_err(|mut error| {
+        use clap::error::{ContextKind, ContextValue, ErrorKind};
+        let cli = Self::try_parse_from(line).map_err(|mut error| {
             let wrong = match error.get(ContextKind::InvalidSubcommand) {
                 Some(ContextValue::String(wrong)) => wrong.to_lowercase(),
                 _ => return error,
@@ -93,7 +93,29 @@ impl Cli {
                 );
             }
             error
-        })
+        })?;
+        // Clap does not see that options before and behind the command exclude each other.
+        if cli.master && cli.worker {
+            let text = "--master and --worker exclude each other";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+        }
+        Ok(cli)
+    }
+
+    /// Takes what this line leaves open from the options of the shell that it was entered in, but for the password,
+    /// which was asked for already.
+    pub(crate) fn inherit(&mut self, shell: &Self) {
+        let is_other_kind = (self.master && shell.worker) || (self.worker && shell.master);
+        if !is_other_kind {
+            self.master |= shell.master;
+            self.worker |= shell.worker;
+            // One of the other kind listens elsewhere.
+            self.port = self.port.or(shell.port);
+        }
+        self.host = self.host.take().or_else(|| shell.host.clone());
+        self.config = self.config.take().or_else(|| shell.config.clone());
+        self.log_level = self.log_level.or(shell.log_level);
+        self.json |= shell.json;
     }
 }
 
@@ -145,8 +167,6 @@ fn log_levels() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -178,6 +198,37 @@ mod tests {
             (cli.port, add.columns),
             (Some(1), vec![("x".to_owned(), "1=2".to_owned())])
         );
+    }
+
+    #[test]
+    fn a_line_names_one_kind_of_daemon() {
+        for line in ["--master status --worker", "status --master --worker"] {
+            let words = ["jobctl"].into_iter().chain(line.split(' '));
+            let error = Cli::read(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            let text = error.to_string();
+            assert!(
+                text.contains("--master and --worker exclude each other"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_line_of_the_shell_says_wins_over_its_options() {
+        let inherited = |line: &str| {
+            let read = |line: &str| Cli::read(line.split(' ')).unwrap();
+            let mut cli = read(line);
+            cli.inherit(&read("jobctl --master --host db --port 9 --json"));
+            (cli.master, cli.worker, cli.host, cli.port, cli.json)
+        };
+        let db = || Some("db".to_owned());
+        let expected = (true, false, db(), Some(9), true);
+        assert_eq!(inherited("jobctl status"), expected);
+        let expected = (true, false, Some("web1".to_owned()), Some(8), true);
+        assert_eq!(inherited("jobctl --host web1 --port 8 status"), expected);
+        let expected = (false, true, db(), None, true);
+        assert_eq!(inherited("jobctl status --worker"), expected);
     }
 
     /// The lines of a command's help that begin with its program's name.

@@ -58,27 +58,22 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Resolves the arguments; the command itself is left over. A command that does not fit the
-    /// kind of daemon ends here, before anybody is asked for a password.
-    pub(crate) fn resolve(cli: Cli) -> Result<(Option<Command>, Self), Failure> {
-        let mut settings = Settings::resolve(&cli)?;
+    /// Resolves the arguments. A command that does not fit the kind of daemon ends here, before
+    /// anybody is asked for a password.
+    pub(crate) fn resolve(cli: &Cli) -> Result<Self, Failure> {
+        let mut settings = Settings::resolve(cli)?;
         if let Some(command) = &cli.command {
             check_kind(command, settings.server.kind)?;
         }
         if cli.password {
             settings.ask_password()?;
         }
-        let screen = Screen::detect(cli.json);
-        let given = Given::of(&cli);
-        Ok((
-            cli.command,
-            Self {
-                settings,
-                screen,
-                given,
-                quiet: false,
-            },
-        ))
+        Ok(Self {
+            settings,
+            screen: Screen::detect(cli.json),
+            given: Given::of(cli),
+            quiet: false,
+        })
     }
 
     /// The same with the terminal for itself.

@@ -25,9 +25,9 @@ const HISTORY: usize = 1_000;
 /// The history file in the home directory.
 const HISTORY_FILE: &str = ".jobctl_history";
 
-/// Reads and carries out lines until `exit` or Ctrl-D. `options` are those that jobctl was called
-/// with; every line has them too.
-pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Failure> {
+/// Reads and carries out lines until `exit` or Ctrl-D. `options` is the command line that jobctl was called
+/// with; every line has its options too.
+pub(crate) async fn run(context: &Context, options: &Cli) -> Result<u8, Failure> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(Failure::Usage(
             "no command, and no terminal for a shell; jobctl --help lists the commands".to_owned(),
@@ -90,10 +90,11 @@ pub(crate) async fn run(context: &Context, options: &[String]) -> Result<u8, Fai
         if let Some(history) = &history {
             keep(&mut editor, history);
         }
+        let asked = context.settings.server.password.as_ref();
         tokio::select! {
             biased;
             code = ends.next() => return Ok(code),
-            () = carry_out(line, options, context.settings.server.password.as_ref()) => {}
+            () = carry_out(line, options, asked.filter(|_| options.password)) => {}
         }
     }
 }
@@ -140,14 +141,15 @@ fn no_shell(error: &ReadlineError) -> Failure {
     Failure::Refused(format!("cannot read from the terminal: {error}"))
 }
 
-/// One line. Whatever comes of it, the next one can be read: Ctrl-C ends the command only.
-async fn carry_out(line: &str, options: &[String], password: Option<&Secret>) {
+/// One line. Whatever comes of it, the next one can be read: Ctrl-C ends the command only. `asked` is the password that
+/// was typed when the shell began.
+async fn carry_out(line: &str, options: &Cli, asked: Option<&Secret>) {
     let words = match shell_words::split(line) {
         Ok(words) => words,
         Err(error) => return complain(&format!("jobctl: {error}: close the quote")),
     };
-    let line = std::iter::once("jobctl".to_owned()).chain(options.iter().cloned());
-    let cli = match Cli::read(line.chain(words)) {
+    let line = std::iter::once("jobctl".to_owned()).chain(words);
+    let mut cli = match Cli::read(line) {
         Ok(cli) => cli,
         // Help, too, comes as an error, and on standard output.
         Err(error) => {
@@ -155,12 +157,13 @@ async fn carry_out(line: &str, options: &[String], password: Option<&Secret>) {
             return;
         }
     };
-    let ended = match Context::resolve(cli) {
-        Err(failure) => Err(failure),
-        Ok((None, _)) => Ok(0),
-        Ok((Some(command), mut context)) => {
-            if context.settings.server.password.is_none() {
-                context.settings.server.password = password.cloned();
+    cli.inherit(options);
+    let ended = match (Context::resolve(&cli), cli.command) {
+        (Err(failure), _) => Err(failure),
+        (Ok(_), None) => Ok(0),
+        (Ok(mut context), Some(command)) => {
+            if let (Some(asked), false) = (asked, cli.password) {
+                context.settings.server.password = Some(asked.clone());
             }
             commands::run_until_interrupted(command, &context).await
         }

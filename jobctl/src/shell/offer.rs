@@ -1,7 +1,7 @@
 //! Names of targets, hosts and jobs for the completion of bash, zsh and fish, whose scripts (`completions`) ask for
 //! them. Complains of nothing: who presses Tab has not asked for anything yet.
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use super::complete::{Names, name_at};
 use crate::cli::Cli;
@@ -28,7 +28,7 @@ async fn names(words: &[String]) -> Option<String> {
     let (word, before) = words.split_last()?;
     let name = name_at(&Cli::command(), before).filter(|_| !word.starts_with('-'))?;
     let line = std::iter::once("jobctl").chain(whom(before));
-    let (_, context) = Context::resolve(Cli::try_parse_from(line).ok()?).ok()?;
+    let context = Context::resolve(&Cli::read(line).ok()?).ok()?;
     let mut known = Names::default();
     known.refresh(&context).await;
     let fits = |name: &String| name.starts_with(word) && !name.contains(char::is_control);

@@ -60,6 +60,7 @@ async fn wrong_arguments_are_refused_before_anything_is_sent() {
         &["nonsense"],
         &["--port", "0", "status"],
         &["--master", "--worker", "status"],
+        &["--master", "status", "--worker"],
         &["set-target-concurrency", "a", "0"],
         &["set-target-concurrency", "a"],
         &["run-manual"],

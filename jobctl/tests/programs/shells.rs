@@ -126,6 +126,27 @@ async fn options_of_the_shell_count_for_every_line() {
     assert!(asked.contains(&pause), "{asked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_names_another_daemon_and_the_password_is_the_typed_one() {
+    let worker = Daemon::locked("typed").await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join(".jobctl.conf"), "password = stored\n").unwrap();
+    let environment = [("HOME", home.path().to_str().unwrap())];
+    let options = ["--master", "--port", "1", "--password"];
+    let mut shell = Terminal::start(80, &options, &environment);
+    shell.sees(&["password of jobd-master at 127.0.0.1:1: "]);
+    shell.hides();
+    shell.press("typed\r");
+    shell.sees(&["127.0.0.1:1> "]);
+    let port = worker.address.port();
+    shell.press(&format!("pause mail --worker --port {port}\r"));
+    shell.sees(&["paused mail"]);
+    shell.press("exit\r");
+    assert_eq!(shell.ends().0, 0);
+    let pause = ("pause".to_owned(), json!({"targets": ["mail"]}));
+    assert_eq!(worker.asked(), [pause]);
+}
+
 #[tokio::test]
 async fn a_script_gets_no_shell() {
     run([])

@@ -19,6 +19,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The same with more to say behind it.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        match &mut self {
+            Self::Refused(text)
+            | Self::Usage(text)
+            | Self::Unreachable(text)
+            | Self::Interrupted(text) => text.extend(["; ", more]),
+        }
+        self
+    }
+
     /// The documented exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -47,12 +47,14 @@ use crate::settings::{Kind, Settings};
 pub(crate) use rows::STATUSES;
 
 /// What every command may look at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) screen: Screen,
     /// The options that say whom to ask, as they were given.
     given: Given,
+    /// The daemon that the command cannot do without, even where the table is there.
+    needs: Option<&'static str>,
     /// Whether the screen is one's own, and nothing else may be written to the terminal.
     pub(crate) quiet: bool,
 }
@@ -72,6 +74,7 @@ impl Context {
             settings,
             screen: Screen::detect(cli.json),
             given: Given::of(cli),
+            needs: cli.command.as_ref().and_then(needs),
             quiet: false,
         })
     }
@@ -79,10 +82,8 @@ impl Context {
     /// The same with the terminal for itself.
     fn quietly(&self) -> Self {
         Self {
-            settings: self.settings.clone(),
-            screen: self.screen,
-            given: self.given.clone(),
             quiet: true,
+            ..self.clone()
         }
     }
 
@@ -91,7 +92,14 @@ impl Context {
     }
 
     async fn client(&self) -> Result<Client<'_>, Failure> {
-        Client::connect(&self.settings.server, self.quiet).await
+        let connected = Client::connect(&self.settings.server, self.quiet).await;
+        match (connected, self.needs) {
+            (Err(failure), Some(needs)) if self.settings.database.is_some() => {
+                let says = "jobctl status shows what the table alone says";
+                Err(failure.and(&format!("this needs {needs}, {says}")))
+            }
+            (connected, _) => connected,
+        }
     }
 }
 
@@ -151,7 +159,7 @@ pub(crate) async fn run_until_interrupted(
 ) -> Result<u8, Failure> {
     // There Ctrl-C is a key, or there is something to be done after it.
     let hears_it = matches!(command, Command::Top { .. } | Command::Retry(_));
-    let work = Box::pin(run(command, context));
+    let work = Box::pin(carry_out(command, context));
     if hears_it {
         return work.await;
     }
@@ -166,19 +174,6 @@ async fn until_interrupted<T>(
         biased;
         done = work => done,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted("interrupted".to_owned())),
-    }
-}
-
-async fn run(command: Command, context: &Context) -> Result<u8, Failure> {
-    let needs = needs(&command);
-    let ended = carry_out(command, context).await;
-    match (ended, needs) {
-        (Err(Failure::Unreachable(text)), Some(needs)) if context.settings.database.is_some() => {
-            Err(Failure::Unreachable(format!(
-                "{text}; this needs {needs}, jobctl status shows what the table alone says"
-            )))
-        }
-        (ended, _) => ended,
     }
 }
 

@@ -136,7 +136,8 @@ pub(super) async fn look(
         }
     };
     let (asked, reading) = match (asked, reading) {
-        (Err(failure), None | Some(Err(_))) => return Err(failure),
+        (Err(failure), None) => return Err(failure),
+        (Err(daemon), Some(Err(table))) => return Err(daemon.and(&table.to_string())),
         (asked, reading) => (asked, reading),
     };
     let mut errors = Vec::new();

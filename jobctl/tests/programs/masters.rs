@@ -254,6 +254,19 @@ async fn table(address: SocketAddr) -> Table {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_away_is_told_for_itself() {
+    let (_socket, address) = nobody();
+    let table = table(address).await;
+    std::fs::remove_file(table.folder.path().join("jobs.db")).unwrap();
+    let status = table.jobctl(&["--master", "status"]).await;
+    status.failed(3, &["cannot reach jobd-master", "cannot open SQLite file"]);
+    // It looks at the table first.
+    let run = table.jobctl(&["--master", "run", "mail"]).await;
+    run.failed(3, &["cannot open SQLite file"]);
+    assert!(!run.stderr.contains("this needs"), "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_table_does_what_it_can_without_a_master() {
     let (_socket, address) = nobody();
     let table = table(address).await;

@@ -81,11 +81,7 @@ pub(crate) async fn order(
         }
     }
     let whom = if names.is_empty() {
-        let address = context.settings.server.address();
-        match context.kind() {
-            Kind::Worker => format!("all targets of the worker at {address}"),
-            Kind::Master => format!("all targets of all workers of the master at {address}"),
-        }
+        "all targets".to_owned()
     } else {
         names.join(", ")
     };
@@ -100,7 +96,17 @@ pub(crate) async fn order(
         "pause" => "paused",
         _ => "continued",
     };
-    give(context, kind, targets.data(), format!("{done} {whom}")).await
+    let said = format!("{done} {whom} on {}", place(context));
+    give(context, kind, targets.data(), said).await
+}
+
+/// Whom an order reaches, in words.
+fn place(context: &Context) -> String {
+    let address = context.settings.server.address();
+    match context.kind() {
+        Kind::Worker => format!("the worker at {address}"),
+        Kind::Master => format!("all workers of the master at {address}"),
+    }
 }
 
 /// The refusal of an order that nobody would carry out.
@@ -187,7 +193,7 @@ pub(super) async fn set(
                 concurrency,
             };
             client.order(request.kind(), request.data()).await?;
-            Ok(said)
+            Ok(format!("{said} on {}", place(context)))
         }
         Kind::Master => {
             if let Some(said) = unserved(client, &[target.to_string()]).await? {
@@ -219,7 +225,7 @@ pub(crate) async fn add(context: &Context, args: TargetSlots) -> Result<u8, Fail
         target,
         concurrency,
     } = args;
-    let said = runs(&target, concurrency);
+    let said = format!("{} on {}", runs(&target, concurrency), place(context));
     let request = WorkerRequest::AddTarget {
         target,
         concurrency,
@@ -229,7 +235,7 @@ pub(crate) async fn add(context: &Context, args: TargetSlots) -> Result<u8, Fail
 
 /// `remove-target`.
 pub(crate) async fn remove(context: &Context, target: TargetName) -> Result<u8, Failure> {
-    let said = format!("{target} is no longer served");
+    let said = format!("{target} is no longer served by {}", place(context));
     let request = WorkerRequest::RemoveTarget { target };
     give(context, request.kind(), request.data(), said).await
 }

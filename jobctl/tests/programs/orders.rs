@@ -37,7 +37,7 @@ async fn orders_to_a_worker() {
         &["poll"],
         "poll",
         Value::Null,
-        "polled all targets of the worker at ADDRESS\n",
+        "polled all targets on the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -45,7 +45,7 @@ async fn orders_to_a_worker() {
         &["poll", "a", "1/low"],
         "poll",
         ab.clone(),
-        "polled a, 1/low\n",
+        "polled a, 1/low on the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -53,7 +53,7 @@ async fn orders_to_a_worker() {
         &["pause"],
         "pause",
         Value::Null,
-        "paused all targets of the worker at ADDRESS\n",
+        "paused all targets on the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -61,7 +61,7 @@ async fn orders_to_a_worker() {
         &["continue", "a", "1/low"],
         "continue",
         ab,
-        "continued a, 1/low\n",
+        "continued a, 1/low on the worker at ADDRESS\n",
     )
     .await;
     let set = json!({"target": "a", "concurrency": 8});
@@ -70,7 +70,7 @@ async fn orders_to_a_worker() {
         &["set-target-concurrency", "a", "8"],
         "set-target-concurrency",
         set,
-        "a runs 8 jobs at a time\n",
+        "a runs 8 jobs at a time on the worker at ADDRESS\n",
     )
     .await;
     let add = json!({"target": "a", "concurrency": 1});
@@ -79,7 +79,7 @@ async fn orders_to_a_worker() {
         &["add-target", "a", "1"],
         "add-target",
         add,
-        "a runs 1 job at a time\n",
+        "a runs 1 job at a time on the worker at ADDRESS\n",
     )
     .await;
     check(
@@ -87,7 +87,7 @@ async fn orders_to_a_worker() {
         &["remove-target", "a"],
         "remove-target",
         json!({"target": "a"}),
-        "a is no longer served\n",
+        "a is no longer served by the worker at ADDRESS\n",
     )
     .await;
 }
@@ -100,7 +100,7 @@ async fn orders_to_a_master() {
         &["--master", "poke"],
         "poke",
         Value::Null,
-        "poked all targets of all workers of the master at ADDRESS\n",
+        "poked all targets on all workers of the master at ADDRESS\n",
     )
     .await;
     check(
@@ -108,7 +108,7 @@ async fn orders_to_a_master() {
         &["--master", "poke", "a"],
         "poke",
         a.clone(),
-        "poked a\n",
+        "poked a on all workers of the master at ADDRESS\n",
     )
     .await;
     check(
@@ -116,7 +116,7 @@ async fn orders_to_a_master() {
         &["--master", "pause", "a"],
         "pause",
         a,
-        "paused a\n",
+        "paused a on all workers of the master at ADDRESS\n",
     )
     .await;
     check(
@@ -124,7 +124,7 @@ async fn orders_to_a_master() {
         &["--master", "continue"],
         "continue",
         Value::Null,
-        "continued all targets of all workers of the master at ADDRESS\n",
+        "continued all targets on all workers of the master at ADDRESS\n",
     )
     .await;
 }

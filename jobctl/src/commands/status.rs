@@ -398,7 +398,7 @@ fn progress_of(view: &View) -> Vec<String> {
 }
 
 /// What tables lack, each once, with the workers on them.
-fn lacks(workers: &[Worker]) -> BTreeMap<&str, Vec<&str>> {
+pub(super) fn lacks(workers: &[Worker]) -> BTreeMap<&str, Vec<&str>> {
     let mut lacks = BTreeMap::<&str, Vec<&str>>::new();
     for worker in workers {
         for lack in &worker.lacks {

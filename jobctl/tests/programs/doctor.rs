@@ -91,6 +91,11 @@ async fn each_finding_comes_with_what_mends_it() {
             "CREATE INDEX `status_target_idx` ON",
         ),
         (
+            "the column status lacks scheduled",
+            "warning",
+            "the statements that jobd --check-config prints",
+        ),
+        (
             "no index begins with run_at",
             "warning",
             "CREATE INDEX `run_at_idx` ON",
@@ -172,6 +177,21 @@ async fn a_worker_that_is_away_from_its_database_is_an_error() {
     let status = crate::jobctl::ask(daemon.address, &["--master", "status"]).await;
     assert!(status.stdout.contains(trouble), "{status:?}");
     assert!(status.stdout.contains("no database"), "{status:?}");
+}
+
+#[tokio::test]
+async fn what_the_tables_of_workers_lack_is_told_once() {
+    let lacking = |name: &str| {
+        let mut worker = worker(false);
+        worker["name"] = name.into();
+        worker["workerStatus"]["tableLacks"] = json!(["no ownership (columns worker)"]);
+        worker
+    };
+    let daemon = Daemon::master(Ok(master(&json!([lacking("web1"), lacking("web2")])))).await;
+    let doctor = crate::jobctl::ask(daemon.address, &["--master", "doctor"]).await;
+    let (level, mend) = finding(&doctor, "web1, web2: no ownership (columns worker)");
+    assert_eq!(level, "warning");
+    assert!(mend.starts_with("jobd --check-config #"), "{mend}");
 }
 
 #[tokio::test]

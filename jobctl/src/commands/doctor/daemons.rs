@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::status::several_names;
+use super::super::status::{lacks, several_names};
 use super::super::view::{Summary, View, Worker, ask, is_among};
 use super::{Context, Finding, few};
 use crate::output::{plain, seconds};
@@ -54,6 +54,11 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     for worker in &workers {
         findings.extend(about(context, worker));
     }
+    findings.extend(lacks(&workers).into_iter().map(|(lack, workers)| {
+        let text = format!("{}: {lack}", several_names(&workers));
+        let mend = "jobd --check-config # on its host: says what it finds; sql/mysql/add-*.sql add columns";
+        Finding::warning("reach", plain(&text), mend)
+    }));
     let versions: BTreeSet<&str> = workers
         .iter()
         .filter(|worker| worker.error.is_none())

@@ -1,7 +1,8 @@
 //! Names of signals. Must not send any.
 
-/// Linux numbers; the same on every architecture that jobd is built for (x86, ARM, RISC-V).
-const NAMES: [&str; 31] = [
+/// Those of 1 to 31, without `SIG`. Linux numbers; the same on every architecture that jobd is built for (x86, ARM,
+/// RISC-V).
+pub const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",

@@ -1,4 +1,4 @@
-//! `completions`: a script for the shell, which asks jobctl for names of targets, hosts and jobs.
+//! `completions`: a script for the shell, which asks jobctl for names of targets, hosts, workers and jobs.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -37,7 +37,7 @@ const FISH: &str =
     " -f -a '(jobctl complete-names (commandline -opc) (commandline -ct) 2>/dev/null)'\n";
 
 /// The options in fish's script whose values are names.
-const FISH_OPTIONS: [&str; 2] = [" -l target ", " -l host "];
+const FISH_OPTIONS: [&str; 3] = [" -l target ", " -l host ", " -l on "];
 
 /// Prints the script.
 pub(crate) fn run(shell: Shell) -> Result<u8, Failure> {

@@ -267,13 +267,23 @@ fn check_kind(command: &Command, kind: Kind) -> Result<(), Failure> {
     }))
 }
 
-/// Address and targets of each worker that the daemon knows, for completion.
-pub(crate) async fn workers_seen(context: &Context) -> Result<Vec<(String, Vec<String>)>, Failure> {
+/// What can be named of a worker.
+pub(crate) struct Seen {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) targets: Vec<String>,
+}
+
+/// The workers that the daemon knows, for completion.
+pub(crate) async fn workers_seen(context: &Context) -> Result<Vec<Seen>, Failure> {
     let workers = view::ask(context).await?.into_iter();
     let names = |targets: Vec<view::Target>| targets.into_iter().map(|target| target.name);
-    Ok(workers
-        .map(|worker| (worker.address, names(worker.targets).collect()))
-        .collect())
+    let seen = workers.map(|worker| Seen {
+        name: worker.name,
+        address: worker.address,
+        targets: names(worker.targets).collect(),
+    });
+    Ok(seen.collect())
 }
 
 /// The newest rows, for completion.

@@ -1,10 +1,11 @@
-//! What Tab offers: commands and options from the declaration of the command line, targets, hosts
-//! and ids from the daemon and the table.
+//! What Tab offers: commands and options from the declaration of the command line, targets, workers,
+//! hosts and ids from the daemon and the table.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
+use jobd_proto::signal;
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
@@ -12,7 +13,7 @@ use rustyline::validate::Validator;
 use rustyline::{Helper, Result};
 
 use crate::cli::Cli;
-use crate::commands::{self, Context, STATUSES};
+use crate::commands::{self, Context, STATUSES, Seen};
 
 /// Names that are older are asked for again before the next prompt.
 const FRESH: Duration = Duration::from_secs(10);
@@ -25,7 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) enum Name {
     Target,
     Host,
+    Worker,
     Job,
+    Signal,
 }
 
 /// What can be named on a line.
@@ -34,6 +37,7 @@ pub(super) struct Names {
     pub(super) targets: BTreeSet<String>,
     /// Where workers are.
     pub(super) hosts: BTreeSet<String>,
+    pub(super) workers: BTreeSet<String>,
     /// The newest first.
     pub(super) ids: Vec<String>,
     asked: Option<Instant>,
@@ -52,8 +56,15 @@ impl Names {
             tokio::time::timeout(PATIENCE, commands::newest(context))
         );
         if let Ok(Ok(workers)) = workers {
-            for (address, targets) in workers {
+            for Seen {
+                name,
+                address,
+                targets,
+            } in workers
+            {
                 self.targets.extend(targets);
+                // One of version 1 says none.
+                self.workers.extend((name != "-").then_some(name));
                 let host = address.rsplit_once(':').map_or("", |(host, _)| host);
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 self.hosts
@@ -71,6 +82,8 @@ impl Names {
         match kind {
             Name::Target => self.targets.iter().cloned().collect(),
             Name::Host => self.hosts.iter().cloned().collect(),
+            Name::Worker => self.workers.iter().cloned().collect(),
+            Name::Signal => signal::NAMES.map(str::to_owned).into(),
             Name::Job => {
                 let last = std::iter::once("last".to_owned());
                 last.chain(self.ids.iter().cloned()).collect()
@@ -173,6 +186,7 @@ pub(super) fn name_at(all: &clap::Command, before: &[&str]) -> Option<Name> {
         return match option.get_long()? {
             "target" => Some(Name::Target),
             "host" => Some(Name::Host),
+            "on" => Some(Name::Worker),
             _ => None,
         };
     }
@@ -187,11 +201,20 @@ pub(super) fn name_at(all: &clap::Command, before: &[&str]) -> Option<Name> {
         | "set-target-concurrency"
         | "remove-target"
         | "run" => Some(Name::Target),
+        "send-signal" if is_first(all, before) => Some(Name::Signal),
         "show" | "logs" | "wait" | "retry" | "run-manual" | "send-signal" | "cancel" | "follow" => {
             Some(Name::Job)
         }
         _ => None,
     }
+}
+
+/// Whether what stands behind these words is the command's first argument.
+fn is_first(all: &clap::Command, before: &[&str]) -> bool {
+    let is_argument =
+        |at: &usize| !before[*at].starts_with('-') && option_at(all, &before[..*at]).is_none();
+    // The command itself is one.
+    (0..before.len()).filter(is_argument).count() == 1
 }
 
 /// The command among these words.
@@ -233,6 +256,7 @@ mod tests {
         let names = Names {
             targets: ["lost 1", "mail", "report"].map(str::to_owned).into(),
             hosts: ["10.0.0.1".to_owned()].into(),
+            workers: ["web1".to_owned()].into(),
             ids: vec!["18".to_owned(), "17".to_owned()],
             asked: None,
         };
@@ -259,6 +283,9 @@ mod tests {
         check("list --lim", &["--limit"]);
         check("list --wor", &["--worker"]);
         check("status --host 1", &["10.0.0.1"]);
+        check("set-target-concurrency mail 8 --on ", &["web1"]);
+        check("--host h send-signal --yes TE", &["TERM"]);
+        check("send-signal TERM --port 9 1", &["18", "17"]);
         check("list --limit ", &[]);
         check("list --log-level wa", &["warn"]);
         check("doctor ", &[]);

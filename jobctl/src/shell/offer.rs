@@ -1,4 +1,4 @@
-//! Names of targets, hosts and jobs for the completion of bash, zsh and fish, whose scripts (`completions`) ask for
+//! Names of targets, hosts, workers and jobs for the completion of bash, zsh and fish, whose scripts (`completions`) ask for
 //! them. Complains of nothing: who presses Tab has not asked for anything yet.
 
 use clap::CommandFactory as _;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use jobd_proto::JobId;
 
-use super::connection::{Connection, Value};
+use super::connection::{Connection, Value, key};
+use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
-use super::refusals::change;
+use super::refusals::{Refused, change};
 use super::statements::Statements;
 use crate::job::ClaimToken;
 use crate::leases::Lease;
@@ -53,6 +54,8 @@ pub(super) struct CancelStatements {
     pub(super) end_accepted: ListStatement,
     /// A row of ours that may not wait again → `done`.
     pub(super) end_unwanted: ListStatement,
+    /// Id, target and priority of rows.
+    whose: ListStatement,
     /// Where the table has the column for it.
     pub(super) requests: Option<Requests>,
 }
@@ -80,7 +83,8 @@ pub(super) async fn cancel<C: Connection>(
     statements: &Statements,
     wishes: &[Wish],
     patient: bool,
-) -> Result<BTreeMap<JobId, Cancelled>, sqlx::Error> {
+) -> Result<(BTreeMap<JobId, Cancelled>, Vec<Refused>), sqlx::Error> {
+    let mut told = Vec::new();
     let texts = &statements.cancel;
     let absent = if patient {
         Cancelled::Missing
@@ -119,11 +123,50 @@ pub(super) async fn cancel<C: Connection>(
         fates.extend(sorted.held.iter().map(|id| (*id, held.clone())));
         fates.extend(sorted.over.iter().map(|id| (*id, Cancelled::TooLate)));
         fates.extend(sorted.cancelled.iter().map(|id| (*id, Cancelled::Ended)));
-        let refused = refused.into_iter();
-        fates.extend(refused.map(|(id, error)| (id, Cancelled::Refused(error.to_string()))));
+        let errors: BTreeMap<JobId, String> = refused
+            .into_iter()
+            .map(|(id, error)| (id, error.to_string()))
+            .collect();
+        if !errors.is_empty() {
+            told.extend(name(connection, texts, &errors, &sorted.accepted).await?);
+        }
+        let refused = errors.into_iter();
+        fates.extend(refused.map(|(id, error)| (id, Cancelled::Refused(error))));
     }
     connection.control("COMMIT").await?;
-    Ok(fates)
+    Ok((fates, told))
+}
+
+/// Rows that were refused, as claims pass over them.
+async fn name<C: Connection>(
+    connection: &mut C,
+    texts: &CancelStatements,
+    errors: &BTreeMap<JobId, String>,
+    accepted: &[(JobId, ClaimToken)],
+) -> Result<Vec<Refused>, sqlx::Error> {
+    let ids: Vec<JobId> = errors.keys().copied().collect();
+    let (sql, keys) = texts.whose.for_ids(&ids);
+    let rows = connection.texts(&sql, &keys).await?;
+    let number = |text: &Option<String>| text.as_deref()?.parse().ok();
+    let whose: BTreeMap<Option<i64>, _> = rows
+        .into_iter()
+        .map(|[id, target, priority]| (number(&id), (target, number(&priority).unwrap_or(0))))
+        .collect();
+    let told = errors.iter().map(|(id, error)| {
+        let whose = whose.get(&Some(key(*id))).cloned();
+        let (target, priority) = whose.unwrap_or_default();
+        let taken = accepted.iter().any(|(accepted, _)| accepted == id);
+        Refused {
+            id: *id,
+            target,
+            place: taken.then(|| Place {
+                priority,
+                id: key(*id),
+            }),
+            error: error.clone(),
+        }
+    });
+    Ok(told.collect())
 }
 
 /// Rows by what can be done.
@@ -178,6 +221,7 @@ impl CancelStatements {
             unleased,
             later,
             reasons,
+            prioritised,
         } = parts;
         let row = format!(
             "CAST(`id` AS SIGNED), CAST(`status` AS CHAR), \
@@ -220,6 +264,13 @@ impl CancelStatements {
                 "drained",
                 &format!("`{token}` = ? AND `status` IN ('accepted', 'running')"),
             ),
+            whose: ListStatement::new(
+                &format!(
+                    "SELECT CAST(`id` AS CHAR), CAST(`target` AS CHAR), CAST({} AS CHAR) FROM {t} {id_index} WHERE",
+                    if *prioritised { "`priority`" } else { "0" }
+                ),
+                "",
+            ),
             requests: cancel_index.map(|index| {
                 let set = |value: &str, condition: &str| {
                     let text = format!(
@@ -252,7 +303,12 @@ impl CancelStatements {
         let lists = self
             .select
             .iter()
-            .chain([&self.end, &self.end_accepted, &self.end_unwanted])
+            .chain([
+                &self.end,
+                &self.end_accepted,
+                &self.end_unwanted,
+                &self.whose,
+            ])
             .chain(lists);
         let lists = lists.flat_map(ListStatement::texts);
         lists
@@ -275,4 +331,5 @@ pub(super) struct Parts<'a> {
     pub(super) unleased: &'a str,
     pub(super) later: bool,
     pub(super) reasons: bool,
+    pub(super) prioritised: bool,
 }

@@ -80,6 +80,7 @@ conformance! {
     higher_priorities_are_claimed_first,
     a_refused_row_stops_no_promotion,
     a_refused_row_stops_no_claim,
+    more_refused_rows_than_are_remembered_stop_nothing,
     a_refused_row_stops_no_cancellation,
     a_refused_row_costs_no_other_its_lease,
     a_refused_row_silences_no_other,

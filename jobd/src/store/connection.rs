@@ -8,6 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::floors::Place;
 use super::manual::Found;
 use crate::job::{ClaimToken, Job, Terms};
 use crate::leases::Lease;
@@ -57,6 +58,14 @@ impl Taken {
                 accounted: accounted != 0,
                 ..Terms::default()
             },
+        }
+    }
+
+    /// Where it stands.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            priority: self.terms.priority,
+            id: key(self.id),
         }
     }
 

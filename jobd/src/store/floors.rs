@@ -34,6 +34,12 @@ impl Place {
         priority: i64::MAX,
         id: 0,
     };
+
+    /// The one of both that comes later.
+    pub(super) fn later(self, other: Self) -> Self {
+        let rank = |place: &Self| (Reverse(place.priority), place.id);
+        std::cmp::max_by_key(self, other, rank)
+    }
 }
 
 /// See the module. One per store.
@@ -83,7 +89,7 @@ impl Floors {
             priority: job.terms.priority,
             id: key(job.id),
         });
-        let last = places.max_by_key(|place| (Reverse(place.priority), place.id));
+        let last = places.reduce(Place::later);
         match last {
             Some(place) if claimed.jobs.len() >= limit as usize => {
                 let known = self.0.get(target).filter(|_| floor != Place::FIRST);

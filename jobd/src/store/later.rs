@@ -25,7 +25,7 @@ use crate::faults::{crash_point, guard};
 /// Rows of one look: a transaction of as many locks.
 const MAX_ROWS: usize = 256;
 
-/// Seconds until the next try where a unique index lets a row not be `waiting`: it must not stand in the way of others.
+/// Seconds until the next try where the database lets a row not be `waiting`: it must not stand in the way of others.
 const PUT_OFF: u32 = 60;
 
 /// Rows with a `run_at` of no use that are told of: fewer cost a look nothing that matters.
@@ -164,7 +164,8 @@ pub(super) async fn in_the_way<C: Connection>(
     ))))
 }
 
-/// Makes rows `waiting` whose time has come, but for those of `aside`; names those that the database refused.
+/// Makes rows `waiting` whose time has come, but for those of `aside`. Those that the database refuses are put off, and
+/// named, but for duplicates, where another row with their key waits.
 pub(super) async fn promote<C: Connection>(
     connection: &mut C,
     statements: &Statements,
@@ -183,47 +184,35 @@ pub(super) async fn promote<C: Connection>(
     let mut due: Vec<_> = rows.filter(|(id, _)| !aside.contains(id)).collect();
     due.truncate(MAX_ROWS);
     let ids: Vec<JobId> = due.iter().map(|(id, _)| *id).collect();
-    let refused = make_waiting(connection, later, &ids).await?;
+    let refused = refusals::change(connection, &later.promote, &[], &ids)
+        .await?
+        .refused;
+    // They must not stand in the way of others; a trigger may not let them make room either.
+    let put_off: Vec<JobId> = refused.iter().map(|(id, _)| *id).collect();
+    let put_off = refusals::change(connection, &later.put_off, &[], &put_off).await?;
     crash_point!("promote-before-commit", ids.len());
     connection.control("COMMIT").await?;
     crash_point!("promote-after-commit", ids.len());
     let mut promoted = Promoted {
-        more: due.len() >= MAX_ROWS && refused.len() < MAX_ROWS,
+        more: due.len() >= MAX_ROWS && put_off.refused.len() < MAX_ROWS,
         targets: BTreeSet::new(),
     };
     let mut told = Vec::new();
     for (id, target) in due {
         match refused.iter().find(|(refused, _)| *refused == id) {
             None => promoted.targets.extend(target),
+            Some((_, error)) if is_duplicate(error) => {
+                tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
+            }
             Some((_, error)) => told.push(Refused {
                 id,
                 target,
+                place: None,
                 error: error.to_string(),
             }),
         }
     }
     Ok((promoted, told))
-}
-
-/// Promotes rows; puts those off that a unique index does not let wait, as another row with their key does. Returns
-/// those that could be neither.
-async fn make_waiting<C: Connection>(
-    connection: &mut C,
-    later: &LaterStatements,
-    ids: &[JobId],
-) -> Result<Vec<(JobId, sqlx::Error)>, sqlx::Error> {
-    let changed = refusals::change(connection, &later.promote, &[], ids).await?;
-    let mut refused = Vec::new();
-    for (id, error) in changed.refused {
-        if is_duplicate(&error) {
-            tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
-            let put_off = refusals::change(connection, &later.put_off, &[], &[id]).await?;
-            refused.extend(put_off.refused);
-        } else {
-            refused.push((id, error));
-        }
-    }
-    Ok(refused)
 }
 
 /// Schedules a job that has ended and is to run again; whether its row says so.

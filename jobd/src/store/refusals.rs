@@ -5,14 +5,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use jobd_proto::JobId;
+use jobd_proto::{JobId, TargetName};
 use sqlx::mysql::MySqlDatabaseError;
 
 use super::connection::{Connection, Value};
+use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 
-/// Rows that are remembered, as many as one statement takes. More are tried again with each look.
+/// Rows of one kind, and where they are claimed of one target, that are remembered: as many as one statement takes.
 const MAX_ROWS: usize = MAX_LIST;
+
+/// How long claims begin behind rows at the head of a target that are too many to be remembered.
+const SKIP: Duration = Duration::from_mins(1);
 
 /// The first pause, which doubles with each refusal, and the longest: people mend what refuses a row, and wait for it then.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(2));
@@ -24,6 +28,8 @@ pub struct Refused {
     pub id: JobId,
     /// Its `target`, where that was read.
     pub target: Option<String>,
+    /// Where it stands, if it was claimed: so was whatever stands before it, or it was refused.
+    pub(super) place: Option<Place>,
     /// The server's words.
     pub error: String,
 }
@@ -99,55 +105,137 @@ async fn change_list<C: Connection>(
     connection.change(&sql, &values).await
 }
 
+/// What a row was to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Accepted,
+    Running,
+    Waiting,
+    Cancelled,
+    Renewed,
+}
+
+impl Kind {
+    /// A row that is claimed, and cannot become this, goes back to be claimed again.
+    const OF_CLAIMS: [Self; 3] = [Self::Accepted, Self::Running, Self::Cancelled];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Cancelled => "cancelled",
+            Self::Renewed => "renewed",
+        }
+    }
+}
+
 /// The rows that are passed over. One per store.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<JobId, Refusal>);
+pub(super) struct Refusals {
+    rows: HashMap<(Kind, JobId), Refusal>,
+    /// Where claims of a target begin, and how long.
+    behind: HashMap<String, (Place, Instant)>,
+}
 
 #[derive(Debug)]
 struct Refusal {
+    /// As [`folded`].
+    target: String,
     pause: Duration,
     until: Instant,
 }
 
 impl Refusal {
-    /// A row that was not refused again for another pause was mended, or has gone.
+    /// A row that was not refused again for the longest pause was mended, or has gone.
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.until + self.pause
+        now >= self.until + PAUSE.1
     }
 }
 
 impl Refusals {
     /// Those to pass over now.
-    pub(super) fn aside(&self, now: Instant) -> Vec<JobId> {
-        let aside = self.0.iter().filter(|(_, refusal)| now < refusal.until);
-        aside.map(|(id, _)| *id).collect()
+    pub(super) fn aside(&self, kind: Kind, now: Instant) -> Vec<JobId> {
+        self.those(now, |of, _| of == kind)
     }
 
-    /// Takes in rows that could not be changed to what they were `to` be, and says so once of each. Whether each is passed over
-    /// from now on: there are no more than [`MAX_ROWS`].
-    pub(super) fn note(&mut self, now: Instant, to: &str, refused: &[Refused]) -> bool {
-        self.0.retain(|_, refusal| !refusal.is_over(now));
-        let mut all = true;
-        for Refused { id, target, error } in refused {
-            let known = self.0.get(id).map(|refusal| refusal.pause);
-            if known.is_none() && self.0.len() >= MAX_ROWS {
-                all = false;
+    /// Where a claim is to begin at the earliest, and the rows behind that to pass over.
+    pub(super) fn of_claim(&self, target: &TargetName, now: Instant) -> (Place, Vec<JobId>) {
+        let target = folded(target.as_str());
+        match self.behind.get(&target) {
+            Some((place, until)) if now < *until => (*place, Vec::new()),
+            _ => {
+                let of_it =
+                    |kind, of: &Refusal| Kind::OF_CLAIMS.contains(&kind) && of.target == target;
+                (Place::FIRST, self.those(now, of_it))
+            }
+        }
+    }
+
+    fn those(&self, now: Instant, which: impl Fn(Kind, &Refusal) -> bool) -> Vec<JobId> {
+        let aside = self.rows.iter();
+        let aside = aside.filter(|((kind, _), row)| now < row.until && which(*kind, row));
+        aside.map(|((_, id), _)| *id).collect()
+    }
+
+    /// Takes in rows that were refused, and says so once of each. Beyond [`MAX_ROWS`], claims begin behind the last one.
+    pub(super) fn note(&mut self, now: Instant, kind: Kind, refused: &[Refused]) {
+        self.rows.retain(|_, row| !row.is_over(now));
+        self.behind.retain(|_, (_, until)| now < *until);
+        let to = kind.as_str();
+        for Refused {
+            id,
+            target,
+            place,
+            error,
+        } in refused
+        {
+            let told = target.as_deref();
+            let target = told.map(folded).unwrap_or_default();
+            let known = self.rows.get(&(kind, *id)).map(|row| row.pause);
+            let is_full = || {
+                let others = self.rows.iter();
+                let of_it = |row: &Refusal| place.is_none() || row.target == target;
+                let others = others.filter(|((of, _), row)| *of == kind && of_it(row));
+                others.count() >= MAX_ROWS
+            };
+            let full = known.is_none() && is_full();
+            if let Some(place) = place
+                && (full || self.behind.contains_key(&target))
+            {
+                let (behind, _) = self
+                    .behind
+                    .entry(target.clone())
+                    .or_insert((*place, now + SKIP));
+                *behind = place.later(*behind);
+            }
+            if full {
+                tracing::debug!(job = %id, error, "the database refuses to let a row be {to}, as many others");
                 continue;
             }
             let pause = known.map_or(PAUSE.0, |pause| (pause * 2).min(PAUSE.1));
             let until = now + pause;
-            self.0.insert(*id, Refusal { pause, until });
+            let row = Refusal {
+                target,
+                pause,
+                until,
+            };
+            self.rows.insert((kind, *id), row);
             if known.is_none() {
                 tracing::warn!(
-                    job = %id, target = target.as_deref(), error,
+                    job = %id, target = told, error,
                     "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
                 );
             } else {
                 tracing::debug!(job = %id, error, ?pause, "the database still refuses to let a row be {to}");
             }
         }
-        all
     }
+}
+
+/// A target as rows may spell it: columns of fixed width are padded, and collations may ignore case.
+fn folded(target: &str) -> String {
+    target.trim_end().to_lowercase()
 }
 
 #[cfg(test)]
@@ -155,12 +243,24 @@ mod tests {
     use super::*;
 
     fn refused(ids: std::ops::Range<u64>) -> Vec<Refused> {
-        let row = |id| Refused {
+        let row = |id: u64| Refused {
             id: JobId(id),
-            target: None,
+            target: Some("Mail ".into()),
+            place: Some(place(id)),
             error: "no".into(),
         };
         ids.map(row).collect()
+    }
+
+    fn place(id: u64) -> Place {
+        Place {
+            priority: 0,
+            id: super::super::connection::key(JobId(id)),
+        }
+    }
+
+    fn mail() -> TargetName {
+        TargetName::new("mail").unwrap()
     }
 
     #[test]
@@ -168,9 +268,9 @@ mod tests {
         let (mut refusals, mut now) = (Refusals::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            assert!(refusals.note(now, "waiting", &refused(1..2)));
+            refusals.note(now, Kind::Waiting, &refused(1..2));
             let before = now;
-            while !refusals.aside(now).is_empty() {
+            while !refusals.aside(Kind::Waiting, now).is_empty() {
                 now += Duration::from_secs(1);
             }
             pauses.push((now - before).as_secs());
@@ -178,17 +278,46 @@ mod tests {
         assert_eq!(pauses, [5, 10, 20, 40, 80, 120, 120, 120]);
         // Somebody has mended it: the next refusal is another one.
         now += PAUSE.1;
-        refusals.note(now, "waiting", &refused(1..2));
-        assert!(refusals.aside(now + PAUSE.0).is_empty());
+        refusals.note(now, Kind::Waiting, &refused(1..2));
+        assert!(refusals.aside(Kind::Waiting, now + PAUSE.0).is_empty());
     }
 
     #[test]
-    fn no_more_are_remembered_than_one_statement_takes() {
+    fn a_row_is_passed_over_for_what_it_was_refused() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
-        let all = 1..MAX_ROWS as u64 + 2;
-        assert!(!refusals.note(now, "waiting", &refused(all.clone())));
-        assert_eq!(refusals.aside(now).len(), MAX_ROWS);
-        let later = now + 2 * PAUSE.0;
-        assert!(refusals.note(later, "waiting", &refused(all.end..all.end + 9)));
+        let aside = |refusals: &Refusals| {
+            let others = TargetName::new("other").unwrap();
+            [
+                refusals.of_claim(&mail(), now).1,
+                refusals.of_claim(&others, now).1,
+                refusals.aside(Kind::Cancelled, now),
+            ]
+        };
+        refusals.note(now, Kind::Waiting, &refused(1..2));
+        assert_eq!(aside(&refusals), [vec![], vec![], vec![]]);
+        refusals.note(now, Kind::Running, &refused(2..3));
+        assert_eq!(aside(&refusals), [vec![JobId(2)], vec![], vec![]]);
+        let mut refusals = Refusals::default();
+        refusals.note(now, Kind::Cancelled, &refused(3..4));
+        let three = vec![JobId(3)];
+        assert_eq!(aside(&refusals), [three.clone(), vec![], three]);
+    }
+
+    #[test]
+    fn claims_begin_behind_more_rows_than_are_remembered() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let all = 1..MAX_ROWS as u64 + 1;
+        refusals.note(now, Kind::Accepted, &refused(all.clone()));
+        let (first, aside) = refusals.of_claim(&mail(), now);
+        assert_eq!((first, aside.len()), (Place::FIRST, MAX_ROWS));
+        refusals.note(now, Kind::Accepted, &refused(all.end..all.end + 9));
+        let behind = refusals.of_claim(&mail(), now);
+        assert_eq!(behind, (place(all.end + 8), vec![]));
+        // Known or not, what is refused there is passed as well, and nothing leads back.
+        for row in [all.end + 20, 7] {
+            refusals.note(now, Kind::Running, &refused(row..row + 1));
+            assert_eq!(refusals.of_claim(&mail(), now).0, place(all.end + 20));
+        }
+        assert_eq!(refusals.of_claim(&mail(), now + SKIP).0, Place::FIRST);
     }
 }

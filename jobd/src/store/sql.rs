@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 use jobd_proto::{JobId, TargetName};
 
 use super::backend::{Backend, Lane, Unit};
-use super::floors::Floors;
-use super::refusals::Refusals;
+use super::connection::key;
+use super::floors::{Floors, Place};
+use super::refusals::{Kind, Refusals};
 use super::statements::Statements;
 use super::{
     Batch, Cancelled, Claimed, Inspection, Names, OutputText, Promoted, Recorded, Refused, Report,
@@ -33,10 +34,7 @@ pub(super) struct SqlStore<B> {
     /// there, and nobody renews leases that we have not begun with.
     known: OnceLock<Arc<[String]>>,
     floors: Mutex<Floors>,
-    /// Rows that cannot be claimed, promoted or cancelled.
     refusals: Mutex<Refusals>,
-    /// Rows whose leases cannot be renewed.
-    unrenewed: Mutex<Refusals>,
     /// A renewal that waited for a locked row once would come too late for the others.
     hasty: bool,
     /// The last renewal met a row that somebody else had locked: the next one does not wait for it.
@@ -52,7 +50,6 @@ impl<B: Backend> SqlStore<B> {
             known: OnceLock::new(),
             floors: Mutex::default(),
             refusals: Mutex::default(),
-            unrenewed: Mutex::default(),
             met_lock: AtomicBool::new(false),
         }
     }
@@ -71,13 +68,13 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Rows that were refused and are passed over now.
-    fn aside(&self) -> Vec<JobId> {
-        locked(&self.refusals).aside(Instant::now())
+    fn aside(&self, kind: Kind) -> Vec<JobId> {
+        locked(&self.refusals).aside(kind, Instant::now())
     }
 
-    /// Passes over these rows from now on; whether over all of them.
-    fn pass_over(&self, to: &str, refused: &[Refused]) -> bool {
-        locked(&self.refusals).note(Instant::now(), to, refused)
+    /// Passes over these rows from now on.
+    fn pass_over(&self, kind: Kind, refused: &[Refused]) {
+        locked(&self.refusals).note(Instant::now(), kind, refused);
     }
 
     async fn look(&self) -> Result<Inspection, StoreError> {
@@ -197,14 +194,15 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
             let floor = self.floors().of(&target, began);
-            let (served, aside) = (target.clone(), self.aside());
+            let (first, aside) = locked(&self.refusals).of_claim(&target, began);
+            let served = target.clone();
             let claimed = self.claimed(
                 Lane::Claims,
                 &named,
                 move |connection, statements, committing| {
                     let (token, target, aside) = (token.clone(), served.clone(), aside.clone());
                     async move {
-                        let part = (floor, limit, &*aside);
+                        let part = ([floor, first], limit, &*aside);
                         units::claim(
                             connection,
                             &statements,
@@ -219,12 +217,9 @@ impl<B: Backend> Store for SqlStore<B> {
                     .boxed()
                 },
             );
-            let mut claimed = claimed.await;
-            if let Ok(claimed) = &mut claimed
-                && !self.pass_over("accepted", &claimed.refused)
-            {
-                // They would stand in the way of those behind them each time: better now and then.
-                claimed.refused.clear();
+            let claimed = claimed.await;
+            if let Ok(claimed) = &claimed {
+                self.pass_over(Kind::Accepted, &claimed.refused);
             }
             let time = (began, Instant::now());
             match &claimed {
@@ -278,24 +273,18 @@ impl<B: Backend> Store for SqlStore<B> {
             let cancelled = on!(self, Desk, [free], |connection, statements| {
                 cancel::cancel(connection, &statements, &free, false)
             });
-            let mut fates = self.refreshed(cancelled.await).await?;
+            let (mut fates, refused) = self.refreshed(cancelled.await).await?;
+            self.pass_over(Kind::Cancelled, &refused);
             let locked = |(id, _): &Wish| fates.get(id) == Some(&Cancelled::Locked);
             let rest: Vec<Wish> = wishes.into_iter().filter(locked).collect();
             if patient && !rest.is_empty() {
                 let cancelled = on!(self, Rows, [rest], |connection, statements| {
                     cancel::cancel(connection, &statements, &rest, true)
                 });
-                fates.extend(self.refreshed(cancelled.await).await?);
+                let (rest, refused) = self.refreshed(cancelled.await).await?;
+                self.pass_over(Kind::Cancelled, &refused);
+                fates.extend(rest);
             }
-            let refused = fates.iter().filter_map(|(id, fate)| match fate {
-                Cancelled::Refused(error) => Some(Refused {
-                    id: *id,
-                    target: None,
-                    error: error.clone(),
-                }),
-                _ => None,
-            });
-            self.pass_over("cancelled", &refused.collect::<Vec<_>>());
             Ok(fates)
         }
         .boxed()
@@ -312,7 +301,7 @@ impl<B: Backend> Store for SqlStore<B> {
     }
 
     fn requests(&self, worker: String) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        let aside = self.aside();
+        let aside = self.aside(Kind::Cancelled);
         let requests = on!(self, Look, [worker, aside], |connection, statements| {
             units::requests(connection, &statements, &worker, &aside)
         });
@@ -321,12 +310,12 @@ impl<B: Backend> Store for SqlStore<B> {
 
     fn promote(&self) -> BoxFuture<'_, Result<Promoted, StoreError>> {
         async move {
-            let aside = self.aside();
+            let aside = self.aside(Kind::Waiting);
             let promoted = on!(self, Look, [aside], |connection, statements| {
                 later::promote(connection, &statements, &aside)
             });
             let (promoted, refused) = self.refreshed(promoted.await).await?;
-            self.pass_over("waiting", &refused);
+            self.pass_over(Kind::Waiting, &refused);
             Ok(promoted)
         }
         .boxed()
@@ -346,9 +335,13 @@ impl<B: Backend> Store for SqlStore<B> {
                 let refused = Refused {
                     id: start.id,
                     target: Some(start.target.to_string()),
+                    place: Some(Place {
+                        priority: start.terms.priority,
+                        id: key(start.id),
+                    }),
                     error: error.clone(),
                 };
-                self.pass_over("running", &[refused]);
+                self.pass_over(Kind::Running, &[refused]);
             }
             recorded
         }
@@ -372,7 +365,7 @@ impl<B: Backend> Store for SqlStore<B> {
                     Err(StoreError::Locked(_)) if !passing => passing = true,
                     outcome => {
                         let outcome = outcome.map(|(unrenewed, refused)| {
-                            locked(&self.unrenewed).note(Instant::now(), "renewed", &refused);
+                            self.pass_over(Kind::Renewed, &refused);
                             unrenewed
                         });
                         let met = |unrenewed: &Unrenewed| !unrenewed.locked.is_empty();

@@ -198,6 +198,7 @@ impl Statements {
                 unleased,
                 later: abilities.has(Ability::Later),
                 reasons: counts.reasons,
+                prioritised,
             },
         );
         let later = abilities

@@ -83,20 +83,20 @@ pub(super) async fn names<C: Connection>(
     Ok(Names { names, more: true })
 }
 
-/// Claims waiting rows of a target but for those of `aside`, those behind `floor` first: the ones before it are looked at
-/// where there are too few behind it. What it is about to commit is left in `committing`.
+/// Claims waiting rows of a target from `first` on, but for those of `aside`, those behind `floor` first: the ones before it
+/// are looked at where there are too few behind it. What it is about to commit is left in `committing`.
 pub(super) async fn claim<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    (floor, limit, aside): (Place, u32, &[JobId]),
+    ([floor, first], limit, aside): ([Place; 2], u32, &[JobId]),
     most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
     let mut rows = Vec::new();
-    for floor in [floor, Place::FIRST] {
+    for floor in [floor.later(first), first] {
         let Place { priority, id } = floor;
         let mut values = vec![Value::Text(target.as_str())];
         if statements.prioritised {
@@ -109,7 +109,7 @@ pub(super) async fn claim<C: Connection>(
         rows = connection.taken(&statements.claim_select, &values).await?;
         rows.retain(|row| !aside.contains(&row.id));
         rows.truncate(limit as usize);
-        if floor == Place::FIRST || rows.len() >= limit as usize {
+        if floor == first || rows.len() >= limit as usize {
             break;
         }
     }
@@ -129,7 +129,11 @@ pub(super) async fn claim<C: Connection>(
         }
         None => refusals::change(connection, &statements.accept, &named, &ids).await?,
     };
-    let refused = refused(changed.refused, Some(target));
+    let mut refused = refused(changed.refused, Some(target));
+    for row in &rows {
+        let of_it = refused.iter_mut().filter(|refused| refused.id == row.id);
+        of_it.for_each(|refused| refused.place = Some(row.place()));
+    }
     let passed = |id: &JobId| !refused.iter().any(|refused| refused.id == *id);
     ids.retain(passed);
     rows.retain(|row| passed(&row.id));
@@ -192,6 +196,7 @@ pub(super) fn refused(
     let told = |(id, error): (JobId, sqlx::Error)| Refused {
         id,
         target: target.map(ToString::to_string),
+        place: None,
         error: error.to_string(),
     };
     rows.into_iter().map(told).collect()

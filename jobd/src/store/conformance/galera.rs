@@ -45,7 +45,7 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
             &statements,
             &token,
             &target,
-            (Place::FIRST, 1, &[]),
+            ([Place::FIRST; 2], 1, &[]),
             1,
             &cell,
         )
@@ -89,7 +89,7 @@ async fn check(cluster: &Cluster, create: &'static str) {
         &statements,
         &token,
         &target,
-        (Place::FIRST, 1, &[]),
+        ([Place::FIRST; 2], 1, &[]),
         1,
         &committing,
     )

@@ -93,6 +93,42 @@ pub(super) async fn a_refused_row_stops_no_claim(mut ground: Ground) {
     assert!(claimed.errors[&JobId(5)].contains("not this one"));
 }
 
+pub(super) async fn more_refused_rows_than_are_remembered_stop_nothing(mut ground: Ground) {
+    refuse(&ground).await;
+    ground.insert("mail", false, 1210).await;
+    ground
+        .run("UPDATE jobs SET own = 'accepted' WHERE id <= 600")
+        .await;
+    ground
+        .run("UPDATE jobs SET status = 'scheduled', run_at = 5 + id, own = CASE WHEN id <= 1200 THEN 'waiting' END WHERE id > 600")
+        .await;
+    let mut looks = 1;
+    while ground.store.promote().await.unwrap().more {
+        looks += 1;
+    }
+    assert_eq!(looks, 3, "256 rows at a time");
+    let promoted: Vec<JobId> = (1201..=1210).map(JobId).collect();
+    let mut claimed = Vec::new();
+    let mut claims = 0;
+    while claimed.len() < promoted.len() {
+        claims += 1;
+        assert!(claims <= 100, "{claimed:?}");
+        let token = ground.tokens.next(Origin::Background);
+        let next = ground.store.claim(token, name("mail"), 20, 1).await;
+        let next = next.unwrap();
+        assert!(!next.jobs.is_empty() || !next.refused.is_empty(), "told");
+        claimed.extend(ids(&next.jobs));
+    }
+    assert_eq!(claimed, promoted);
+    let token = ground.tokens.next(Origin::Background);
+    let rest = ground
+        .store
+        .claim(token, name("mail"), 20, 1)
+        .await
+        .unwrap();
+    assert!(rest.jobs.is_empty() && rest.refused.is_empty(), "a rest");
+}
+
 pub(super) async fn a_refused_row_stops_no_cancellation(mut ground: Ground) {
     refuse(&ground).await;
     let all = ground.insert("mail", false, 4).await;

@@ -84,6 +84,7 @@ conformance! {
     a_refused_row_stops_no_cancellation,
     a_refused_row_costs_no_other_its_lease,
     a_refused_row_silences_no_other,
+    a_history_that_is_refused_stops_no_end,
     what_may_not_wait_again_ends,
     a_row_that_may_not_wait_yet_is_put_off_and_no_other,
     an_orphan_goes_back_runs_again_or_gets_a_verdict;

@@ -8,14 +8,14 @@ async fn refuse(ground: &Ground) {
         DatabaseSettings::MySql(_) => &[
             "ALTER TABLE jobs ADD own varchar(20), ADD checked varchar(20), ADD CHECK (checked IS NULL OR checked <> status)",
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.own = NEW.status \
-             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') \
+             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') OR NEW.own = 'history' AND NEW.errors <> '' \
              THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
         ],
         DatabaseSettings::Sqlite(_) => &[
             "ALTER TABLE jobs ADD own TEXT",
             "ALTER TABLE jobs ADD checked TEXT CHECK (checked IS NULL OR checked <> status)",
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.own = NEW.status \
-             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') \
+             OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') OR NEW.own = 'history' AND NEW.errors <> '' \
              BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         ],
     };
@@ -196,5 +196,24 @@ pub(super) async fn a_refused_row_silences_no_other(mut ground: Ground) {
     assert_eq!(locked, []);
     for (job, said) in jobs.iter().zip([Some("half"), None, Some("half")]) {
         assert_eq!(other(&ground.row(job.id).await, "progress"), said);
+    }
+}
+
+pub(super) async fn a_history_that_is_refused_stops_no_end(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 3).await;
+    let jobs = ground.claim("mail", 3).await;
+    ground.record(starts(&jobs)).await;
+    ground
+        .run("UPDATE jobs SET own = 'history' WHERE id <> 2")
+        .await;
+    let recorded = ground.record(finishes(&jobs[..2])).await;
+    assert_eq!(recorded.finished, [true, true]);
+    for lease in ground.store.leases().await.unwrap() {
+        let rescued = ground.store.rescue(lease).await.unwrap();
+        assert!(rescued.is_some());
+    }
+    for (id, told) in all.into_iter().zip([false, true, false]) {
+        assert_eq!(other(&ground.row(id).await, "errors").is_some(), told);
     }
 }

@@ -223,9 +223,7 @@ fn tell(reply: &mut CancelReply, id: JobId, fate: Option<&Cancelled>) {
             "another worker has job {id}, and the table has no column cancel_requested: ask that worker, or the master"
         )),
         Some(Cancelled::Locked) => Err(format!("somebody has job {id} locked, try again later")),
-        Some(Cancelled::Refused(error)) => Err(format!(
-            "the database refuses to let job {id} be cancelled: {error}"
-        )),
+        Some(Cancelled::Refused(error)) => Err(format!("job {id} cannot be cancelled: {error}")),
         Some(Cancelled::Missing) | None => Err(format!("job {id} not found")),
     };
     match said {

@@ -35,7 +35,7 @@ pub enum Cancelled {
     Missing,
     /// Somebody has it locked, and was not waited for.
     Locked,
-    /// The database does not let it be changed, and says why.
+    /// The database does not let it be changed, or could not be asked, and this is why.
     Refused(String),
 }
 

@@ -281,9 +281,19 @@ impl<B: Backend> Store for SqlStore<B> {
                 let cancelled = on!(self, Rows, [rest], |connection, statements| {
                     cancel::cancel(connection, &statements, &rest, true)
                 });
-                let (rest, refused) = self.refreshed(cancelled.await).await?;
-                self.pass_over(Kind::Cancelled, &refused);
-                fates.extend(rest);
+                // What has ended in the first phase has ended.
+                match self.refreshed(cancelled.await).await {
+                    Ok((rest, refused)) => {
+                        fates.extend(rest);
+                        self.pass_over(Kind::Cancelled, &refused);
+                    }
+                    Err(error) => {
+                        let locked = |fate: &&mut Cancelled| **fate == Cancelled::Locked;
+                        for fate in fates.values_mut().filter(locked) {
+                            *fate = Cancelled::Refused(error.to_string());
+                        }
+                    }
+                }
             }
             Ok(fates)
         }

@@ -178,3 +178,32 @@ async fn a_locked_row_holds_up_no_other_cancellation_and_no_payload() {
         assert_eq!(fates.unwrap()[&ids[1]], Cancelled::Ended);
     }
 }
+
+/// What was cancelled at once stays so, whatever becomes of a row that had to be waited for.
+#[tokio::test]
+async fn an_error_of_a_locked_row_leaves_the_others_cancelled() {
+    let mut ground = Ground::mysql(Table::Full).await;
+    let ids = ground.insert("mail", false, 2).await;
+    ground
+        .run("CREATE TRIGGER broken BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.id = 2 THEN SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1142; END IF")
+        .await;
+    let DatabaseSettings::MySql(settings) = &ground.settings else {
+        panic!("it is MySQL");
+    };
+    let mut somebody = jobd_proto::table::connect_mysql(settings).await.unwrap();
+    for sql in ["BEGIN", "SELECT * FROM jobs WHERE id = 2 FOR UPDATE"] {
+        sqlx::raw_sql(sql).execute(&mut somebody).await.unwrap();
+    }
+    let wishes = ids.iter().map(|id| (*id, None)).collect();
+    let cancelled = ground.store.cancel(wishes, true);
+    let unlocked = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut somebody);
+        rollback.await.unwrap();
+    };
+    let both = futures::future::join(cancelled, unlocked);
+    let both = tokio::time::timeout(Duration::from_secs(20), both).await;
+    let fates = both.expect("it ends").0.unwrap();
+    assert_eq!(fates[&ids[0]], Cancelled::Ended);
+    assert!(matches!(fates[&ids[1]], Cancelled::Refused(_)), "{fates:?}");
+}

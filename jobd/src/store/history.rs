@@ -9,7 +9,7 @@ use jobd_proto::JobId;
 use super::connection::{Connection, Value, key};
 use super::counts::Counts;
 use super::dialect::Dialect;
-use super::errors::{self, Failure};
+use super::errors::{self, Failure, MAX_READ};
 use super::refusals::is_about_row;
 use crate::faults::planted;
 
@@ -32,7 +32,8 @@ impl History {
             ..
         } = dialect;
         let ours = format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished);
-        let texts = [*now, "`attempts`", "`errors`"].map(|it| format!("CAST({it} AS CHAR)"));
+        let errors = format!("CASE WHEN LENGTH(`errors`) <= {MAX_READ} THEN `errors` END");
+        let texts = [*now, "`attempts`", &errors].map(|it| format!("CAST({it} AS CHAR)"));
         Self {
             read: format!(
                 "SELECT {} FROM {t} {id_index} WHERE {ours} {lock}",

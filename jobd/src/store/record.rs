@@ -34,11 +34,13 @@ pub(super) async fn record<C: Connection>(
         // The statement commits by itself.
         batch_point!("before-commit", batch);
     }
-    for (history, end) in history.into_iter().cycle().zip(failed) {
-        let (id, token) = (end.job.id, end.job.token.as_str());
-        history
-            .add(connection, id, token, &Failure::of(end))
-            .await?;
+    if let Some(history) = history {
+        for end in failed {
+            let (id, token) = (end.job.id, end.job.token.as_str());
+            history
+                .add(connection, id, token, &Failure::of(end))
+                .await?;
+        }
     }
     let mut recorded = Recorded::default();
     for part in parts {

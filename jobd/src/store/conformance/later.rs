@@ -202,6 +202,18 @@ async fn failures(ground: &mut Ground, id: JobId) -> Vec<(u64, String, Option<i6
     errors.iter().map(entry).collect()
 }
 
+pub(super) async fn errors_of_any_length_give_way_unread(mut ground: Ground) {
+    ground.insert("mail", false, 1).await;
+    let job = ground.started("mail").await;
+    let long = format!("[{}0]", "0,".repeat(50_000));
+    ground
+        .run(&format!("UPDATE jobs SET errors = '{long}'"))
+        .await;
+    ground.record(finishes(std::slice::from_ref(&job))).await;
+    let last = [(1, "exit".to_owned(), Some(3))];
+    assert_eq!(failures(&mut ground, job.id).await, last);
+}
+
 pub(super) async fn errors_has_every_attempt_that_failed(mut ground: Ground) {
     let failed = |attempt| (attempt, "exit".to_owned(), Some(3));
     let orphaned = |attempt| (attempt, "orphaned".to_owned(), None);

@@ -109,7 +109,9 @@ async fn doctor_knows_rows_of_the_future() {
 
 #[tokio::test]
 async fn what_doctor_says_of_a_table_mends_it() {
-    let sqlite = Ground::sqlite_made_by(include_str!("../../sql/sqlite/jobs-minimal.sql")).await;
+    // There the values of status are not mended by one statement: those of `jobd --check-config` have a test of their own.
+    let minimal = include_str!("../../sql/sqlite/jobs-minimal.sql");
+    let sqlite = Ground::sqlite_made_by(&minimal.replace("'done',", "'done', 'scheduled',")).await;
     let mysql = Ground::mysql_made_by(&[jobd_tests::database::MINIMAL]).await;
     for ground in [mysql, sqlite] {
         for sql in [

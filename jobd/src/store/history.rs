@@ -32,7 +32,8 @@ impl History {
             ..
         } = dialect;
         let ours = format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished);
-        let errors = format!("CASE WHEN LENGTH(`errors`) <= {MAX_READ} THEN `errors` END");
+        let errors =
+            format!("CASE WHEN LENGTH(`errors`) <= {MAX_READ} THEN `errors` ELSE NULL END");
         let texts = [*now, "`attempts`", &errors].map(|it| format!("CAST({it} AS CHAR)"));
         Self {
             read: format!(

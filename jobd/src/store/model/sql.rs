@@ -57,6 +57,7 @@ pub(super) enum Expr {
     In(Box<Expr>, Vec<Expr>),
     Sum(Box<(Expr, Expr)>, i64),
     Coalesce(Box<(Expr, Expr)>),
+    Length(Box<Expr>),
     IsNotNull(Box<Expr>),
     /// The first branch whose condition holds, or else the last.
     Case(Vec<(Expr, Expr)>, Box<Expr>),
@@ -99,6 +100,10 @@ impl Expr {
             Self::Coalesce(sides) => match sides.0.value(context) {
                 Val::Null => sides.1.value(context),
                 value => value,
+            },
+            Self::Length(inner) => match inner.value(context) {
+                Val::Text(text) => Val::Int(i64::try_from(text.len()).unwrap_or(i64::MAX)),
+                other => other,
             },
             Self::IsNotNull(inner) => Val::Int((inner.value(context) != Val::Null).into()),
             Self::Case(branches, otherwise) => {
@@ -426,6 +431,8 @@ impl Reader<'_> {
                 Expr::Coalesce(Box::new((first, second)))
             }
             "CASE" => self.case(),
+            // What stands in brackets is an operand as well.
+            "LENGTH" => Expr::Length(Box::new(self.primary())),
             "UNIX_TIMESTAMP" => {
                 self.expect("(");
                 self.expect(")");

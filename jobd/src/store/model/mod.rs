@@ -308,6 +308,7 @@ impl Connection for Link {
         match sql {
             "START TRANSACTION" => self.begun = true,
             "COMMIT" => drop(self.ask(Say::Commit).await?),
+            "ROLLBACK" => drop(self.ask(Say::RollBack).await?),
             other => panic!("the model does not know {other}"),
         }
         Ok(())

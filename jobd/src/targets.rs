@@ -15,7 +15,7 @@ use jobd_proto::worker::TargetStatus;
 use jobd_proto::{JobId, Pattern, TargetName};
 
 use self::patterns::{Full, Patterns};
-use self::target::Target;
+use self::target::{Target, Want};
 use crate::job::Job;
 
 pub use self::patterns::Search;
@@ -99,7 +99,7 @@ impl Targets {
                     self.patterns.no_longer();
                 }
                 target.concurrency = concurrency;
-                (target.leaving, target.paused, target.wanted) = (false, false, true);
+                (target.leaving, target.paused, target.want) = (false, false, Want::Rows);
             }
             Some(_) => return Err(TargetError::Exists(name)),
             None => {
@@ -169,9 +169,7 @@ impl Targets {
             .demand(name.as_str())?
             .ok_or_else(|| TargetError::NotFound(name.clone()))?;
         self.each(std::slice::from_ref(&name), |target| {
-            // A raised limit has room for rows that nobody pokes about again.
-            target.wanted |= concurrency as usize > target.concurrency;
-            target.concurrency = concurrency as usize;
+            target.limit(concurrency as usize);
         });
         self.part(&name);
         Ok(())
@@ -179,7 +177,9 @@ impl Targets {
 
     /// Targets that a periodic look at the table should ask about.
     pub fn hungry(&self, now: Instant) -> Vec<TargetName> {
-        let hungry = |target: &Target| !target.claiming && !target.wanted && target.room(now) > 0;
+        let hungry = |target: &Target| {
+            !target.claiming && target.want == Want::Nothing && target.room(now) > 0
+        };
         self.by_name
             .iter()
             .filter(|(_, target)| !self.draining && hungry(target))
@@ -198,8 +198,7 @@ impl Targets {
             .iter_mut()
             .filter(|(_, target)| target.wants_claim(now));
         due.map(|(name, target)| {
-            target.claiming = true;
-            target.wanted = false;
+            target.claim();
             (
                 name.clone(),
                 u32::try_from(target.room(now).min(limit)).unwrap_or(u32::MAX),
@@ -209,7 +208,7 @@ impl Targets {
     }
 
     /// Takes in what a claim brought and returns what must go back, because the target was paused
-    /// or the worker drains. A full claim means that there may be more.
+    /// or the worker drains.
     pub fn claimed(
         &mut self,
         name: &TargetName,
@@ -220,8 +219,7 @@ impl Targets {
         let Some(target) = self.by_name.get_mut(name) else {
             return jobs;
         };
-        target.claiming = false;
-        target.wanted |= jobs.len() >= asked as usize;
+        target.claimed(asked, jobs.len(), now);
         if target.paused || target.leaving || self.draining {
             self.part(name);
             return jobs;
@@ -235,7 +233,7 @@ impl Targets {
     pub fn claim_failed(&mut self, name: &TargetName, rest_until: Instant) {
         if let Some(target) = self.by_name.get_mut(name) {
             target.claiming = false;
-            target.wanted = true;
+            target.want = Want::Rows;
             target.rest_until = Some(rest_until);
         }
         self.part(name);
@@ -312,7 +310,7 @@ impl Targets {
     pub fn rest(&mut self, name: &TargetName, until: Instant) {
         if let Some(target) = self.by_name.get_mut(name) {
             target.rest_until = Some(until);
-            target.wanted = true;
+            target.want = Want::Rows;
         }
     }
 
@@ -326,20 +324,14 @@ impl Targets {
         };
         self.by_name
             .values()
-            .flat_map(|target| [target.rest_until, stale(target)])
+            .flat_map(|target| [target.next_wake(), stale(target)])
             .flatten()
             .min()
     }
 
-    /// Forgets rests that are over.
+    /// Forgets rests that are over, and claims again where that is due.
     pub fn wake(&mut self, now: Instant) {
-        for target in self
-            .by_name
-            .values_mut()
-            .filter(|target| !target.resting(now))
-        {
-            target.rest_until = None;
-        }
+        (self.by_name.values_mut()).for_each(|target| target.wake(now));
     }
 
     /// Rows claimed ahead that have waited too long for a slot.
@@ -352,7 +344,7 @@ impl Targets {
                 .is_some_and(|(since, _)| now.duration_since(*since) >= LOOK_AHEAD_TIME)
             {
                 back.extend(target.queue.pop_front().map(|(_, job)| job));
-                target.wanted = true;
+                target.want = Want::Rows;
             }
         }
         back

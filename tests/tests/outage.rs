@@ -292,6 +292,54 @@ async fn a_row_that_stays_locked_holds_up_no_other() {
     witness.assert_each_once(ids);
 }
 
+/// An application that has a row locked at the very moment of the one poke about it.
+#[tokio::test]
+async fn a_row_that_was_locked_for_a_moment_is_found_without_another_poke() {
+    const TRIES: usize = 10;
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    database.minimal_table().await;
+    let ini = Ini::worker(&database)
+        .set("poll_interval", 0)
+        .set("launcher", "true")
+        .target("a", 4);
+    let jobd = Jobd::ready(&scratch, &ini).await;
+    let claims = || {
+        jobd.process
+            .log()
+            .matches("claimed target=a rows=0")
+            .count()
+    };
+    let one_more = async |than: usize| {
+        let more = || (claims() > than).then_some(());
+        until("a claim in vain", PATIENCE, async || more()).await;
+    };
+    // The first one of all, made at the start.
+    one_more(0).await;
+    for attempt in 1.. {
+        let id = database.insert(1, "a", "waiting").await[0];
+        let mut lock = database.pool.begin().await.expect("a transaction");
+        sqlx::raw_sql("SELECT id FROM jobs WHERE status = 'waiting' FOR UPDATE")
+            .execute(&mut *lock)
+            .await
+            .expect("lock a row");
+        let before = claims();
+        jobd.ask("poll", json!({})).await;
+        one_more(before).await;
+        lock.rollback().await.expect("let go");
+        let began = Instant::now();
+        while database.row(id).await.status != "done" && began.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if database.row(id).await.status == "done" {
+            break;
+        }
+        // The lock was let go too late, on a busy machine.
+        assert!(attempt < TRIES, "{}", jobd.process.log());
+    }
+    assert!(jobd.stop().await.success());
+}
+
 /// A transaction that the server still holds open when its client has long gone: of a claim, and then of
 /// ends. A wait for its locks would take seconds, again and again.
 #[tokio::test]

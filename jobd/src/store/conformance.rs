@@ -56,6 +56,7 @@ macro_rules! conformance {
 conformance! {
     a_claim_takes_the_first_waiting_rows_of_its_target,
     claims_of_many_workers_never_share_a_row,
+    claims_of_neighbouring_targets_hide_no_row,
     a_row_starts_once_and_only_for_its_claim,
     a_finish_is_written_once_and_recognised_when_repeated,
     the_end_is_dated_when_the_process_ended,

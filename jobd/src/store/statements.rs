@@ -13,6 +13,7 @@ use super::advance::{AdvanceStatement, Bounds, UNKNOWN_USAGE};
 use super::cancel::{self, CancelStatements};
 use super::counts::{Counts, terms};
 use super::dialect::{Beginning, Dialect};
+use super::floors::Place;
 use super::glance::{Glance, probe};
 use super::history::History;
 use super::later::LaterStatements;
@@ -42,11 +43,14 @@ pub(super) struct Ownership {
 pub(super) struct Statements {
     /// Begins a transaction.
     pub(super) begin: &'static str,
-    /// `waiting` rows of a target behind a place, as [`Taken`](super::connection::Taken) has them.
-    pub(super) claim_select: Arc<str>,
-    /// Whether that goes by priority, and begins behind a place in that order.
-    pub(super) prioritised: bool,
-    /// Whether that locks its rows.
+    /// The first `waiting` rows of a target, as [`Taken`](super::connection::Taken) has them. By the index's leading columns
+    /// alone: MariaDB locks where a range ends, and that is the first row of the next target, which a claim there would pass over.
+    claim_first: Arc<str>,
+    /// Those behind a place.
+    pub(super) claim_behind: Arc<str>,
+    /// Whether places are by priority.
+    prioritised: bool,
+    /// Whether claims lock their rows.
     pub(super) claim_locks: bool,
     /// `waiting` → `accepted`.
     pub(super) accept: ListStatement,
@@ -54,7 +58,7 @@ pub(super) struct Statements {
     pub(super) accept_retried: Option<ListStatement>,
     /// The largest number that its column takes.
     pub(super) most_attempts: u32,
-    /// Which of the ids carry the token, waiting for whoever is changing them: as `claim_select` has them.
+    /// Which of the ids carry the token, waiting for whoever is changing them: as `claim_first` has them.
     pub(super) accepted: ListStatement,
     /// One after the other: write rows, and leave them as they were.
     pub(super) touches: [ListStatement; 2],
@@ -106,6 +110,16 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// What finds the waiting rows of a target behind a place, and the values that say so, after the target's.
+    pub(super) fn claim_from(&self, place: Place) -> (&Arc<str>, Vec<i64>) {
+        let Place { priority, id } = place;
+        match (place, self.prioritised) {
+            (Place::FIRST, _) => (&self.claim_first, Vec::new()),
+            (_, true) => (&self.claim_behind, vec![priority, id, priority]),
+            (_, false) => (&self.claim_behind, vec![id]),
+        }
+    }
+
     /// Leases are asked about on tables with ownership only; its columns may have been dropped since.
     pub(super) fn owned(&self) -> Result<&Ownership, sqlx::Error> {
         let ownership = self.ownership.as_ref();
@@ -152,11 +166,12 @@ impl Statements {
         let prioritised = abilities.has(Ability::Priority);
         // Two ranges of the index, in its order: the rest of a priority, and lower ones. A third, for higher ones, would
         // begin before the floor, and be read through all that nobody has purged yet.
-        let behind = if prioritised {
+        let (behind, order) = if prioritised {
             let p = format!("{unranged}`priority`");
-            format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?) ORDER BY `priority` DESC, {t}.`id`")
+            let behind = format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?)");
+            (behind, format!("ORDER BY `priority` DESC, {t}.`id`"))
         } else {
-            format!("{t}.`id` > ? ORDER BY {t}.`id`")
+            (format!("{t}.`id` > ?"), format!("ORDER BY {t}.`id`"))
         };
         let update = |set: &str, condition: &str| {
             format!("UPDATE {t} {id_index} SET {set} WHERE {condition}")
@@ -211,7 +226,8 @@ impl Statements {
             begin,
             glance: Glance::new(&due.chain(requests).collect::<Vec<_>>()),
             claim_locks: !skip_locked.is_empty(),
-            claim_select: format!("SELECT {claim} {waiting} AND {behind} LIMIT ? {skip_locked}").into(),
+            claim_first: format!("SELECT {claim} {waiting} {order} LIMIT ? {skip_locked}").into(),
+            claim_behind: format!("SELECT {claim} {waiting} AND {behind} {order} LIMIT ? {skip_locked}").into(),
             prioritised,
             accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),
             accept_retried: abilities.has(Ability::Retries).then(|| {
@@ -342,7 +358,8 @@ impl Statements {
             .flat_map(|owned| [&owned.free, &owned.renew, &owned.held]);
         let lists = lists.into_iter().chain(owned_lists);
         let single = [
-            &self.claim_select,
+            &self.claim_first,
+            &self.claim_behind,
             &self.data,
             &self.finished,
             &self.row,

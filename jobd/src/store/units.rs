@@ -97,16 +97,12 @@ pub(super) async fn claim<C: Connection>(
     connection.control(statements.begin).await?;
     let mut rows = Vec::new();
     for floor in [floor.later(first), first] {
-        let Place { priority, id } = floor;
-        let mut values = vec![Value::Text(target.as_str())];
-        if statements.prioritised {
-            values.extend([priority, id, priority].map(Value::Number));
-        } else {
-            values.push(Value::Number(id));
-        }
+        let (select, places) = statements.claim_from(floor);
         let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
-        values.push(Value::Number(i64::from(limit).saturating_add(passed)));
-        rows = connection.taken(&statements.claim_select, &values).await?;
+        let asked = i64::from(limit).saturating_add(passed);
+        let mut values = vec![Value::Text(target.as_str())];
+        values.extend(places.into_iter().chain([asked]).map(Value::Number));
+        rows = connection.taken(select, &values).await?;
         rows.retain(|row| !aside.contains(&row.id));
         rows.truncate(limit as usize);
         if floor == first || rows.len() >= limit as usize {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jobd_proto::worker::TargetStatus;
 use jobd_proto::{Pattern, TargetName};
 
-use super::target::Target;
+use super::target::{Target, Want};
 use super::{TargetError, Targets};
 use crate::job::Job;
 
@@ -223,7 +223,7 @@ impl Targets {
         let target = self.by_name.entry(name.clone());
         let target = target.or_insert_with(|| Target::new(0));
         target.adopt(served);
-        (target.leaving, target.wanted) = (false, true);
+        (target.leaving, target.want) = (false, Want::Rows);
         self.patterns.names += 1;
         self.note_spelling(name);
     }
@@ -251,8 +251,8 @@ impl Targets {
         }
     }
 
-    /// Whether a target is only there because a pattern serves it, and has nothing to do. One that differs from
-    /// its pattern keeps what clients have set.
+    /// Whether a target is only there because a pattern serves it, and has nothing to do: names come and go by the thousand, and
+    /// searches for them find what a second look would. One that differs from its pattern keeps what clients have set.
     pub(super) fn is_needless(&self, target: &Target) -> bool {
         let Some(name) = &target.pattern else {
             return false;
@@ -260,7 +260,7 @@ impl Targets {
         let same = |served: &Served| {
             served.concurrency == target.concurrency && served.paused == target.paused
         };
-        (!target.wanted || target.paused) && self.patterns.get(name).is_none_or(same)
+        (target.want != Want::Rows || target.paused) && self.patterns.get(name).is_none_or(same)
     }
 
     /// Forgets the targets of a pattern that have nothing to do.
@@ -357,8 +357,7 @@ impl Targets {
         let former = std::mem::replace(&mut served.concurrency, concurrency);
         for target in self.by_name.values_mut() {
             if target.pattern.as_ref() == Some(name) && target.concurrency == former {
-                target.wanted |= concurrency > former;
-                target.concurrency = concurrency;
+                target.limit(concurrency);
             }
         }
         true

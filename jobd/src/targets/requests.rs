@@ -3,7 +3,7 @@
 use jobd_proto::{TargetName, Targets as Selection};
 
 use super::patterns::Served;
-use super::target::Target;
+use super::target::{Target, Want};
 use super::{TargetError, Targets};
 use crate::job::Job;
 
@@ -69,7 +69,7 @@ impl Targets {
     /// Remembers that rows of these targets may be waiting. One on demand that was gone meanwhile is made again.
     pub fn want(&mut self, names: &[TargetName]) {
         for name in names {
-            let want = |target: &mut Target| target.wanted = true;
+            let want = |target: &mut Target| target.want = Want::Rows;
             if !self.each_of_pattern(name, Served::want, want)
                 && let Ok(Some(name)) = self.demand(name.as_str())
             {
@@ -102,7 +102,7 @@ impl Targets {
     pub fn resume(&mut self, names: &[TargetName]) {
         let mut resume = |target: &mut Target| {
             target.paused = false;
-            target.wanted = true;
+            target.want = Want::Rows;
         };
         for name in names {
             let pattern = |served: &mut Served| {

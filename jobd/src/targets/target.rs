@@ -1,7 +1,7 @@
 //! One target: its slots, what is queued for them, and how much more it may claim. Pure.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jobd_proto::TargetName;
 use jobd_proto::worker::TargetStatus;
@@ -13,11 +13,21 @@ use crate::job::Job;
 /// claim would otherwise take a few rows each time, and cost more than their processes.
 const AHEAD: usize = 20;
 
+/// After how long a claim that came up short is made once more: it has passed over what somebody had locked just then, be it
+/// for the moment that a claim of a neighbouring target takes, and nobody would poke about these rows again.
+pub(super) const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// Whether to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Nothing,
+    /// Once more, from this moment on (at once: `None`).
+    Again(Option<Instant>),
+    /// Rows may be waiting: polled, or the last claim was full.
+    Rows,
+}
+
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and any may go with any other"
-)]
 pub(super) struct Target {
     pub(super) concurrency: usize,
     pub(super) paused: bool,
@@ -33,8 +43,7 @@ pub(super) struct Target {
     pub(super) ending: usize,
     /// A claim is under way.
     pub(super) claiming: bool,
-    /// Rows may be waiting: polled, or the last claim was full.
-    pub(super) wanted: bool,
+    pub(super) want: Want,
     /// No claim and no start before this moment.
     pub(super) rest_until: Option<Instant>,
     /// Not served any more: it goes when the last of its jobs has ended.
@@ -54,7 +63,7 @@ impl Target {
             running: 0,
             ending: 0,
             claiming: false,
-            wanted: true,
+            want: Want::Rows,
             rest_until: None,
             leaving: false,
             pattern: None,
@@ -98,12 +107,59 @@ impl Target {
         pace.min(self.concurrency.max(pace / AHEAD))
     }
 
+    /// Changes the limit. A raised one has room for rows that nobody pokes about again.
+    pub(super) fn limit(&mut self, concurrency: usize) {
+        if concurrency > self.concurrency {
+            self.want = Want::Rows;
+        }
+        self.concurrency = concurrency;
+    }
+
+    /// A claim is made now.
+    pub(super) fn claim(&mut self) {
+        self.claiming = true;
+        self.want = match self.want {
+            Want::Rows => Want::Again(None),
+            _ => Want::Nothing,
+        };
+    }
+
+    /// Takes in what the claim brought of what it had asked for. A full one means that there may be more. A short one is made
+    /// again, and the one after it only if that has brought something.
+    pub(super) fn claimed(&mut self, asked: u32, rows: usize, now: Instant) {
+        self.claiming = false;
+        self.want = match self.want {
+            _ if rows >= asked as usize => Want::Rows,
+            Want::Nothing if rows == 0 => Want::Nothing,
+            Want::Nothing | Want::Again(_) => Want::Again(Some(now + SECOND_LOOK)),
+            Want::Rows => Want::Rows,
+        };
+    }
+
+    /// Forgets what was to come and has.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.rest_until = self.rest_until.filter(|until| now < *until);
+        if let Want::Again(at) = &mut self.want {
+            *at = at.filter(|at| now < *at);
+        }
+    }
+
+    /// When [`Self::wake`] next has something to do.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let again = match self.want {
+            Want::Again(at) => at,
+            _ => None,
+        };
+        self.rest_until.into_iter().chain(again).min()
+    }
+
     /// A free slot is reason enough; to fill up the look-ahead a claim waits until most of it is gone, as one
     /// for many rows costs little more than one for a few.
     pub(super) fn wants_claim(&self, now: Instant) -> bool {
         let room = self.room(now);
         let full = self.concurrency.max(self.ahead(now));
-        self.wanted && !self.claiming && room > 0 && (self.free() > 0 || 4 * room > 3 * full)
+        let wanted = matches!(self.want, Want::Rows | Want::Again(None));
+        wanted && !self.claiming && room > 0 && (self.free() > 0 || 4 * room > 3 * full)
     }
 
     pub(super) fn status(&self) -> TargetStatus {

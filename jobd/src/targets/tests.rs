@@ -5,6 +5,7 @@ mod on_demand;
 use jobd_proto::{JobId, Targets as Selection};
 use proptest::prelude::*;
 
+use super::target::SECOND_LOOK;
 use super::*;
 use crate::job::{Origin, Terms, Tokens};
 
@@ -244,6 +245,41 @@ fn look_ahead_follows_the_pace() {
         10,
         "they do not wait behind long jobs"
     );
+}
+
+#[test]
+fn a_short_claim_is_made_once_more_in_a_moment() {
+    let mut targets = Targets::new(0);
+    let mut now = Instant::now();
+    targets.add(name(0), 5).unwrap();
+    let rows = |ids: std::ops::Range<u64>| ids.map(|id| job(id, name(0), Origin::Background));
+    // What comes behind a poke, a claim that brings as many rows as said, and each that follows without a poke.
+    for claims in [vec![0, 0], vec![2, 1, 0], vec![2, 0]] {
+        targets.want(&[name(0)]);
+        for (at, brought) in claims.iter().enumerate() {
+            let claimed = targets.claims(now);
+            assert_eq!(claimed.len(), 1, "{claims:?}, {at}");
+            targets.claimed(&name(0), claimed[0].1, rows(0..*brought).collect(), now);
+            let started = targets.startable(now);
+            (0..started.len()).for_each(|_| targets.ended(&name(0), now));
+            targets.wake(now);
+            assert!(targets.claims(now).is_empty(), "not at once");
+            let next = (at + 1 < claims.len()).then_some(now + SECOND_LOOK);
+            assert_eq!(targets.next_wake(), next, "{claims:?}, {at}");
+            now += SECOND_LOOK;
+            targets.wake(now);
+        }
+        assert!(targets.claims(now).is_empty(), "{claims:?}");
+        assert_eq!(targets.hungry(now), [name(0)]);
+    }
+    // A poke in between begins anew.
+    targets.want(&[name(0)]);
+    targets.claims(now);
+    targets.want(&[name(0)]);
+    targets.claimed(&name(0), 5, Vec::new(), now);
+    assert_eq!(targets.claims(now).len(), 1);
+    targets.claimed(&name(0), 5, Vec::new(), now);
+    assert_eq!(targets.next_wake(), Some(now + SECOND_LOOK));
 }
 
 #[test]

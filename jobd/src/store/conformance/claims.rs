@@ -42,6 +42,31 @@ pub(super) async fn claims_of_many_workers_never_share_a_row(mut ground: Ground)
     assert_eq!(taken, all);
 }
 
+/// Rows of two targets that stand side by side in the index, with more asked for than there are.
+pub(super) async fn claims_of_neighbouring_targets_hide_no_row(mut ground: Ground) {
+    const ROUNDS: u64 = 100;
+    let stores = [0, 1].map(|_| open(&ground.settings, LEASE));
+    for store in &stores {
+        store.inspect().await.unwrap();
+    }
+    for round in 0..ROUNDS {
+        let rows = [
+            ground.insert("a", false, 2).await,
+            ground.insert("b", false, 2).await,
+        ];
+        let claims = stores.iter().zip(["a", "b"]).map(async |(store, target)| {
+            let token = Tokens::new("w", "h", round + 2).next(Origin::Background);
+            let claimed = store.claim(token, name(target), 7, 1).await.unwrap();
+            ids(&claimed.jobs)
+        });
+        assert_eq!(
+            futures::future::join_all(claims).await,
+            rows,
+            "round {round}"
+        );
+    }
+}
+
 pub(super) async fn manual_rows_are_claimed_together_and_others_left_alone(mut ground: Ground) {
     let manual = ground.insert("mail", true, 2).await;
     let waiting = ground.insert("mail", false, 1).await;

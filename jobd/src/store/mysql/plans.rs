@@ -6,11 +6,13 @@ use jobd_proto::table::connect_mysql;
 use jobd_tests::Server;
 use jobd_tests::database::scheduled;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::look::look;
 use crate::store::Sight;
 use crate::store::conformance::settings;
+use crate::store::floors::Place;
 use crate::store::glance::glance;
 use crate::store::later::promote;
 
@@ -193,24 +195,21 @@ async fn a_claim_begins_behind_what_is_not_purged() {
     let (_, statements) = look(&mut connection, &settings, None, Duration::from_secs(30))
         .await
         .unwrap();
-    let select = statements.unwrap().claim_select;
+    let statements = statements.unwrap();
     let floor = i64::try_from(first).unwrap() + (10 << UNPURGED) / 2;
     let claimed = format!("UPDATE jobs SET status = 'accepted' WHERE id <= {floor}");
     assert!(database.run(&claimed).await > 1000);
 
+    let (priority, id) = (0, floor);
+    let behind = Place { priority, id };
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..15 {
-        for (times, (priority, id)) in times.iter_mut().zip([(0, floor), (i64::MAX, 0)]) {
+        for (times, place) in times.iter_mut().zip([behind, Place::FIRST]) {
             let begun = Instant::now();
-            let claim = sqlx::query(AssertSqlSafe(select.clone())).bind("t");
-            let rows = claim
-                .bind(priority)
-                .bind(id)
-                .bind(priority)
-                .bind(10)
-                .fetch_all(&mut connection)
-                .await
-                .unwrap();
+            let (select, places) = statements.claim_from(place);
+            let claim = sqlx::query(AssertSqlSafe(select.to_string())).bind("t");
+            let claim = places.into_iter().chain([10]).fold(claim, Query::bind);
+            let rows = claim.fetch_all(&mut connection).await.unwrap();
             times.push(begun.elapsed());
             let next: i64 = rows[0].try_get(0).unwrap();
             assert!(next > floor, "row {next} was claimed");

@@ -86,6 +86,7 @@ enum Event {
     Claimed {
         target: TargetName,
         asked: u32,
+        took: Duration,
         claimed: Result<Claimed, StoreError>,
     },
     /// Rows were cancelled, or not.
@@ -382,8 +383,9 @@ impl Dispatcher {
             Event::Claimed {
                 target,
                 asked,
+                took,
                 claimed,
-            } => self.claimed(&target, asked, claimed),
+            } => self.claimed(&target, asked, took, claimed),
             Event::Cancelled(ended) => self.rows_cancelled(ended),
             Event::ManualClaimed {
                 ticket,

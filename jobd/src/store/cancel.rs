@@ -155,7 +155,9 @@ async fn name<C: Connection>(
     let told = errors.iter().map(|(id, error)| {
         let whose = whose.get(&Some(key(*id))).cloned();
         let (target, priority) = whose.unwrap_or_default();
-        let taken = accepted.iter().any(|(accepted, _)| accepted == id);
+        let of_claim =
+            |(accepted, token): &(JobId, ClaimToken)| accepted == id && !token.origin().is_manual();
+        let taken = accepted.iter().any(of_claim);
         Refused {
             id: *id,
             target,

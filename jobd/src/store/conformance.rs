@@ -82,6 +82,8 @@ conformance! {
     a_refused_row_stops_no_promotion,
     a_refused_row_stops_no_claim,
     more_refused_rows_than_are_remembered_stop_nothing,
+    a_stretch_of_refused_rows_hides_no_new_row,
+    rows_that_nobody_may_change_stop_no_promotion,
     a_refused_row_stops_no_cancellation,
     a_refused_row_costs_no_other_its_lease,
     a_refused_row_silences_no_other,

@@ -201,7 +201,9 @@ pub(super) async fn promote<C: Connection>(
     for (id, target) in due {
         match refused.iter().find(|(refused, _)| *refused == id) {
             None => promoted.targets.extend(target),
-            Some((_, error)) if is_duplicate(error) => {
+            Some((_, error))
+                if is_duplicate(error) && !put_off.refused.iter().any(|(it, _)| *it == id) =>
+            {
                 tracing::info!(job = %id, "the time of a row has come, and another one with its unique key waits: putting it off for a minute");
             }
             Some((_, error)) => told.push(Refused {

@@ -12,11 +12,14 @@ use super::connection::{Connection, Value};
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 
-/// Rows of one kind, and where they are claimed of one target, that are remembered: as many as one statement takes.
-const MAX_ROWS: usize = MAX_LIST;
+/// Rows that are remembered of one target that have been claimed: each of its claims reads over as many.
+const MAX_OF_TARGET: usize = 256;
 
-/// How long claims begin behind rows at the head of a target that are too many to be remembered.
-const SKIP: Duration = Duration::from_mins(1);
+/// Rows that are remembered in all.
+const MAX_KNOWN: usize = 4096;
+
+/// Rows of one target that are named in the log, each.
+const NAMED: usize = 16;
 
 /// The first pause, which doubles with each refusal, and the longest: people mend what refuses a row, and wait for it then.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(2));
@@ -28,7 +31,7 @@ pub struct Refused {
     pub id: JobId,
     /// Its `target`, where that was read.
     pub target: Option<String>,
-    /// Where it stands, if it was claimed: so was whatever stands before it, or it was refused.
+    /// Where it stands in the order of claims, if one has brought it.
     pub(super) place: Option<Place>,
     /// The server's words.
     pub error: String,
@@ -78,7 +81,12 @@ pub(super) async fn change<C: Connection>(
     let mut changed = Changed::default();
     for ids in ids.chunks(MAX_LIST) {
         match change_list(connection, statement, before, ids).await {
-            Err(error) if is_about_row(&error) => {}
+            Err(error) if is_about_row(&error) => {
+                if let [id] = ids {
+                    changed.refused.push((*id, error));
+                    continue;
+                }
+            }
             outcome => {
                 changed.rows += outcome?;
                 continue;
@@ -117,7 +125,9 @@ pub(super) enum Kind {
 
 impl Kind {
     /// A row that is claimed, and cannot become this, goes back to be claimed again.
-    const OF_CLAIMS: [Self; 3] = [Self::Accepted, Self::Running, Self::Cancelled];
+    fn is_of_claims(self) -> bool {
+        matches!(self, Self::Accepted | Self::Running | Self::Cancelled)
+    }
 
     fn as_str(self) -> &'static str {
         match self {
@@ -132,18 +142,36 @@ impl Kind {
 
 /// The rows that are passed over. One per store.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(super) struct Refusals(HashMap<String, OfTarget>);
+
+/// Those of a target, whose name is the key, [`folded`].
+#[derive(Debug, Default)]
+struct OfTarget {
     rows: HashMap<(Kind, JobId), Refusal>,
-    /// Where claims of a target begin, and how long.
-    behind: HashMap<String, (Place, Instant)>,
+    stretch: Option<Stretch>,
 }
 
 #[derive(Debug)]
 struct Refusal {
-    /// As [`folded`].
-    target: String,
     pause: Duration,
     until: Instant,
+}
+
+/// A part of a target's rows that holds more refused ones than are remembered: claims take what stands before and behind it.
+#[derive(Debug)]
+struct Stretch {
+    /// The first and the last of those that are not remembered.
+    ends: [Place; 2],
+    /// When it is tried anew: some time after a claim has come to the end of the target's rows behind it.
+    until: Option<Instant>,
+}
+
+/// What a claim passes over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Skip {
+    /// These two rows, and what stands between them.
+    pub(super) stretch: Option<[Place; 2]>,
+    pub(super) aside: Vec<JobId>,
 }
 
 impl Refusal {
@@ -153,35 +181,77 @@ impl Refusal {
     }
 }
 
+impl OfTarget {
+    fn aside(&self, now: Instant, of: impl Fn(Kind) -> bool) -> impl Iterator<Item = JobId> {
+        let aside = self.rows.iter();
+        let aside = aside.filter(move |((kind, _), row)| now < row.until && of(*kind));
+        aside.map(|((_, id), _)| *id)
+    }
+
+    /// Forgets what is over; whether anything is left.
+    fn is_left(&mut self, now: Instant) -> bool {
+        self.rows.retain(|_, row| !row.is_over(now));
+        let stretch = self.stretch.take();
+        self.stretch = stretch.filter(|stretch| stretch.until.is_none_or(|until| now < until));
+        !self.rows.is_empty() || self.stretch.is_some()
+    }
+
+    /// Whether no further row is remembered, where so many are known already in all.
+    fn is_full(&self, known: usize, claimed: bool) -> bool {
+        let of_claims = || self.rows.keys().filter(|(kind, _)| kind.is_of_claims());
+        known >= MAX_KNOWN || claimed && of_claims().count() >= MAX_OF_TARGET
+    }
+
+    /// Takes in a row that is not remembered.
+    fn stretch_to(&mut self, place: Place) {
+        self.stretch = Some(match self.stretch.take() {
+            None => Stretch {
+                ends: [place; 2],
+                until: None,
+            },
+            Some(Stretch { ends, until }) => Stretch {
+                ends: [ends[0].earlier(place), ends[1].later(place)],
+                until,
+            },
+        });
+    }
+}
+
 impl Refusals {
     /// Those to pass over now.
     pub(super) fn aside(&self, kind: Kind, now: Instant) -> Vec<JobId> {
-        self.those(now, |of, _| of == kind)
+        let targets = self.0.values();
+        targets
+            .flat_map(|it| it.aside(now, |of| of == kind))
+            .collect()
     }
 
-    /// Where a claim is to begin at the earliest, and the rows behind that to pass over.
-    pub(super) fn of_claim(&self, target: &TargetName, now: Instant) -> (Place, Vec<JobId>) {
-        let target = folded(target.as_str());
-        match self.behind.get(&target) {
-            Some((place, until)) if now < *until => (*place, Vec::new()),
-            _ => {
-                let of_it =
-                    |kind, of: &Refusal| Kind::OF_CLAIMS.contains(&kind) && of.target == target;
-                (Place::FIRST, self.those(now, of_it))
-            }
+    /// What a claim is to pass over now.
+    pub(super) fn skip(&self, target: &TargetName, now: Instant) -> Skip {
+        let Some(of) = self.0.get(&folded(target.as_str())) else {
+            return Skip::default();
+        };
+        let stretch = of.stretch.as_ref();
+        let stretch = stretch.filter(|stretch| stretch.until.is_none_or(|until| now < until));
+        Skip {
+            stretch: stretch.map(|stretch| stretch.ends),
+            aside: of.aside(now, Kind::is_of_claims).collect(),
         }
     }
 
-    fn those(&self, now: Instant, which: impl Fn(Kind, &Refusal) -> bool) -> Vec<JobId> {
-        let aside = self.rows.iter();
-        let aside = aside.filter(|((kind, _), row)| now < row.until && which(*kind, row));
-        aside.map(|((_, id), _)| *id).collect()
+    /// A claim has come to the end of the rows of a target.
+    pub(super) fn came_to_the_end(&mut self, target: &TargetName, now: Instant) {
+        let of = self.0.get_mut(&folded(target.as_str()));
+        if let Some(stretch) = of.and_then(|of| of.stretch.as_mut()) {
+            stretch.until.get_or_insert(now + PAUSE.1);
+        }
     }
 
-    /// Takes in rows that were refused, and says so once of each. Beyond [`MAX_ROWS`], claims begin behind the last one.
+    /// Takes in rows that were refused, and names them in the log. What is too much to be remembered becomes part of the
+    /// stretch that claims pass over.
     pub(super) fn note(&mut self, now: Instant, kind: Kind, refused: &[Refused]) {
-        self.rows.retain(|_, row| !row.is_over(now));
-        self.behind.retain(|_, (_, until)| now < *until);
+        self.0.retain(|_, of| of.is_left(now));
+        let mut known: usize = self.0.values().map(|of| of.rows.len()).sum();
         let to = kind.as_str();
         for Refused {
             id,
@@ -190,44 +260,35 @@ impl Refusals {
             error,
         } in refused
         {
-            let told = target.as_deref();
-            let target = told.map(folded).unwrap_or_default();
-            let known = self.rows.get(&(kind, *id)).map(|row| row.pause);
-            let is_full = || {
-                let others = self.rows.iter();
-                let of_it = |row: &Refusal| place.is_none() || row.target == target;
-                let others = others.filter(|((of, _), row)| *of == kind && of_it(row));
-                others.count() >= MAX_ROWS
-            };
-            let full = known.is_none() && is_full();
-            if let Some(place) = place
-                && (full || self.behind.contains_key(&target))
-            {
-                let (behind, _) = self
-                    .behind
-                    .entry(target.clone())
-                    .or_insert((*place, now + SKIP));
-                *behind = place.later(*behind);
-            }
-            if full {
-                tracing::debug!(job = %id, error, "the database refuses to let a row be {to}, as many others");
+            let target = target.as_deref();
+            let of = self.0.entry(target.map(folded).unwrap_or_default());
+            let of = of.or_default();
+            if let Some(row) = of.rows.get_mut(&(kind, *id)) {
+                row.pause = (row.pause * 2).min(PAUSE.1);
+                row.until = now + row.pause;
+                tracing::debug!(job = %id, error, pause = ?row.pause, "the database still refuses to let a row be {to}");
                 continue;
             }
-            let pause = known.map_or(PAUSE.0, |pause| (pause * 2).min(PAUSE.1));
-            let until = now + pause;
-            let row = Refusal {
-                target,
-                pause,
-                until,
-            };
-            self.rows.insert((kind, *id), row);
-            if known.is_none() {
-                tracing::warn!(
-                    job = %id, target = told, error,
-                    "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
-                );
+            let full = of.is_full(known, place.is_some());
+            if full {
+                place.inspect(|place| of.stretch_to(*place));
             } else {
-                tracing::debug!(job = %id, error, ?pause, "the database still refuses to let a row be {to}");
+                let (pause, until) = (PAUSE.0, now + PAUSE.0);
+                of.rows.insert((kind, *id), Refusal { pause, until });
+                known += 1;
+            }
+            match of.rows.len() {
+                0..NAMED => tracing::warn!(
+                    job = %id, target, error,
+                    "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
+                ),
+                NAMED if !full => tracing::warn!(
+                    job = %id, target, error,
+                    "the database refuses to let a row be {to}, and many others of its target, which are passed over as well and not named any more"
+                ),
+                _ => {
+                    tracing::debug!(job = %id, target, error, "the database refuses to let a row be {to}, as many others");
+                }
             }
         }
     }
@@ -288,8 +349,8 @@ mod tests {
         let aside = |refusals: &Refusals| {
             let others = TargetName::new("other").unwrap();
             [
-                refusals.of_claim(&mail(), now).1,
-                refusals.of_claim(&others, now).1,
+                refusals.skip(&mail(), now).aside,
+                refusals.skip(&others, now).aside,
                 refusals.aside(Kind::Cancelled, now),
             ]
         };
@@ -304,20 +365,51 @@ mod tests {
     }
 
     #[test]
-    fn claims_begin_behind_more_rows_than_are_remembered() {
+    fn claims_pass_over_a_stretch_of_more_rows_than_are_remembered() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
-        let all = 1..MAX_ROWS as u64 + 1;
+        let all = 11..MAX_OF_TARGET as u64 + 11;
         refusals.note(now, Kind::Accepted, &refused(all.clone()));
-        let (first, aside) = refusals.of_claim(&mail(), now);
-        assert_eq!((first, aside.len()), (Place::FIRST, MAX_ROWS));
-        refusals.note(now, Kind::Accepted, &refused(all.end..all.end + 9));
-        let behind = refusals.of_claim(&mail(), now);
-        assert_eq!(behind, (place(all.end + 8), vec![]));
-        // Known or not, what is refused there is passed as well, and nothing leads back.
-        for row in [all.end + 20, 7] {
+        let skip = |refusals: &Refusals, at| {
+            let Skip { stretch, aside } = refusals.skip(&mail(), at);
+            (stretch, aside.len())
+        };
+        assert_eq!(skip(&refusals, now), (None, MAX_OF_TARGET));
+        for (row, ends) in [(400, [400, 400]), (600, [400, 600]), (7, [7, 600])] {
             refusals.note(now, Kind::Running, &refused(row..row + 1));
-            assert_eq!(refusals.of_claim(&mail(), now).0, place(all.end + 20));
+            let stretch = Some(ends.map(place));
+            assert_eq!(skip(&refusals, now), (stretch, MAX_OF_TARGET));
         }
-        assert_eq!(refusals.of_claim(&mail(), now + SKIP).0, Place::FIRST);
+        // A row that no claim has brought says nothing of where claims have been.
+        let mut by_hand = refused(900..901);
+        by_hand[0].place = None;
+        refusals.note(now, Kind::Running, &by_hand);
+        let stretch = Some([7, 600].map(place));
+        assert_eq!(skip(&refusals, now).0, stretch);
+        // However long it takes to come to the end, and however much is refused meanwhile and after it.
+        let end = now + PAUSE.1 * 2;
+        assert_eq!(skip(&refusals, end).0, stretch);
+        refusals.came_to_the_end(&mail(), end);
+        refusals.came_to_the_end(&mail(), end + PAUSE.1 / 2);
+        let last = end + PAUSE.1 * 9 / 10;
+        refusals.note(last, Kind::Running, &refused(601..602));
+        assert_ne!(skip(&refusals, last).0, None);
+        assert_eq!(skip(&refusals, end + PAUSE.1).0, None);
+    }
+
+    #[test]
+    fn what_is_remembered_of_all_targets_is_bounded() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        for target in 0..MAX_KNOWN {
+            let mut rows = refused(1..20);
+            for row in &mut rows {
+                row.target = Some(target.to_string());
+            }
+            refusals.note(now, Kind::Accepted, &rows);
+        }
+        let rows = refusals.0.values().map(|of| of.rows.len());
+        assert_eq!(rows.sum::<usize>(), MAX_KNOWN);
+        let last = TargetName::new((MAX_KNOWN - 1).to_string()).unwrap();
+        let stretch = Some([1, 19].map(place));
+        assert_eq!(refusals.skip(&last, now).stretch, stretch);
     }
 }

@@ -194,15 +194,15 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
             let floor = self.floors().of(&target, began);
-            let (first, aside) = locked(&self.refusals).of_claim(&target, began);
+            let skip = locked(&self.refusals).skip(&target, began);
             let served = target.clone();
             let claimed = self.claimed(
                 Lane::Claims,
                 &named,
                 move |connection, statements, committing| {
-                    let (token, target, aside) = (token.clone(), served.clone(), aside.clone());
+                    let (token, target, skip) = (token.clone(), served.clone(), skip.clone());
                     async move {
-                        let part = ([floor, first], limit, &*aside);
+                        let part = (floor, &skip, limit);
                         units::claim(
                             connection,
                             &statements,
@@ -218,8 +218,11 @@ impl<B: Backend> Store for SqlStore<B> {
                 },
             );
             let claimed = claimed.await;
-            if let Ok(claimed) = &claimed {
-                self.pass_over(Kind::Accepted, &claimed.refused);
+            if let Ok(Claimed { jobs, refused, .. }) = &claimed {
+                self.pass_over(Kind::Accepted, refused);
+                if jobs.len() + refused.len() < limit as usize {
+                    locked(&self.refusals).came_to_the_end(&target, Instant::now());
+                }
             }
             let time = (began, Instant::now());
             match &claimed {
@@ -342,13 +345,14 @@ impl<B: Backend> Store for SqlStore<B> {
                 && batch.len() == 1
             {
                 // It goes back, and would be the first to be claimed again.
+                let place = Place {
+                    priority: start.terms.priority,
+                    id: key(start.id),
+                };
                 let refused = Refused {
                     id: start.id,
                     target: Some(start.target.to_string()),
-                    place: Some(Place {
-                        priority: start.terms.priority,
-                        id: key(start.id),
-                    }),
+                    place: Some(place).filter(|_| !start.origin.is_manual()),
                     error: error.clone(),
                 };
                 self.pass_over(Kind::Running, &[refused]);

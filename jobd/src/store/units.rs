@@ -11,7 +11,7 @@ use super::connection::{Connection, Taken, Value, id, key};
 use super::errors::Failure;
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
-use super::refusals::{self, is_duplicate};
+use super::refusals::{self, Skip, is_duplicate};
 use super::statements::{PROBES, Statements};
 use super::{Claimed, Names, REQUESTS, Refused, RowState, Unrenewed, manual};
 use crate::faults::crash_point;
@@ -83,32 +83,18 @@ pub(super) async fn names<C: Connection>(
     Ok(Names { names, more: true })
 }
 
-/// Claims waiting rows of a target from `first` on, but for those of `aside`, those behind `floor` first: the ones before it
-/// are looked at where there are too few behind it. What it is about to commit is left in `committing`.
+/// Claims waiting rows of a target, as [`find`] finds them. What it is about to commit is left in `committing`.
 pub(super) async fn claim<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    ([floor, first], limit, aside): ([Place; 2], u32, &[JobId]),
+    (floor, skip, limit): (Place, &Skip, u32),
     most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
-    let mut rows = Vec::new();
-    for floor in [floor.later(first), first] {
-        let (select, places) = statements.claim_from(floor);
-        let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
-        let asked = i64::from(limit).saturating_add(passed);
-        let mut values = vec![Value::Text(target.as_str())];
-        values.extend(places.into_iter().chain([asked]).map(Value::Number));
-        rows = connection.taken(select, &values).await?;
-        rows.retain(|row| !aside.contains(&row.id));
-        rows.truncate(limit as usize);
-        if floor == first || rows.len() >= limit as usize {
-            break;
-        }
-    }
+    let mut rows = find(connection, statements, target, (floor, skip, limit)).await?;
     let mut ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
     let retried = statements.accept_retried.as_ref().filter(|_| most > 1);
@@ -151,6 +137,44 @@ pub(super) async fn claim<C: Connection>(
     connection.control("COMMIT").await?;
     crash_point!("claim-after-commit", claimed.jobs.len());
     Ok(claimed)
+}
+
+/// Waiting rows for a claim: those behind `floor`, or all, where there are too few behind it. Where it skips a stretch,
+/// those before and those behind that.
+async fn find<C: Connection>(
+    connection: &mut C,
+    statements: &Statements,
+    target: &TargetName,
+    (floor, skip, limit): (Place, &Skip, u32),
+) -> Result<Vec<Taken>, sqlx::Error> {
+    let Skip { stretch, aside } = skip;
+    let most = limit as usize;
+    let mut read = async |from: Place| {
+        let (select, places) = statements.claim_from(from);
+        let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
+        let asked = i64::from(limit).saturating_add(passed);
+        let mut values = vec![Value::Text(target.as_str())];
+        values.extend(places.into_iter().chain([asked]).map(Value::Number));
+        let mut rows = connection.taken(select, &values).await?;
+        rows.retain(|row| !aside.contains(&row.id));
+        rows.truncate(most);
+        Ok::<_, sqlx::Error>(rows)
+    };
+    if let Some([first, last]) = stretch {
+        let mut rows = read(Place::FIRST).await?;
+        rows.retain(|row| row.place().is_before(*first));
+        if rows.len() < most {
+            rows.extend(read(*last).await?);
+            rows.truncate(most);
+        }
+        return Ok(rows);
+    }
+    let rows = read(floor).await?;
+    if floor == Place::FIRST || rows.len() >= most {
+        return Ok(rows);
+    }
+    // With those behind the floor, which nobody else can have locked now.
+    read(Place::FIRST).await
 }
 
 /// Claims manual rows by id.

@@ -11,6 +11,7 @@ use crate::store::backend::Backend as _;
 use crate::store::connection::{Connection as _, Value};
 use crate::store::floors::Place;
 use crate::store::mysql::{GALERA_WAITS, MySql};
+use crate::store::refusals::Skip;
 use crate::store::statements::Statements;
 use crate::store::units;
 
@@ -45,7 +46,7 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
             &statements,
             &token,
             &target,
-            ([Place::FIRST; 2], 1, &[]),
+            (Place::FIRST, &Skip::default(), 1),
             1,
             &cell,
         )
@@ -89,7 +90,7 @@ async fn check(cluster: &Cluster, create: &'static str) {
         &statements,
         &token,
         &target,
-        ([Place::FIRST; 2], 1, &[]),
+        (Place::FIRST, &Skip::default(), 1),
         1,
         &committing,
     )

@@ -2,19 +2,20 @@
 
 use super::*;
 
-/// Lets a trigger refuse rows to become what their column `own` says, and a CHECK what `checked` says.
+/// Lets a trigger refuse rows to become what their column `own` says (`any`: whatever it is), and a CHECK what `checked`
+/// says.
 async fn refuse(ground: &Ground) {
     let statements: &[&str] = match &ground.settings {
         DatabaseSettings::MySql(_) => &[
             "ALTER TABLE jobs ADD own varchar(20), ADD checked varchar(20), ADD CHECK (checked IS NULL OR checked <> status)",
-            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.own = NEW.status \
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.own = NEW.status OR OLD.own = 'any' \
              OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') OR NEW.own = 'history' AND NEW.errors <> '' \
              THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
         ],
         DatabaseSettings::Sqlite(_) => &[
             "ALTER TABLE jobs ADD own TEXT",
             "ALTER TABLE jobs ADD checked TEXT CHECK (checked IS NULL OR checked <> status)",
-            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.own = NEW.status \
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.own = NEW.status OR OLD.own = 'any' \
              OR NEW.own = 'renewed' AND (NEW.lease_until > OLD.lease_until OR NEW.progress <> '') OR NEW.own = 'history' AND NEW.errors <> '' \
              BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         ],
@@ -128,6 +129,59 @@ pub(super) async fn more_refused_rows_than_are_remembered_stop_nothing(mut groun
         .await
         .unwrap();
     assert!(rest.jobs.is_empty() && rest.refused.is_empty(), "a rest");
+}
+
+/// One with a higher priority, and one behind them all that comes later.
+pub(super) async fn a_stretch_of_refused_rows_hides_no_new_row(mut ground: Ground) {
+    refuse(&ground).await;
+    ground.insert("mail", false, 600).await;
+    ground.run("UPDATE jobs SET own = 'accepted'").await;
+    let claim = async |ground: &mut Ground, limit| {
+        let token = ground.tokens.next(Origin::Background);
+        let claimed = ground.store.claim(token, name("mail"), limit, 1).await;
+        let claimed = claimed.unwrap();
+        (ids(&claimed.jobs), claimed.refused.len())
+    };
+    let mut refused = 0;
+    while refused < 600 {
+        let (jobs, more) = claim(&mut ground, 20).await;
+        assert!(jobs.is_empty() && more > 0, "{refused}");
+        refused += more;
+    }
+    assert_eq!((claim(&mut ground, 20).await, refused), ((vec![], 0), 600));
+    // A row behind the new ones cannot start, but that one was claimed by its id.
+    let new = ground.insert("mail", true, 2).await;
+    let manual = ground.insert("mail", true, 1).await;
+    let token = ground.tokens.next(Origin::Manual);
+    let claimed = ground.store.claim_manual(token, manual, vec![name("mail")]);
+    let starts = claimed.await.unwrap().jobs;
+    ground
+        .run("UPDATE jobs SET own = 'running' WHERE status = 'accepted'")
+        .await;
+    let start = Batch {
+        starts,
+        ..Batch::default()
+    };
+    ground.store.record(Arc::new(start)).await.unwrap_err();
+    ground
+        .run("UPDATE jobs SET status = 'waiting', priority = id - 601 WHERE id IN (601, 602)")
+        .await;
+    for next in [new[1], new[0]] {
+        assert_eq!(claim(&mut ground, 1).await, (vec![next], 0));
+    }
+}
+
+/// Rows for later that cannot even be put off.
+pub(super) async fn rows_that_nobody_may_change_stop_no_promotion(mut ground: Ground) {
+    refuse(&ground).await;
+    ground.insert("mail", false, 601).await;
+    ground
+        .run("UPDATE jobs SET status = 'scheduled', run_at = 5 + id, own = CASE WHEN id <= 600 THEN 'any' END")
+        .await;
+    for _ in 0..3 {
+        ground.store.promote().await.unwrap();
+    }
+    assert_eq!(ground.statuses(&[JobId(601)]).await, ["waiting"]);
 }
 
 pub(super) async fn a_refused_row_stops_no_cancellation(mut ground: Ground) {

@@ -102,4 +102,26 @@ pub(super) async fn a_row_that_may_not_wait_yet_is_put_off_and_no_other(mut grou
     let row = ground.row(all[1]).await;
     let run_at: i64 = other(&row, "run_at").unwrap().parse().unwrap();
     assert!(run_at > 1_000_000_000, "{run_at}");
+    // One that cannot even be put off is passed over: the next look does not see that nothing is in its way any more.
+    let refuse = match &ground.settings {
+        DatabaseSettings::MySql(_) => {
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW IF NEW.run_at > 9 \
+             THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF"
+        }
+        DatabaseSettings::Sqlite(_) => {
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.run_at > 9 BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        }
+    };
+    ground.run(refuse).await;
+    for statement in [
+        "UPDATE jobs SET run_at = 5 WHERE id = 2",
+        "UPDATE jobs SET status = 'done' WHERE id = 1",
+    ] {
+        ground.run(statement).await;
+        ground.store.promote().await.unwrap();
+    }
+    assert_eq!(
+        ground.statuses(&all).await,
+        ["done", "scheduled", "scheduled", "waiting"]
+    );
 }

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jobd_tests::programs::{self, Daemon};
@@ -85,6 +86,8 @@ impl World {
 struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Ends when all is read and the program has closed its side.
+    reader: JoinHandle<()>,
     keys: Box<dyn std::io::Write + Send>,
     master: Box<dyn MasterPty + Send>,
 }
@@ -111,7 +114,7 @@ impl Terminal {
         let mut output = pair.master.try_clone_reader().expect("its screen");
         let screen = Arc::new(Mutex::new(vt100::Parser::new(24, columns, 0)));
         let shown = screen.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut buffer) {
                 shown.lock().expect("a screen").process(&buffer[..read]);
@@ -120,6 +123,7 @@ impl Terminal {
         Self {
             child,
             screen,
+            reader,
             keys: pair.master.take_writer().expect("its keys"),
             master: pair.master,
         }
@@ -153,13 +157,11 @@ impl Terminal {
     /// Waits for the end, and for the terminal to be as it was: the exit code and the screen.
     async fn ends(mut self) -> (u32, String) {
         let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("its end") {
-                break status;
-            }
+        while !self.reader.is_finished() {
             assert!(Instant::now() < deadline, "still runs:\n{}", self.text());
             tokio::time::sleep(Duration::from_millis(10)).await;
-        };
+        }
+        let status = self.child.wait().expect("its end");
         // What a shell sets for its commands, and finds after them.
         let modes = self.master.get_termios().expect("the terminal's modes");
         let flags = format!("{:?}", modes.local_flags);

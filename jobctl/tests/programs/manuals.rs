@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use portable_pty::CommandBuilder;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::jobctl::run;
+use crate::jobctl::{LIMIT, run};
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -26,6 +27,19 @@ async fn home() -> Table {
 fn path() -> String {
     let bin = Path::new(env!("CARGO_BIN_EXE_jobctl")).parent().unwrap();
     format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+/// Asks until just these are offered: names are left out where a machine is too busy to have them within half a second.
+#[track_caller]
+fn offers(ask: &impl Fn(&str) -> Vec<String>, line: &str, expected: &[&str]) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let offered = ask(line);
+        if offered == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{line}: {offered:?}");
+    }
 }
 
 /// Has a real bash complete `line`, whose cursor stands at its end.
@@ -56,25 +70,26 @@ async fn bash_completes_commands_options_values_and_names() {
     let script = home.join("jobctl.bash");
     std::fs::write(&script, run(["completions", "bash"]).await.stdout).unwrap();
     let complete = |line: &str| complete(&script, home, line);
-    assert_eq!(complete("jobctl prun"), ["prune"]);
-    assert_eq!(complete("jobctl run"), ["run", "run-manual"]);
-    assert_eq!(complete("jobctl list --res"), ["--result"]);
-    assert_eq!(complete("jobctl list --result "), ["fail", "ok"]);
-    assert_eq!(complete("jobctl --master prune --older"), ["--older-than"]);
+    offers(&complete, "jobctl prun", &["prune"]);
+    offers(&complete, "jobctl run", &["run", "run-manual"]);
+    offers(&complete, "jobctl list --res", &["--result"]);
+    offers(&complete, "jobctl list --result ", &["fail", "ok"]);
+    offers(
+        &complete,
+        "jobctl --master prune --older",
+        &["--older-than"],
+    );
     let all = complete("jobctl ");
     for command in ["status", "doctor", "export", "man"] {
         assert!(all.iter().any(|word| word == command), "{command}: {all:?}");
     }
-    assert_eq!(complete("jobctl pause "), ["a\\ b", "mail"]);
-    assert_eq!(complete("jobctl --master poke mail a"), ["a\\ b"]);
-    assert_eq!(complete("jobctl list --target ma"), ["mail"]);
-    assert_eq!(
-        complete("jobctl list --target = ma"),
-        ["mail"],
-        "as bash takes it apart"
-    );
-    assert_eq!(complete("jobctl logs "), ["1", "2", "last"]);
-    assert_eq!(complete("jobctl pause --js"), ["--json"]);
+    offers(&complete, "jobctl pause ", &["a\\ b", "mail"]);
+    offers(&complete, "jobctl --master poke mail a", &["a\\ b"]);
+    offers(&complete, "jobctl list --target ma", &["mail"]);
+    // As bash takes it apart.
+    offers(&complete, "jobctl list --target = ma", &["mail"]);
+    offers(&complete, "jobctl logs ", &["1", "2", "last"]);
+    offers(&complete, "jobctl pause --js", &["--json"]);
     std::fs::write(home.join(".jobctl.conf"), "port = 1\n").unwrap();
     let nobody = complete("jobctl pause ");
     assert!(
@@ -100,14 +115,16 @@ async fn names_are_not_waited_for_and_nothing_is_carried_out() {
     };
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port().to_string();
-    let begun = std::time::Instant::now();
-    let asked = ask(&port, "cancel ").await;
-    assert_eq!(
-        (asked.code, asked.stdout.as_str(), asked.stderr.as_str()),
-        (0, "last\n2\n1\n", "")
-    );
+    let begun = Instant::now();
+    let mut asked = ask(&port, "cancel ").await;
     // Half a second and the start of a program; a command waits for 15 s.
-    assert!(begun.elapsed().as_secs() < 8, "{:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    assert_eq!((asked.code, asked.stderr.as_str()), (0, ""));
+    // A machine that is busy may not have had the time to look.
+    while asked.stdout != "last\n2\n1\n" {
+        assert!(begun.elapsed() < LIMIT, "{asked:?}");
+        asked = ask(&port, "cancel ").await;
+    }
     let none = ask("1", "prune ").await;
     assert_eq!(
         (none.code, none.stdout.as_str(), none.stderr.as_str()),
@@ -128,8 +145,12 @@ async fn names_are_not_waited_for_and_nothing_is_carried_out() {
     );
     let worker = Daemon::worker(Ok(json!({"targets": {"served": {"paused": false, "concurrency": 1, "length": 0}}, "jobPromisesCount": 0, "memoryUsage": {}}))).await;
     let port = worker.address.port().to_string();
-    assert_eq!(ask(&port, "pause s").await.stdout, "served\n");
-    assert_eq!(worker.asked(), [("status".to_owned(), Value::Null)]);
+    let begun = Instant::now();
+    while ask(&port, "pause s").await.stdout != "served\n" {
+        assert!(begun.elapsed() < LIMIT, "{:?}", worker.asked());
+    }
+    let status = ("status".to_owned(), Value::Null);
+    assert!(worker.asked().iter().all(|asked| *asked == status));
 }
 
 /// What a real fish offers for `line`.
@@ -156,16 +177,16 @@ async fn fish_completes_commands_options_values_and_names() {
     let script = home.join("jobctl.fish");
     std::fs::write(&script, run(["completions", "fish"]).await.stdout).unwrap();
     let offered = |line: &str| offered_by_fish(&script, home, line);
-    assert_eq!(offered("jobctl pause ma"), ["mail"]);
-    assert_eq!(offered("jobctl --master poke mail "), ["a b", "mail"]);
-    assert_eq!(offered("jobctl list --target ma"), ["mail"]);
-    assert_eq!(offered("jobctl logs "), ["1", "2", "last"]);
-    assert_eq!(offered("jobctl --config jobctl.f"), ["jobctl.fish"]);
-    assert_eq!(offered("jobctl prun"), ["prune"]);
-    assert_eq!(offered("jobctl run"), ["run", "run-manual"]);
-    assert_eq!(offered("jobctl list --res"), ["--result"]);
-    assert_eq!(offered("jobctl list --result "), ["fail", "ok"]);
-    assert_eq!(offered("jobctl --master prune --older"), ["--older-than"]);
+    offers(&offered, "jobctl pause ma", &["mail"]);
+    offers(&offered, "jobctl --master poke mail ", &["a b", "mail"]);
+    offers(&offered, "jobctl list --target ma", &["mail"]);
+    offers(&offered, "jobctl logs ", &["1", "2", "last"]);
+    offers(&offered, "jobctl --config jobctl.f", &["jobctl.fish"]);
+    offers(&offered, "jobctl prun", &["prune"]);
+    offers(&offered, "jobctl run", &["run", "run-manual"]);
+    offers(&offered, "jobctl list --res", &["--result"]);
+    offers(&offered, "jobctl list --result ", &["fail", "ok"]);
+    offers(&offered, "jobctl --master prune --older", &["--older-than"]);
     let all = offered("jobctl ");
     for command in ["status", "doctor", "export", "man"] {
         assert!(all.iter().any(|word| word == command), "{command}: {all:?}");
@@ -214,7 +235,17 @@ async fn zsh_completes_commands_options_values_and_names() {
         ("jobctl logs la\t", "ready> jobctl logs last"),
     ] {
         zsh.press(typed);
-        zsh.sees(&[expected]);
+        let mut asked = Instant::now();
+        let deadline = asked + LIMIT;
+        while !zsh.text().contains(expected) {
+            assert!(Instant::now() < deadline, "{expected}:\n{}", zsh.text());
+            std::thread::sleep(Duration::from_millis(20));
+            // Names that were not there in time are asked for anew.
+            if asked.elapsed() > Duration::from_secs(5) {
+                zsh.press("\t");
+                asked = Instant::now();
+            }
+        }
         // The line is dropped, and the screen is clear for the next one.
         zsh.press("\x15\x0c");
         zsh.sees_no("jobctl");

@@ -163,7 +163,7 @@ async fn a_master_that_is_slow_is_waited_for() {
                 .lines()
                 .find(|line| line.starts_with("warning\treach\t"));
             let slow = slow.unwrap_or_else(|| panic!("{run:?}"));
-            assert!(slow.contains("answered within 2"), "{slow}");
+            assert!(slow.contains("answered within "), "{slow}");
             assert!(
                 slow.ends_with("look at the load of its host and at the workers that it asks"),
                 "{slow}"
@@ -171,7 +171,7 @@ async fn a_master_that_is_slow_is_waited_for() {
         }
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(12),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
@@ -231,7 +231,7 @@ async fn a_master_that_never_answers_is_left_when_the_manual_says_so() {
         let run = asking.output().await.unwrap();
         let took = begun.elapsed().as_secs();
         assert!(
-            (limit..limit + 10).contains(&took),
+            (limit..2 * limit).contains(&took),
             "{command} took {took} s"
         );
         assert_eq!(run.status.code(), Some(3), "{command}: {run:?}");
@@ -341,22 +341,22 @@ async fn the_table_does_what_it_can_without_a_master() {
     let rows = table.jobctl(&["list", "--json"]).await.json();
     let rows = rows["jobs"].as_array().unwrap().len();
     assert_eq!(rows, 4, "add has added one, run none");
-    let logs = ["--master", "logs", "1", "-f"];
-    let ends = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        table
-            .execute("UPDATE jobs SET status = 'done', result = 'ok', stdout = 'late' WHERE id = 1")
-            .await;
-    };
-    let (logs, ()) = tokio::join!(table.jobctl(&logs), ends);
-    logs.failed(
-        0,
-        &[
-            "cannot follow job 1: cannot reach",
-            "its row is looked at until it is done",
-        ],
+    let config = table.config.to_str().unwrap();
+    let logs = ["--config", config, "--master", "logs", "1", "-f"];
+    let mut logs = Terminal::start(200, &logs, &[]);
+    logs.sees(&[
+        "cannot follow job 1: cannot reach",
+        "its row is looked at until it is done",
+    ]);
+    table
+        .execute("UPDATE jobs SET status = 'done', result = 'ok', stdout = 'late' WHERE id = 1")
+        .await;
+    let (code, text) = logs.ends();
+    assert_eq!(
+        (code, text.trim_end().lines().last()),
+        (0, Some("late")),
+        "{text}"
     );
-    assert_eq!(logs.stdout, "late");
 }
 
 #[tokio::test(flavor = "multi_thread")]

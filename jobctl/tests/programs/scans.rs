@@ -1,5 +1,7 @@
 //! Commands that read many rows, on a terminal: they say how far they are, and leave nothing behind.
 
+use std::time::{Duration, Instant};
+
 use portable_pty::CommandBuilder;
 
 use crate::jobctl::program;
@@ -80,8 +82,14 @@ async fn what_is_quick_says_nothing() {
         "list",
         "prune --older-than 30d --dry-run",
     ] {
-        let mut quick = line(&table, command);
-        assert_eq!(quick.ends().0, 0);
+        // On a machine that is busy even this may take a second.
+        let quick = (0..100).find_map(|_| {
+            let begun = Instant::now();
+            let mut quick = line(&table, command);
+            assert_eq!(quick.ends().0, 0);
+            (begun.elapsed() < Duration::from_secs(1)).then_some(quick)
+        });
+        let quick = quick.expect("it is quick once");
         let written = quick.written();
         assert!(!written.contains("reading"), "{command}: {written:?}");
         assert!(!written.contains("\x1b[2K"), "{command}: {written:?}");

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
+use crate::jobctl::LIMIT;
 use crate::stored::{Scene, screens};
 use crate::table::Table;
 use crate::terminal::Terminal;
 
-/// Long ago by whole minutes and a half: what is shown of it stays for half a minute.
-const AGO: &str = "unixepoch() - 7830";
+/// Long ago by whole hours and a half: what is shown of it stays for half an hour.
+const AGO: &str = "unixepoch() - 102600";
 
 fn worker(at: u16, error: Option<&str>) -> Value {
     let mut worker = json!({"remoteAddr": "10.0.0.1", "remotePort": 1000 + at, "name": format!("web{at}"),
@@ -131,12 +132,12 @@ async fn a_large_cluster() {
     screens("cluster", async |scene| {
         let master = large().await;
         let table = busy(Some(master.address)).await;
-        let rows = "UPDATE jobs SET target = 'target-' || (100 + id) WHERE status <> 'running'; \
+        let rows = format!("UPDATE jobs SET target = 'target-' || (100 + id) WHERE status <> 'running'; \
                     DELETE FROM jobs WHERE status = 'running'; \
                     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 23) \
                     INSERT INTO jobs (target, time_created, status, time_started, worker) \
-                    SELECT format('target-%03d', i / 6 * 90), unixepoch() - 7830, 'running', unixepoch() - 7830, format('web%02d@h/1/2', i / 6 * 15) FROM n";
-        table.execute(rows).await;
+                    SELECT format('target-%03d', i / 6 * 90), {AGO}, 'running', {AGO}, format('web%02d@h/1/2', i / 6 * 15) FROM n");
+        table.execute(&rows).await;
         let folder = table.folder.path();
         let status = scene.start(folder, &["--master", "status"]);
         ends(scene, status, 1, "its status");
@@ -161,6 +162,10 @@ async fn the_doctor() {
         let table = busy(Some(master.address)).await;
         let folder = table.folder.path();
         std::fs::rename(folder.join(".jobctl.conf"), folder.join("my.conf")).unwrap();
+        // What runs for a day is stuck.
+        table
+            .execute("UPDATE jobs SET time_started = unixepoch() WHERE status = 'running'")
+            .await;
         let terminal = scene.start(folder, &["--config", "my.conf", "--master", "doctor"]);
         ends(scene, terminal, 1, "a cluster with troubles");
     })
@@ -344,7 +349,7 @@ async fn bars_at_the_foot_of_a_full_screen() {
             shell.press("help\r");
             // What is typed before the next prompt is there stands among the help.
             let pieces = || shell.written().split("with its code.").map(str::to_owned).collect::<Vec<_>>();
-            let deadline = Instant::now() + Duration::from_secs(20);
+            let deadline = Instant::now() + LIMIT;
             while pieces().len() <= helps || !pieces()[helps].contains("> ") {
                 assert!(Instant::now() < deadline, "{}", shell.text());
                 std::thread::sleep(Duration::from_millis(20));
@@ -411,7 +416,7 @@ async fn output_that_is_followed_from_top_in_the_shell() {
         shell.press("top --every 200ms\r");
         scene.shows(&shell, "top", &["42 %", "leave"]);
         shell.press("\t\tf");
-        scene.shows(&shell, "nothing yet", &["output of job 4; Ctrl-C leaves"]);
+        scene.shows(&shell, "nothing yet", &["output of job 4; Ctrl-C leaves", "is looked for"]);
         job.tells(state("running"));
         job.tells(output("stdout", 0, "one\n"));
         scene.shows(&shell, "output", &["one"]);

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use portable_pty::CommandBuilder;
 use vt100::Color;
 
+use crate::jobctl::LIMIT;
 use crate::terminal::Terminal;
 
 /// Columns and lines.
 const SIZES: [(u16, u16); 2] = [(80, 24), (200, 50)];
-
-/// Far above what any screen takes to be there.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// A screen that does not change for so long is blessed.
 const STILL: Duration = Duration::from_millis(700);

@@ -2,12 +2,12 @@
 
 use std::io::{Read as _, Write};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-/// Far above what any of these takes.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::jobctl::LIMIT;
 
 /// Lines of every terminal here.
 pub(crate) const LINES: u16 = 24;
@@ -17,6 +17,8 @@ pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
     written: Arc<Mutex<Vec<u8>>>,
+    /// Ends when all is read and the program has closed its side.
+    reader: JoinHandle<()>,
     keys: Box<dyn Write + Send>,
     master: Box<dyn MasterPty + Send>,
 }
@@ -62,8 +64,7 @@ impl Terminal {
         let shown = Arc::clone(&screen);
         let written = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&written);
-        // Ends when the program has closed its side.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut buffer) {
                 kept.lock().unwrap().extend_from_slice(&buffer[..read]);
@@ -74,6 +75,7 @@ impl Terminal {
             child,
             screen,
             written,
+            reader,
             keys: pair.master.take_writer().unwrap(),
             master: pair.master,
         }
@@ -160,18 +162,30 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end; returns the exit code and what is left on the screen.
+    /// Waits for the end, and for all that was written before; returns the exit code and what is left on the screen.
     #[track_caller]
     pub(crate) fn ends(&mut self) -> (u32, String) {
         let deadline = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                // What it wrote last may still be on its way.
-                std::thread::sleep(Duration::from_millis(50));
-                return (status.exit_code(), self.text());
-            }
+        while !self.reader.is_finished() {
             assert!(Instant::now() < deadline, "still runs:\n{}", self.text());
             std::thread::sleep(Duration::from_millis(10));
+        }
+        (self.child.wait().unwrap().exit_code(), self.text())
+    }
+
+    /// Waits until nothing has been written for as long as that.
+    #[track_caller]
+    pub(crate) fn stands_still(&self, still: Duration) {
+        let deadline = Instant::now() + LIMIT;
+        let mut written = self.written().len();
+        let mut since = Instant::now();
+        while since.elapsed() < still {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.written().len();
+            if now != written {
+                (written, since) = (now, Instant::now());
+            }
+            assert!(Instant::now() < deadline, "it is drawn again and again");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `top`, with somebody at the keys: what it shows, what the keys do, and how it leaves.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -117,10 +118,7 @@ async fn keys_pause_change_limits_and_cancel() {
     top.press("\t+");
     top.sees(&["mail runs 5 jobs at a time"]);
     top.press("x");
-    top.sees(&[
-        "cancel job 1 of mail: running for 1m 3",
-        "s on web1@h? [y/N]",
-    ]);
+    top.sees(&["cancel job 1 of mail: running for ", " on web1@h? [y/N]"]);
     top.press("n");
     top.sees(&["nothing was changed"]);
     top.press("xy");
@@ -281,7 +279,7 @@ async fn keys_are_heard_while_a_daemon_is_silent() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let table = busy(silent.local_addr().unwrap()).await;
     let mut top = top(&table, 80, &[]);
-    top.sees(&["asking jobd at 127.0.0.1", "for 2s"]);
+    top.sees(&["asking jobd at 127.0.0.1", " for "]);
     top.press("q");
     assert_eq!(top.ends().0, 0);
     is_restored(&top);
@@ -323,10 +321,7 @@ async fn a_still_screen_is_not_drawn_again() {
     let config = table.config.to_str().unwrap();
     let mut top = Terminal::start(80, &["--config", config, "top", "--every", "1h"], &[]);
     top.sees(&["42 %"]);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    let drawn = top.written().len();
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert_eq!(top.written().len(), drawn);
+    top.stands_still(Duration::from_millis(500));
     top.press("q");
     assert_eq!(top.ends().0, 0);
 }

@@ -102,13 +102,11 @@ pub(super) async fn poke(
     };
     let client = context.client().await?;
     let mut warning = None;
-    if context.kind() == Kind::Master {
-        // The poke is what counts: one that cannot say has been heard all the same.
-        if let Ok(Some(said)) = unserved(&client, &targets).await {
-            let said = format!("{said}; its jobs wait until one does");
-            complain(&format!("jobctl: warning: {said}"));
-            warning = Some(said);
-        }
+    // The poke is what counts: a master that cannot say has been heard all the same.
+    if let Ok(Some(said)) = unserved(context, &client, &targets).await {
+        let said = format!("{said}; its jobs wait until one does");
+        complain(&format!("jobctl: warning: {said}"));
+        warning = Some(said);
     }
     client.order(kind, Targets::Named(targets).data()).await?;
     Ok(warning)

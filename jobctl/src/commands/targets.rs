@@ -70,15 +70,11 @@ pub(crate) async fn order(
     args: TargetArgs,
 ) -> Result<u8, Failure> {
     let names: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
-    if context.kind() == Kind::Master {
-        // A worker refuses names that it does not serve; a master cannot know what comes.
-        let client = context.client().await?;
-        if let Some(said) = unserved(&client, &names).await? {
-            if kind != "poke" {
-                return Err(unchanged(&said));
-            }
-            complain(&format!("jobctl: warning: {said}"));
-        }
+    let client = context.client().await?;
+    if kind != "poke" {
+        are_served(context, &client, &names).await?;
+    } else if let Some(said) = unserved(context, &client, &names).await? {
+        complain(&format!("jobctl: warning: {said}"));
     }
     let whom = if names.is_empty() {
         "all targets".to_owned()
@@ -97,7 +93,7 @@ pub(crate) async fn order(
         _ => "continued",
     };
     let said = format!("{done} {whom} on {}", place(context));
-    give(context, kind, targets.data(), said).await
+    give(context, &client, kind, targets.data(), &said).await
 }
 
 /// Whom an order reaches, in words.
@@ -109,19 +105,28 @@ fn place(context: &Context) -> String {
     }
 }
 
-/// The refusal of an order that nobody would carry out.
-pub(super) fn unchanged(said: &str) -> Failure {
-    Failure::Refused(format!(
-        "{said}, and nothing was changed; jobctl list-workers shows what they serve"
-    ))
+/// Refuses an order for targets that nobody would carry out.
+pub(super) async fn are_served(
+    context: &Context,
+    client: &Client<'_>,
+    names: &[String],
+) -> Result<(), Failure> {
+    match unserved(context, client, names).await? {
+        None => Ok(()),
+        Some(said) => Err(Failure::Refused(format!(
+            "{said}, and nothing was changed; jobctl list-workers shows what they serve"
+        ))),
+    }
 }
 
-/// Which of these targets no worker of this master serves, in words; `None` where each is served.
+/// Which of these targets no worker of this master serves, in words; `None` where each is served. A worker is not asked:
+/// it refuses names that it does not serve, where a master cannot know what comes.
 pub(super) async fn unserved(
+    context: &Context,
     client: &Client<'_>,
     names: &[String],
 ) -> Result<Option<String>, Failure> {
-    if names.is_empty() {
+    if names.is_empty() || context.kind() == Kind::Worker {
         return Ok(None);
     }
     let workers = master_status(client, false).await?.workers;
@@ -196,9 +201,7 @@ pub(super) async fn set(
             Ok(format!("{said} on {}", place(context)))
         }
         Kind::Master => {
-            if let Some(said) = unserved(client, &[target.to_string()]).await? {
-                return Err(unchanged(&said));
-            }
+            are_served(context, client, &[target.to_string()]).await?;
             let place = match &on {
                 Some(worker) => plain(worker),
                 None => "each worker that serves it".to_owned(),
@@ -230,20 +233,28 @@ pub(crate) async fn add(context: &Context, args: TargetSlots) -> Result<u8, Fail
         target,
         concurrency,
     };
-    give(context, request.kind(), request.data(), said).await
+    let client = context.client().await?;
+    give(context, &client, request.kind(), request.data(), &said).await
 }
 
 /// `remove-target`.
 pub(crate) async fn remove(context: &Context, target: TargetName) -> Result<u8, Failure> {
     let said = format!("{target} is no longer served by {}", place(context));
     let request = WorkerRequest::RemoveTarget { target };
-    give(context, request.kind(), request.data(), said).await
+    let client = context.client().await?;
+    give(context, &client, request.kind(), request.data(), &said).await
 }
 
 /// `{"ok": true}`, or a sentence.
-async fn give(context: &Context, kind: &str, data: Value, said: String) -> Result<u8, Failure> {
-    context.client().await?.order(kind, data).await?;
-    done(context, &said)
+async fn give(
+    context: &Context,
+    client: &Client<'_>,
+    kind: &str,
+    data: Value,
+    said: &str,
+) -> Result<u8, Failure> {
+    client.order(kind, data).await?;
+    done(context, said)
 }
 
 fn done(context: &Context, said: &str) -> Result<u8, Failure> {

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind};
 use super::ask::answer;
 use super::cancel::{said, through_daemon};
 use super::outcome::about;
-use super::targets::{set, unchanged, unserved};
+use super::targets::{are_served, set};
 use super::view::{View, look};
 use super::{Context, logs};
 use crate::cli::{Id, LogsArgs};
@@ -173,11 +173,7 @@ async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
     let named = |target: &str| Targets::Named(vec![target.to_owned()]).data();
     match wish {
         Wish::Pause(target) => {
-            if context.kind() == Kind::Master
-                && let Some(said) = unserved(&client, std::slice::from_ref(&target)).await?
-            {
-                return Err(unchanged(&said));
-            }
+            are_served(context, &client, std::slice::from_ref(&target)).await?;
             client.order("pause", named(&target)).await?;
             Ok(format!("paused {target}"))
         }

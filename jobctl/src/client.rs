@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::given::Given;
 use crate::output::{excerpt, waiting_for};
-use crate::settings::{Kind, Server};
+use crate::settings::{Kind, Server, Settings};
 
 /// How long connecting may take: a daemon that is there answers within a network round trip.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +32,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// An open connection to a daemon.
 pub(crate) struct Client<'a> {
     server: &'a Server,
+    given: &'a Given,
     /// Whether nothing may be written to the terminal meanwhile.
     quiet: bool,
     connection: Connection,
@@ -40,7 +42,8 @@ pub(crate) struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// Connects. Where it takes long a person is told, unless `quiet`.
-    pub(crate) async fn connect(server: &'a Server, quiet: bool) -> Result<Self, Failure> {
+    pub(crate) async fn connect(settings: &'a Settings, quiet: bool) -> Result<Self, Failure> {
+        let (server, given) = (&settings.server, &settings.given);
         let options = ConnectionOptions {
             // Answers to run-manual carry whole outputs.
             max_frame: MAX_FRAME_WORKER,
@@ -51,6 +54,7 @@ impl<'a> Client<'a> {
         match told(quiet, &format!("{server} to be reached"), dialled).await {
             Ok((connection, incoming)) => Ok(Self {
                 server,
+                given,
                 quiet,
                 connection,
                 _incoming: incoming,
@@ -58,7 +62,7 @@ impl<'a> Client<'a> {
             Err(error) => Err(Failure::Unreachable(format!(
                 "cannot reach {server}: {}; {}",
                 reason(&error),
-                what_to_try(server.kind)
+                what_to_try(server.kind, given)
             ))),
         }
     }
@@ -146,8 +150,8 @@ impl<'a> Client<'a> {
     }
 
     fn refused(&self, text: &str) -> Failure {
-        let advice =
-            advice(self.server.kind, text).map_or_else(String::new, |advice| format!("; {advice}"));
+        let advice = advice(self.server.kind, self.given, text);
+        let advice = advice.map_or_else(String::new, |advice| format!("; {advice}"));
         Failure::Refused(format!(
             "{} refused: {}{advice}",
             self.server,
@@ -191,13 +195,17 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn what_to_try(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Master => {
-            "is it running? try --host/--port, or a worker with jobctl --worker --port 7080"
-        }
-        Kind::Worker => "is it running? try --host/--port, or the master with jobctl --master",
-    }
+fn what_to_try(kind: Kind, given: &Given) -> String {
+    let other = match kind {
+        Kind::Master => "a worker",
+        Kind::Worker => "the master",
+    };
+    let option = match kind {
+        Kind::Master => "--worker --port 7080",
+        Kind::Worker => "--master",
+    };
+    let jobctl = given.other();
+    format!("is it running? try --host/--port, or {other} with {jobctl} {option}")
 }
 
 fn other_kind(kind: Kind) -> &'static str {
@@ -210,28 +218,30 @@ fn other_kind(kind: Kind) -> &'static str {
 }
 
 /// What helps against a refusal, where that is known.
-fn advice(kind: Kind, text: &str) -> Option<&'static str> {
-    if text == "invalid password" {
-        Some("--password asks for it, or password = … in the config")
+fn advice(kind: Kind, given: &Given, text: &str) -> Option<String> {
+    let jobctl = given.same();
+    Some(if text == "invalid password" {
+        "--password asks for it, or password = … in the config".to_owned()
     } else if kind == Kind::Master && text == "unknown request type: 'set-target-concurrency'" {
-        Some(
-            "a master of that version does not pass it on: ask each worker, jobctl --worker --host HOST set-target-concurrency",
+        let jobctl = given.other();
+        format!(
+            "a master of that version does not pass it on: ask each worker, {jobctl} --worker --host HOST set-target-concurrency"
         )
     } else if text.starts_with("unknown request type") {
-        Some(other_kind(kind))
+        other_kind(kind).to_owned()
     } else if text.starts_with("invalid target")
         || (text.starts_with("target ") && text.ends_with("not found"))
     {
-        Some("jobctl list-targets shows what it serves")
+        format!("{jobctl} list-targets shows what it serves")
     } else if text.starts_with("worker ") && text.ends_with(" not found") {
-        Some("jobctl list-workers shows who serves what")
+        format!("{jobctl} list-workers shows who serves what")
     } else if text == "queue is not empty" {
-        Some("pause the target and wait until its jobs are done")
+        "pause the target and wait until its jobs are done".to_owned()
     } else if text.ends_with("already added") {
-        Some("jobctl set-target-concurrency changes it")
+        format!("{jobctl} set-target-concurrency changes it")
     } else {
-        None
-    }
+        return None;
+    })
 }
 
 #[cfg(test)]
@@ -247,8 +257,12 @@ mod tests {
             "target 'x' not found",
             "queue is not empty",
         ] {
-            assert!(advice(Kind::Worker, text).is_some(), "{text}");
+            assert!(
+                advice(Kind::Worker, &Given::default(), text).is_some(),
+                "{text}"
+            );
         }
-        assert_eq!(advice(Kind::Worker, "Invalid concurrency value."), None);
+        let unknown = "Invalid concurrency value.";
+        assert_eq!(advice(Kind::Worker, &Given::default(), unknown), None);
     }
 }

@@ -3,14 +3,22 @@
 use jobd_proto::table::{Connection, DatabaseSettings, Patience, RowError};
 
 use crate::failure::Failure;
+use crate::given::Given;
 use crate::output::waiting_for;
 use crate::settings::Settings;
 
 /// SQLITE_CANTOPEN: no such file, or no right to it.
 const SQLITE_CANNOT_OPEN: &str = "14";
 
+/// The database of the config.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) settings: DatabaseSettings,
+    pub(crate) given: Given,
+}
+
 /// The database of the config; without one that is a mistake of usage.
-pub(crate) fn settings(settings: &Settings) -> Result<&DatabaseSettings, Failure> {
+pub(crate) fn settings(settings: &Settings) -> Result<&Database, Failure> {
     settings.database.as_ref().ok_or_else(|| {
         Failure::Usage(format!(
             "this needs the job table: put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {}",
@@ -20,22 +28,24 @@ pub(crate) fn settings(settings: &Settings) -> Result<&DatabaseSettings, Failure
 }
 
 /// Opens the table.
-pub(crate) async fn open(database: &DatabaseSettings) -> Result<Connection, Failure> {
-    let opened = Connection::open(database, patience(database)).await;
+pub(crate) async fn open(database: &Database) -> Result<Connection, Failure> {
+    let opened = Connection::open(&database.settings, patience(database)).await;
     opened.map_err(|error| failure(database, &error))
 }
 
 /// Names the database on the terminal while it is waited for.
-pub(crate) fn patience(database: &DatabaseSettings) -> Patience {
+pub(crate) fn patience(database: &Database) -> Patience {
     let waited = format!("{} to answer", place(database));
     Patience::telling(move || Box::new(waiting_for(&waited)))
 }
 
 /// What went wrong with the table, as a person is told.
-pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure {
-    let place = place(database);
+pub(crate) fn failure(database: &Database, error: &RowError) -> Failure {
+    let (place, jobctl) = (place(database), database.given.same());
     if let RowError::NoTable(_) = error {
-        return Failure::Refused(format!("{place}: {error}; jobctl create-table creates it"));
+        return Failure::Refused(format!(
+            "{place}: {error}; {jobctl} create-table creates it"
+        ));
     }
     let cause = match error {
         RowError::Database(cause) => cause,
@@ -49,19 +59,19 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
     match cause {
         sqlx::Error::Database(answer) if answer.code().as_deref() == Some(SQLITE_CANNOT_OPEN) => {
             Failure::Unreachable(format!(
-                "cannot open {place}: {}; jobctl create-table creates it",
+                "cannot open {place}: {}; {jobctl} create-table creates it",
                 answer.message()
             ))
         }
         sqlx::Error::Database(answer) => {
             let said = answer.message();
             Failure::Refused(if said.ends_with("already exists") {
-                let table = match database {
+                let table = match &database.settings {
                     DatabaseSettings::MySql(mysql) => &mysql.table,
                     DatabaseSettings::Sqlite(sqlite) => &sqlite.table,
                 };
                 format!(
-                    "{place}: table {table} already exists; it is left as it is, jobctl doctor looks at it"
+                    "{place}: table {table} already exists; it is left as it is, {jobctl} doctor looks at it"
                 )
             } else {
                 let advice = advice(said).map_or_else(String::new, |advice| format!("; {advice}"));
@@ -69,7 +79,7 @@ pub(crate) fn failure(database: &DatabaseSettings, error: &RowError) -> Failure 
             })
         }
         other => {
-            let advice = match database {
+            let advice = match database.settings {
                 DatabaseSettings::MySql(_) => {
                     "; is it running? look at mysql_host and mysql_port in the config"
                 }
@@ -96,9 +106,9 @@ fn advice(said: &str) -> Option<&'static str> {
 }
 
 /// The database in words.
-pub(crate) fn place(database: &DatabaseSettings) -> String {
+pub(crate) fn place(database: &Database) -> String {
     use jobd_proto::table::MySqlAddress::{Socket, Tcp};
-    match database {
+    match &database.settings {
         DatabaseSettings::Sqlite(sqlite) => format!("SQLite file {}", sqlite.path.display()),
         DatabaseSettings::MySql(mysql) => match &mysql.address {
             Tcp { host, port } => format!("database {} at {host}:{port}", mysql.database),

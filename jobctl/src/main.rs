@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod database;
 mod failure;
+mod given;
 mod output;
 mod settings;
 mod shell;

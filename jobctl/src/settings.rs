@@ -10,7 +10,9 @@ use jobd_proto::table::{DatabaseSettings, settings as table_settings};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Cli;
+use crate::database::Database;
 use crate::failure::Failure;
+use crate::given::Given;
 
 /// The config file in the home directory.
 pub(crate) const DEFAULT_CONFIG: &str = ".jobctl.conf";
@@ -106,10 +108,11 @@ impl fmt::Display for Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) server: Server,
-    pub(crate) database: Option<DatabaseSettings>,
+    pub(crate) database: Option<Database>,
     pub(crate) log_level: LogLevel,
     /// The file that was read, or would be if it were there; for messages.
     pub(crate) config: PathBuf,
+    pub(crate) given: Given,
 }
 
 /// What the config file says.
@@ -141,17 +144,24 @@ impl Settings {
                 crate::output::complain(&format!("jobctl: {line}"));
             }
         }
+        let given = Given::of(cli);
+        let server = config.server(cli);
+        let database = config.database.map(|settings| Database {
+            settings,
+            given: given.clone(),
+        });
         Ok(Self {
-            server: config.server(cli),
-            database: config.database,
+            server,
+            database,
             log_level,
             config: path,
+            given,
         })
     }
 
     /// Whether the config file holds a password, the daemon's or the database's.
     pub(crate) fn holds_password(&self) -> bool {
-        let database = match &self.database {
+        let database = match self.database.as_ref().map(|database| &database.settings) {
             Some(DatabaseSettings::MySql(mysql)) => mysql.password.is_some(),
             _ => false,
         };

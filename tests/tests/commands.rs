@@ -269,12 +269,15 @@ fn into_pipe(config: &Path, words: &[&str]) -> Answer {
 /// Exit code, and the texts.
 type Answer = (i32, String, String);
 
-/// Exit code, and what is left on a terminal of 160 columns; with a key, what stood there before it.
+/// Exit code, and what is left on a terminal on which nothing is wrapped; with a key, what stood there before it.
 fn on_terminal(config: &Path, words: &[&str], key: Option<&str>) -> Answer {
     const LINES: u16 = 60;
+    const COLUMNS: u16 = 300;
+    // A screen is whole when the cursor is hidden again behind it; a question is the last that is said.
+    const WHOLE: &[u8] = b"\x1b[?25l";
     let size = PtySize {
         rows: LINES,
-        cols: 160,
+        cols: COLUMNS,
         pixel_width: 0,
         pixel_height: 0,
     };
@@ -290,18 +293,19 @@ fn on_terminal(config: &Path, words: &[&str], key: Option<&str>) -> Answer {
     drop(pair.slave);
     let mut output = pair.master.try_clone_reader().expect("what it says");
     let mut keys = pair.master.take_writer().expect("its keys");
-    let mut screen = vt100::Parser::new(LINES, 160, 0);
+    let mut screen = vt100::Parser::new(LINES, COLUMNS, 0);
     let mut before_key = None;
+    let mut written = Vec::new();
     let mut buffer = [0; 4096];
     let deadline = Instant::now() + PATIENCE;
     while let Ok(read @ 1..) = output.read(&mut buffer) {
         screen.process(&buffer[..read]);
+        written.extend_from_slice(&buffer[..read]);
         let text = screen.screen().contents();
         assert!(Instant::now() < deadline, "{words:?} goes on: {text}");
         if let (Some(key), None) = (key, &before_key)
-            && ["the table", "[y/N]"]
-                .iter()
-                .any(|shown| text.contains(shown))
+            && ((text.contains("the table") && written.ends_with(WHOLE))
+                || text.ends_with("[y/N] "))
         {
             before_key = Some(text);
             keys.write_all(key.as_bytes()).expect("press a key");

@@ -203,10 +203,12 @@ async fn jobctl_reads_rows_of_every_type() {
 #[tokio::test]
 async fn jobctl_runs_manual_jobs_and_signals_running_ones() {
     let cluster = Cluster::start().await;
+    let jobctl = format!("jobctl --config {}", cluster.config.display());
+    let added = format!("added job 1; {jobctl} run-manual runs it\n");
     cluster
         .jobctl(&["add", "--target", "mail", "--manual"])
         .await
-        .check(0, "added job 1; jobctl run-manual runs it\n", "");
+        .check(0, &added, "");
     cluster.jobctl(&["run-manual", "1"]).await.check(
         0,
         "job 1: ok\n  stdout | job 1 on mail\n",
@@ -214,7 +216,7 @@ async fn jobctl_runs_manual_jobs_and_signals_running_ones() {
     );
     cluster.jobctl(&["run-manual", "1"]).await.check(
         1,
-        "job 1: status = done != manual\n  only manual jobs are run by hand; jobctl retry 1 has one that failed run again\n",
+        &format!("job 1: status = done != manual\n  only manual jobs are run by hand; {jobctl} retry 1 has one that failed run again\n"),
         "",
     );
     cluster

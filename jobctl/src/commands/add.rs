@@ -55,7 +55,9 @@ pub(crate) async fn run(context: &Context, args: AddArgs) -> Result<u8, Failure>
         jobs: None,
     };
     if !args.wait {
-        context.screen.show(&added, |added| said(added, &args))?;
+        context
+            .screen
+            .show(&added, |added| said(context, added, &args))?;
         return Ok(0);
     }
     let jobs = Wait {
@@ -120,11 +122,11 @@ pub(super) fn not_poked(warning: &str, done: &str) {
     ));
 }
 
-fn said(added: &Added, args: &AddArgs) -> String {
+fn said(context: &Context, added: &Added, args: &AddArgs) -> String {
     let manual = if args.manual {
-        "; jobctl run-manual runs them"
+        format!("; {} run-manual runs them", context.jobctl())
     } else {
-        ""
+        String::new()
     };
     match added.ids.as_slice() {
         [id] => format!("added job {id}{}\n", manual.replace("them", "it")),

@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: FollowArgs) -> Result<u8, Failu
         }
     };
     match watched {
-        Watched::Last(message) => end(id, &mut view, message).await,
+        Watched::Last(message) => end(context, id, &mut view, message).await,
         Watched::Closed => Ok(0),
     }
 }
@@ -83,10 +83,11 @@ pub(super) async fn watch(
 }
 
 /// What a last message says.
-pub(super) fn state(id: JobId, message: Value) -> Result<State, Failure> {
+pub(super) fn state(context: &Context, id: JobId, message: Value) -> Result<State, Failure> {
     serde_json::from_value(message).map_err(|error| {
+        let jobctl = context.jobctl();
         Failure::Refused(format!(
-            "cannot read how job {id} stands ({}); jobctl doctor looks at who answers there",
+            "cannot read how job {id} stands ({}); {jobctl} doctor looks at who answers there",
             excerpt(&error.to_string())
         ))
     })
@@ -105,17 +106,17 @@ pub(super) fn outcome(state: &State) -> Option<JobOutcome> {
 }
 
 /// The exit code, as that of a job that was run here.
-async fn end(id: JobId, view: &mut View, message: Value) -> Result<u8, Failure> {
+async fn end(context: &Context, id: JobId, view: &mut View, message: Value) -> Result<u8, Failure> {
     view.last(&message)
         .await
         .map_err(|error| unwritten(&error))?;
-    let state = state(id, message)?;
+    let state = state(context, id, message)?;
     if let Some(outcome) = outcome(&state) {
         let ending = Ending::of_outcome(&outcome);
         if !view.ran() {
-            let words = ending.words();
+            let (words, jobctl) = (ending.words(), context.jobctl());
             complain(&format!(
-                "jobctl: job {id} has ended before: {words}; jobctl logs {id} shows its output"
+                "jobctl: job {id} has ended before: {words}; {jobctl} logs {id} shows its output"
             ));
         } else if !ending.is_ok() {
             complain(&format!("jobctl: job {id}: {}", ending.words()));

@@ -74,9 +74,10 @@ pub(super) async fn number(
             let last = table.last_id().await;
             last.map_err(|error| database::failure(settings, &error))?
                 .ok_or_else(|| {
-                    Failure::Refused(
-                        "the table has no rows yet; jobctl add --target T adds one".to_owned(),
-                    )
+                    let jobctl = context.jobctl();
+                    Failure::Refused(format!(
+                        "the table has no rows yet; {jobctl} add --target T adds one"
+                    ))
                 })
         }
     }
@@ -108,8 +109,9 @@ async fn between(
         )));
     }
     if ids.is_empty() {
+        let jobctl = context.jobctl();
         return Err(Failure::Refused(format!(
-            "there are no jobs {first}-{last}; jobctl list shows the newest ones"
+            "there are no jobs {first}-{last}; {jobctl} list shows the newest ones"
         )));
     }
     Ok(ids)

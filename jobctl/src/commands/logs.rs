@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jobd_proto::JobId;
 use jobd_proto::follow::{Follow, MAX_TAIL};
-use jobd_proto::table::{Cell, Connection, DatabaseSettings, JobRow};
+use jobd_proto::table::{Cell, Connection, JobRow};
 use serde::Serialize;
 
 use super::follow::{Watched, elsewhere, outcome, state, watch};
@@ -14,7 +14,7 @@ use super::outcome::Ending;
 use super::waiting::Wait;
 use super::{Context, ids};
 use crate::cli::{FollowArgs, LogsArgs};
-use crate::database;
+use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{complain, plain, print_bytes};
 
@@ -75,11 +75,11 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
     }
     let whole = [row.stdout.as_ref(), output(&row)];
     let whole = whole.map(|output| output.map_or(&[][..], Cell::as_bytes));
-    show_rest(&view, whole, ended)?;
+    show_rest(context, &view, whole, ended)?;
     if !is_over(&row) {
-        let status = plain(&row.status);
+        let (status, jobctl) = (plain(&row.status), context.jobctl());
         complain(&format!(
-            "jobctl: job {id} is {status}; jobctl logs {id} -f shows its output as it comes"
+            "jobctl: job {id} is {status}; {jobctl} logs {id} -f shows its output as it comes"
         ));
     }
     Ok(0)
@@ -89,14 +89,10 @@ fn is_over(row: &JobRow) -> bool {
     matches!(row.status.as_str(), "done" | "ignored")
 }
 
-async fn find(
-    settings: &DatabaseSettings,
-    table: &mut Connection,
-    id: JobId,
-) -> Result<JobRow, Failure> {
+async fn find(settings: &Database, table: &mut Connection, id: JobId) -> Result<JobRow, Failure> {
     let row = table.show(id).await;
     let row = row.map_err(|error| database::failure(settings, &error))?;
-    row.ok_or_else(|| super::rows::not_found(id))
+    row.ok_or_else(|| super::rows::not_found(settings, id))
 }
 
 /// Shows what a job writes until it is done; whether all of that was seen. Says why not, where there is a reason. `None`:
@@ -133,7 +129,7 @@ async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Optio
             Watched::Closed => return Ok(None),
         };
         view.is_over();
-        let state = state(id, message)?;
+        let state = state(context, id, message)?;
         if let Some(outcome) = outcome(&state) {
             let ending = Ending::of_outcome(&outcome);
             if view.ran() && !ending.is_ok() {
@@ -155,7 +151,12 @@ async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Optio
 }
 
 /// Shows what was not shown of an output yet. `ended`: the job was followed to its end.
-pub(super) fn show_rest(view: &View, whole: [&[u8]; 2], ended: bool) -> Result<(), Failure> {
+pub(super) fn show_rest(
+    context: &Context,
+    view: &View,
+    whole: [&[u8]; 2],
+    ended: bool,
+) -> Result<(), Failure> {
     let [out, err] = view.rest(whole, ended);
     let written = |output: Option<&[u8]>, terminal| match output.unwrap_or_default() {
         output if terminal => shown(&String::from_utf8_lossy(output)).into_bytes(),
@@ -166,8 +167,9 @@ pub(super) fn show_rest(view: &View, whole: [&[u8]; 2], ended: bool) -> Result<(
     let _ = io::stderr().write_all(&written(err, io::stderr().is_terminal()));
     if out.is_none() || err.is_none() {
         let id = view.id();
+        let jobctl = context.jobctl();
         complain(&format!(
-            "jobctl: not all of that output was shown; jobctl logs {id} shows what is kept of it"
+            "jobctl: not all of that output was shown; {jobctl} logs {id} shows what is kept of it"
         ));
     }
     Ok(())

@@ -51,8 +51,6 @@ pub(crate) use rows::STATUSES;
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) screen: Screen,
-    /// The options that say whom to ask, as they were given.
-    given: Given,
     /// The daemon that the command cannot do without, even where the table is there.
     needs: Option<&'static str>,
     /// Whether the screen is one's own, and nothing else may be written to the terminal.
@@ -73,7 +71,6 @@ impl Context {
         Ok(Self {
             settings,
             screen: Screen::detect(cli.json),
-            given: Given::of(cli),
             needs: cli.command.as_ref().and_then(needs),
             quiet: false,
         })
@@ -87,63 +84,27 @@ impl Context {
         }
     }
 
+    /// The beginning of a command to the same daemon or table.
+    fn jobctl(&self) -> String {
+        self.settings.given.same()
+    }
+
     fn kind(&self) -> Kind {
         self.settings.server.kind
     }
 
     async fn client(&self) -> Result<Client<'_>, Failure> {
-        let connected = Client::connect(&self.settings.server, self.quiet).await;
+        let connected = Client::connect(&self.settings, self.quiet).await;
         match (connected, self.needs) {
             (Err(failure), Some(needs)) if self.settings.database.is_some() => {
-                let says = "jobctl status shows what the table alone says";
-                Err(failure.and(&format!("this needs {needs}, {says}")))
+                let jobctl = self.jobctl();
+                Err(failure.and(&format!(
+                    "this needs {needs}, {jobctl} status shows what the table alone says"
+                )))
             }
             (connected, _) => connected,
         }
     }
-}
-
-/// Options that say whom to ask, for the commands that people are told to enter.
-#[derive(Clone, Debug)]
-struct Given {
-    /// `--config FILE`, or nothing.
-    config: Vec<String>,
-    /// `--master`, `--worker`, `--host` and `--port` as far as they were given.
-    daemon: Vec<String>,
-}
-
-impl Given {
-    fn of(cli: &Cli) -> Self {
-        let option = |name: &str, value: Option<String>| {
-            let words = value.map(|value| [name.to_owned(), value]);
-            words.into_iter().flatten()
-        };
-        let path = cli.config.as_ref().map(|path| path.display().to_string());
-        let kinds = [("--master", cli.master), ("--worker", cli.worker)];
-        let kinds = kinds.into_iter().filter(|(_, given)| *given);
-        let kinds = kinds.map(|(name, _)| name.to_owned());
-        let address = option("--host", cli.host.clone())
-            .chain(option("--port", cli.port.map(|port| port.to_string())));
-        Self {
-            config: option("--config", path).collect(),
-            daemon: kinds.chain(address).collect(),
-        }
-    }
-
-    /// The beginning of a command to the same daemon or table: `jobctl --config F --master`.
-    fn same(&self) -> String {
-        line(self.config.iter().chain(&self.daemon))
-    }
-
-    /// The beginning of a command to another daemon: of the options for this one the config alone counts there.
-    fn other(&self) -> String {
-        line(&self.config)
-    }
-}
-
-fn line<'a>(options: impl IntoIterator<Item = &'a String>) -> String {
-    let options = options.into_iter().map(String::as_str);
-    shell_words::join(std::iter::once("jobctl").chain(options))
 }
 
 /// The answer to an order that was taken.

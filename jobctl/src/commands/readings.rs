@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jobd_proto::table::{
-    Backlogs, COUNTED, Connection, DatabaseSettings, JobRow, Kind, Patience, RowError, Scan, WINDOW,
+    Backlogs, COUNTED, Connection, JobRow, Kind, Patience, RowError, Scan, WINDOW,
 };
 
 use super::outcome::PROGRESS;
 use super::stats::Runs;
 use super::view::Summary;
+use crate::database::Database;
 
 /// A running job is slow after this many seconds, if twice the target's P95 is less.
 const SLOW_S: i64 = 60;
@@ -41,14 +42,14 @@ struct Recent {
 /// Reads it; `table` is opened where it is not, and given up after an error. Where the table takes 'Mail' for 'mail', they
 /// are one target, spelt as among `served`, the targets of the workers.
 pub(super) async fn read(
-    settings: &DatabaseSettings,
+    settings: &Database,
     table: &mut Option<Connection>,
     served: &[&str],
     patience: Patience,
 ) -> Result<Reading, RowError> {
     let mut open = match table.take() {
         Some(open) => open,
-        None => Connection::open(settings, patience).await?,
+        None => Connection::open(&settings.settings, patience).await?,
     };
     let reading = read_open(&mut open, served).await?;
     *table = Some(open);

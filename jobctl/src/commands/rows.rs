@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::outcome::{Ending, PROGRESS, REASON, progress, stream};
 use super::{Context, Done, ids};
 use crate::cli::{Id, ListArgs};
-use crate::database;
+use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{Table, Tone, ago, bytes, complain, local_time, now, plain, reading, seconds};
 
@@ -24,7 +24,7 @@ struct Listed {
 pub(crate) async fn create_table(context: &Context, schema: Schema) -> Result<u8, Failure> {
     let settings = database::settings(&context.settings)?;
     let patience = database::patience(settings);
-    let created = jobd_proto::table::create(settings, schema, &patience).await;
+    let created = jobd_proto::table::create(&settings.settings, schema, &patience).await;
     created.map_err(|error| database::failure(settings, &error))?;
     context.screen.show(&Done { ok: true }, |_| {
         format!("created the job table in {}\n", database::place(settings))
@@ -176,9 +176,10 @@ const OURS: [&str; 10] = [
 ];
 
 /// There is no such row.
-pub(super) fn not_found(id: JobId) -> Failure {
+pub(super) fn not_found(settings: &Database, id: JobId) -> Failure {
+    let jobctl = settings.given.same();
     Failure::Refused(format!(
-        "job {id} not found; jobctl list shows the newest ones"
+        "job {id} not found; {jobctl} list shows the newest ones"
     ))
 }
 
@@ -233,7 +234,7 @@ pub(crate) async fn show(context: &Context, id: Id) -> Result<u8, Failure> {
     let id = ids::number(context, &mut table, id).await?;
     let row = table.show(id).await;
     let row = row.map_err(|error| database::failure(settings, &error))?;
-    let row = row.ok_or_else(|| not_found(id))?;
+    let row = row.ok_or_else(|| not_found(settings, id))?;
     context
         .screen
         .show(&row, |row| details(context, row, now()))?;

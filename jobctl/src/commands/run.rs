@@ -53,11 +53,12 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
     let mut view = View::keeping(id, false);
     let (reply, ended) = tokio::select! {
         biased;
-        reply = shown(context, &client, &job.target, &mut view) => reply.map_err(|failure| added(id, failure))?,
+        reply = shown(context, &client, &job.target, &mut view) => reply.map_err(|failure| added(context, id, failure))?,
         _ = tokio::signal::ctrl_c() => {
             drop(view);
+            let jobctl = context.jobctl();
             return Err(Failure::Interrupted(format!(
-                "job {id} goes on; jobctl logs {id} -f shows its output, jobctl cancel {id} ends it"
+                "job {id} goes on; {jobctl} logs {id} -f shows its output, {jobctl} cancel {id} ends it"
             )));
         }
     };
@@ -65,9 +66,10 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
 }
 
 /// What went wrong behind the row that was added: whether it runs is not known.
-fn added(id: JobId, failure: Failure) -> Failure {
+fn added(context: &Context, id: JobId, failure: Failure) -> Failure {
+    let jobctl = context.jobctl();
     let more = format!(
-        "; job {id} was added: jobctl show {id} tells whether it runs, jobctl run-manual {id} has it run if not"
+        "; job {id} was added: {jobctl} show {id} tells whether it runs, {jobctl} run-manual {id} has it run if not"
     );
     match failure {
         Failure::Refused(text) => Failure::Refused(text + &more),
@@ -119,7 +121,7 @@ async fn shown(
     // Whatever else came of it: the answer has all of the output.
     let ended = match watched {
         Some(Ok(Watched::Last(message))) => {
-            view.ran() && state(id, message).is_ok_and(|state| outcome(&state).is_some())
+            view.ran() && state(context, id, message).is_ok_and(|state| outcome(&state).is_some())
         }
         Some(Ok(Watched::Closed)) => true,
         Some(Err(_)) | None => false,
@@ -158,8 +160,9 @@ fn show(
     let Some(outcome) = reply.jobs.remove(&id) else {
         let why = reply.errors.remove(&id);
         let why = why.unwrap_or_else(|| "the daemon said nothing of it".to_owned());
+        let jobctl = context.jobctl();
         return Err(Failure::Refused(format!(
-            "job {id} was added but not run: {}; jobctl run-manual {id} tries again",
+            "job {id} was added but not run: {}; {jobctl} run-manual {id} tries again",
             plain(&why)
         )));
     };
@@ -170,7 +173,7 @@ fn show(
         return Ok(ending.exit_code());
     }
     let whole = [&ran.outcome.stdout, &ran.outcome.stderr];
-    show_rest(view, whole.map(String::as_bytes), ended)?;
+    show_rest(context, view, whole.map(String::as_bytes), ended)?;
     if !ending.is_ok() {
         complain(&format!("jobctl: job {id}: {}", ending.words()));
     }

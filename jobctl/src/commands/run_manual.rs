@@ -133,9 +133,9 @@ fn text(context: &Context, shown: &Shown) -> String {
         text += &(screen.tone(Tone::Bad, &about(*id, error)) + "\n");
         if error.contains("!= manual") {
             text.extend([
-                "  only manual jobs are run by hand; jobctl retry ",
-                &id.to_string(),
-                " has one that failed run again\n",
+                "  only manual jobs are run by hand; ",
+                &context.jobctl(),
+                &format!(" retry {id} has one that failed run again\n"),
             ]);
         }
     }

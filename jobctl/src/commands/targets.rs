@@ -114,7 +114,8 @@ pub(super) async fn are_served(
     match unserved(context, client, names).await? {
         None => Ok(()),
         Some(said) => Err(Failure::Refused(format!(
-            "{said}, and nothing was changed; jobctl list-workers shows what they serve"
+            "{said}, and nothing was changed; {} list-workers shows what they serve",
+            context.jobctl()
         ))),
     }
 }

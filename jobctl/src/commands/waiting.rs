@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use jobd_proto::JobId;
-use jobd_proto::table::{Connection, DatabaseSettings, JobRow};
+use jobd_proto::table::{Connection, JobRow};
 
 use super::Context;
 use super::outcome::{Ending, stream};
-use crate::database;
+use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{Bar, bar, brief, plain};
 
@@ -26,7 +26,7 @@ pub(super) const NAMED: usize = 10;
 /// The wait for rows to be done.
 pub(super) struct Wait<'a> {
     pub(super) table: &'a mut Connection,
-    pub(super) settings: &'a DatabaseSettings,
+    pub(super) settings: &'a Database,
     pub(super) deadline: Option<Instant>,
     /// Whether the first end is enough.
     pub(super) any: bool,
@@ -45,7 +45,7 @@ impl Wait<'_> {
             let (ended, going) = tokio::select! {
                 biased;
                 looked = self.look(&left) => looked?,
-                _ = &mut interrupted => return Err(go_on(&left)),
+                _ = &mut interrupted => return Err(self.go_on(&left)),
             };
             pause = if ended.is_empty() {
                 (pause * 3 / 2).min(LONGEST_PAUSE)
@@ -60,11 +60,11 @@ impl Wait<'_> {
             }
             let passed = |deadline| Instant::now() >= deadline;
             if self.deadline.is_some_and(passed) {
-                return Err(too_late(&left, ids.len()));
+                return Err(self.too_late(&left, ids.len()));
             }
             tokio::select! {
                 biased;
-                _ = &mut interrupted => return Err(go_on(&left)),
+                _ = &mut interrupted => return Err(self.go_on(&left)),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -90,8 +90,9 @@ impl Wait<'_> {
                 .iter()
                 .find(|id| !found.iter().any(|row| row.id == **id))
             {
+                let jobctl = self.settings.given.same();
                 return Err(Failure::Refused(format!(
-                    "job {gone} was deleted from the table, or never was there; jobctl list shows the newest ones"
+                    "job {gone} was deleted from the table, or never was there; {jobctl} list shows the newest ones"
                 )));
             }
             rows.extend(found);
@@ -99,6 +100,33 @@ impl Wait<'_> {
         Ok(rows
             .into_iter()
             .partition(|row| Ending::of_row(row).is_some()))
+    }
+
+    /// Somebody waits no longer.
+    fn go_on(&self, left: &[JobId]) -> Failure {
+        let ids = ranges(left);
+        let jobs = match left {
+            [_] => format!("job {ids} goes on"),
+            _ => format!("jobs {ids} go on"),
+        };
+        // Where there are too many to name, there is no command to repeat.
+        Failure::Interrupted(if ids.ends_with('…') {
+            jobs
+        } else {
+            let (ids, jobctl) = (ids.replace(',', ""), self.settings.given.same());
+            format!("{jobs}; {jobctl} wait {ids} waits again")
+        })
+    }
+
+    fn too_late(&self, left: &[JobId], of: usize) -> Failure {
+        let still = if left.len() == 1 { "job" } else { "jobs" };
+        Failure::Refused(format!(
+            "{} of {of} {still} not done in time: {}; look again with {} show {}",
+            left.len(),
+            ranges(left),
+            self.settings.given.same(),
+            left[0]
+        ))
     }
 }
 
@@ -112,32 +140,6 @@ fn tell(bar: &Bar, ids: &[JobId], done: &[JobRow], going: &[JobRow]) {
     } else if failed > 0 {
         bar.set_message(format!("{failed} failed"));
     }
-}
-
-/// Somebody waits no longer.
-fn go_on(left: &[JobId]) -> Failure {
-    let ids = ranges(left);
-    let jobs = match left {
-        [_] => format!("job {ids} goes on"),
-        _ => format!("jobs {ids} go on"),
-    };
-    // Where there are too many to name, there is no command to repeat.
-    Failure::Interrupted(if ids.ends_with('…') {
-        jobs
-    } else {
-        let ids = ids.replace(',', "");
-        format!("{jobs}; jobctl wait {ids} waits again")
-    })
-}
-
-fn too_late(left: &[JobId], of: usize) -> Failure {
-    let still = if left.len() == 1 { "job" } else { "jobs" };
-    Failure::Refused(format!(
-        "{} of {of} {still} not done in time: {}; look again with jobctl show {}",
-        left.len(),
-        ranges(left),
-        left[0]
-    ))
 }
 
 /// A bar for several jobs, a line for one.
@@ -183,11 +185,9 @@ pub(super) fn ended(context: &Context, jobs: &[JobRow]) -> String {
     }
     if failed.len() > NAMED {
         let more = failed.len() - NAMED;
-        text.extend([
-            "and ",
-            &more.to_string(),
-            " more: jobctl list --result fail shows them\n",
-        ]);
+        let (more, jobctl) = (more.to_string(), context.jobctl());
+        let shows = " list --result fail shows them\n";
+        text.extend(["and ", &more, " more: ", &jobctl, shows]);
     }
     text
 }

@@ -123,6 +123,8 @@ async fn a_master_that_is_gone_is_named_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_another_shape_is_no_answer() {
     let master = Master::start(Does::WrongData).await;
+    let port = master.address.port();
+    let doctor = format!("jobctl --master --port {port} doctor looks at who answers there");
     for (command, run) in all(master.address).await {
         match command {
             // Orders ask for no more than an answer.
@@ -133,7 +135,7 @@ async fn an_answer_of_another_shape_is_no_answer() {
                     command,
                     &run,
                     1,
-                    &["cannot read how job 17 stands", "jobctl doctor"],
+                    &["cannot read how job 17 stands", &doctor],
                 );
             }
             _ => check(
@@ -278,7 +280,7 @@ async fn the_table_does_what_it_can_without_a_master() {
             3,
             [
                 "cannot reach",
-                "jobctl status shows what the table alone says",
+                " --master status shows what the table alone says",
             ],
         ),
         ("poke", 3, ["cannot reach", "this needs a master"]),
@@ -367,8 +369,12 @@ async fn a_row_that_was_added_for_a_master_that_goes_is_named() {
         for (id, json) in [(4, &[][..]), (5, &["--json"])] {
             let words = [&["--master", "run", "mail"], json].concat();
             let run = table.jobctl(&words).await;
-            let named = format!("job {id} was added: jobctl show {id} tells whether it runs");
-            run.failed(code, &[&named, &format!("jobctl run-manual {id}")]);
+            let show = table.line(&format!("--master show {id} tells whether it runs"));
+            let run_manual = table.line(&format!("--master run-manual {id} has it run if not"));
+            run.failed(
+                code,
+                &[&format!("job {id} was added: {show}, {run_manual}")],
+            );
         }
     }
 }
@@ -402,7 +408,7 @@ async fn live_screens_outlast_their_master() {
     shell.press("status\r");
     shell.sees(&[&gone, "from the table alone"]);
     shell.press("pause mail\r");
-    shell.sees(&["jobctl status shows what the table alone says"]);
+    shell.sees(&[&table.line("--master status shows what the table alone says")]);
     for (does, said) in [
         (Does::Garbage, "does not speak as jobd-master does"),
         (Does::WrongData, "that cannot be read"),

@@ -85,7 +85,10 @@ async fn manual_rows_are_nobodys_to_poll() {
     let added = table.jobctl(&["add", "--target", "mail", "--manual"]).await;
     assert_eq!(
         (added.code, added.stdout.as_str()),
-        (0, "added job 1; jobctl run-manual runs it\n")
+        (
+            0,
+            &*format!("added job 1; {}\n", table.line("run-manual runs it"))
+        )
     );
     assert!(worker.asked().is_empty());
     assert_eq!(
@@ -198,7 +201,10 @@ async fn waiting_ends_in_time_and_when_a_row_is_deleted() {
     let table = Table::new(None).await;
     let wait = ["add", "--target", "mail", "--wait", "--timeout", "100ms"];
     let late = table.jobctl(&wait).await;
-    late.failed(1, &["1 of 1 job not done in time: 1", "jobctl show 1"]);
+    late.failed(
+        1,
+        &["1 of 1 job not done in time: 1", &table.line("show 1")],
+    );
     let wait = ["add", "--target", "gone", "--wait"];
     let delete = async {
         while table
@@ -395,7 +401,7 @@ async fn commands_on_the_table_need_one() {
     table
         .jobctl(&["list"])
         .await
-        .failed(1, &["table jobs not found", "jobctl create-table"]);
+        .failed(1, &["table jobs not found", &table.line("create-table")]);
 }
 
 #[tokio::test]

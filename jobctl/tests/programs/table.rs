@@ -58,6 +58,11 @@ impl Table {
         run(config.into_iter().chain(arguments.iter().copied())).await
     }
 
+    /// A command to this table, as people are told to enter it: with these options and the config.
+    pub(crate) fn line(&self, command: &str) -> String {
+        format!("jobctl --config {} {command}", self.config.display())
+    }
+
     /// Ends `count` waiting jobs as a worker would, as soon as they are there.
     pub(crate) async fn work(&self, count: u64, ends: &str) {
         let sql = format!(

@@ -54,7 +54,7 @@ async fn logs_are_the_output_byte_for_byte() {
     let err = table.jobctl(&["logs", "2"]).await;
     assert_eq!((err.stdout.as_str(), err.stderr.as_str()), ("", "sorry\n"));
     let waiting = table.jobctl(&["logs", "last"]).await;
-    waiting.failed(0, &["job 3 is waiting; jobctl logs 3 -f"]);
+    waiting.failed(0, &["job 3 is waiting; ", &table.line("logs 3 -f")]);
     let json = table.jobctl(&["logs", "1", "--json"]).await.json();
     assert_eq!(
         json,
@@ -388,7 +388,10 @@ async fn a_job_runs_like_a_command() {
         (&json!("manual"), &json!("x"))
     );
     let refused = table.jobctl(&["run", "mail"]).await;
-    refused.failed(1, &["job 2 was added but not run", "jobctl run-manual 2"]);
+    refused.failed(
+        1,
+        &["job 2 was added but not run", &table.line("run-manual 2")],
+    );
     let alone = three().await;
     alone
         .jobctl(&["run", "mail"])

@@ -29,7 +29,7 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
                 Kind::Master => format!("systemctl {order} jobd-master # on its host"),
                 Kind::Worker => format!(
                     "systemctl {order} jobd # on its host; or {} --master doctor",
-                    context.given.other()
+                    context.settings.given.other()
                 ),
             };
             findings.push(Finding::error("reach", failure.to_string(), mend));
@@ -103,7 +103,7 @@ fn about(context: &Context, worker: &Worker) -> Vec<Finding> {
             format!("{name} has paused {}", plain(&paused.join(", "))),
             format!(
                 "{} continue {}",
-                context.given.same(),
+                context.jobctl(),
                 plain(&shell_words::join(&paused))
             ),
         ));
@@ -121,7 +121,7 @@ pub(super) fn join(
     let (Some(view), Some(_)) = (view, workers) else {
         return;
     };
-    let jobctl = context.given.same();
+    let jobctl = context.jobctl();
     let targets = view.targets.iter();
     let waits = targets.filter_map(|target| waits(context, target));
     let mut found = few(waits.collect(), &format!("{jobctl} status --all"));
@@ -152,7 +152,7 @@ fn strangers(context: &Context, view: &View) -> Option<Finding> {
             format!("jobs wait for {names}, which this worker does not serve"),
             format!(
                 "{} --master doctor # knows whether another one does",
-                context.given.other()
+                context.settings.given.other()
             ),
         )
     })
@@ -170,7 +170,7 @@ fn waits(context: &Context, target: &Summary) -> Option<Finding> {
             },
             format!(
                 "{} --worker --host WORKER add-target {} 1 # and the same in its config",
-                context.given.other(),
+                context.settings.given.other(),
                 shell_words::quote(&name)
             ),
         ));
@@ -191,7 +191,7 @@ fn waits(context: &Context, target: &Summary) -> Option<Finding> {
         ),
         format!(
             "{} {poke} {} # poll_interval of its workers should not be 0",
-            context.given.same(),
+            context.jobctl(),
             shell_words::quote(&name)
         ),
     ))

@@ -98,11 +98,11 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
                 failure.to_string(),
                 format!(
                     "{} create-table # if it is not there; else look after the database or the account",
-                    context.given.same()
+                    context.jobctl()
                 ),
             )),
             Ok(mut open) => {
-                let examined = table::examine(&mut open, settings, &context.given, &mut findings).await;
+                let examined = table::examine(&mut open, settings, &mut findings).await;
                 if let Err(error) = examined {
                     let failure = database::failure(settings, &error);
                     let mend = "grant this account SELECT on the table";

@@ -6,9 +6,8 @@ use jobd_proto::table::{
     Connection, DatabaseSettings, JobRow, Kind, REQUIRED, RowError, Scan, Schema, TableIndex,
 };
 
-use super::super::Given;
 use super::{Finding, few};
-use crate::database;
+use crate::database::{self, Database};
 use crate::output::{now, seconds, several};
 
 /// Clocks of hosts in one network agree better than this.
@@ -43,8 +42,7 @@ const ABILITIES: [(&str, &[&str]); 10] = [
 /// Looks at it.
 pub(super) async fn examine(
     table: &mut Connection,
-    settings: &DatabaseSettings,
-    given: &Given,
+    settings: &Database,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
     let place = database::place(settings);
@@ -74,7 +72,7 @@ pub(super) async fn examine(
         );
         findings.push(Finding::ok("rows", text));
     }
-    let jobctl = given.same();
+    let jobctl = settings.given.same();
     let lists = statuses.into_iter();
     let lists = lists.map(|status| format!("{jobctl} list --status {status} --limit 10000"));
     let lists: Vec<String> = lists.collect();
@@ -82,8 +80,8 @@ pub(super) async fn examine(
     Ok(())
 }
 
-fn columns(table: &Connection, settings: &DatabaseSettings) -> Vec<Finding> {
-    let (columns, schema) = (table.columns(), Schema::Full.sql(settings));
+fn columns(table: &Connection, settings: &Database) -> Vec<Finding> {
+    let (columns, schema) = (table.columns(), Schema::Full.sql(&settings.settings));
     let lacks = |names: &[&'static str]| -> Vec<&'static str> {
         let names = names.iter().copied();
         names.filter(|name| !columns.has(name)).collect()
@@ -134,7 +132,7 @@ fn columns(table: &Connection, settings: &DatabaseSettings) -> Vec<Finding> {
             .map(|value| format!("'{}'", value.replace('\'', "''")))
             .collect();
         if !missing.is_empty() {
-            let mended = match settings {
+            let mended = match settings.settings {
                 DatabaseSettings::MySql(_) => format!(
                     "ALTER TABLE {} MODIFY `status` enum({}) NOT NULL DEFAULT 'waiting'",
                     table.quoted_table(),

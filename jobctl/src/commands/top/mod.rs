@@ -65,9 +65,10 @@ fn broken(error: &io::Error) -> Failure {
 /// Shows it until somebody leaves.
 pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failure> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        return Err(Failure::Usage(
-            "top needs a terminal; jobctl status --watch does not".to_owned(),
-        ));
+        return Err(Failure::Usage(format!(
+            "top needs a terminal; {} status --watch does not",
+            context.jobctl()
+        )));
     }
     let mut ends = Ends::listen()?;
     let mut interrupted = signals::listen(SignalKind::interrupt())?;

@@ -101,7 +101,7 @@ async fn watch(
                 let errors: String = view
                     .errors
                     .iter()
-                    .map(|error| screen.tone(Tone::Bad, &plain(error)) + "\n")
+                    .map(|error| screen.tone(Tone::Bad, &screen.wrapped(&plain(error))) + "\n")
                     .collect();
                 let room = (!all).then(|| room(screen, &view.errors)).flatten();
                 print(&(HOME.to_owned() + &errors + &text(&view, screen, room)))
@@ -114,7 +114,9 @@ async fn watch(
                 context.screen.show(&view, text)
             }
             Err(failure) if has_frames => {
-                let error = context.screen.tone(Tone::Bad, &plain(&failure.to_string()));
+                let screen = Screen::detect(false);
+                let error = screen.wrapped(&plain(&failure.to_string()));
+                let error = screen.tone(Tone::Bad, &error);
                 print(&(HOME.to_owned() + &error + "\n"))
             }
             Err(failure) => {
@@ -196,7 +198,7 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
         text.extend(["… and ", &left_workers.to_string(), " workers: --all\n"]);
     }
     for (tone, note) in notes {
-        text += &(screen.tone(tone, &note) + "\n");
+        text += &(screen.tone(tone, &screen.wrapped(&note)) + "\n");
     }
     if view.kind != "table" {
         // Of workers that were not asked there is no sum.

@@ -184,10 +184,9 @@ pub(super) fn ended(context: &Context, jobs: &[JobRow]) -> String {
         text += &(context.screen.tone(ending.tone(), &line) + "\n");
     }
     if failed.len() > NAMED {
-        let more = failed.len() - NAMED;
-        let (more, jobctl) = (more.to_string(), context.jobctl());
-        let shows = " list --result fail shows them\n";
-        text.extend(["and ", &more, " more: ", &jobctl, shows]);
+        let more = (failed.len() - NAMED).to_string();
+        text.extend(["and ", &more, " more: ", &context.jobctl()]);
+        text += " list --result fail shows them\n";
     }
     text
 }

@@ -15,7 +15,8 @@ use crate::failure::Failure;
 pub(crate) use bar::{Bar, bar, brief, reading, waiting_for};
 pub(crate) use table::{Table, Tone, kept};
 pub(crate) use text::{
-    ago, by_target, bytes, counted, excerpt, local_time, now, plain, seconds, several,
+    ago, by_target, bytes, columns_of, counted, excerpt, local_time, now, plain, seconds, several,
+    wrapped,
 };
 
 /// What standard output can show.
@@ -64,11 +65,19 @@ impl Screen {
         self.size.map(|(_, lines)| usize::from(lines))
     }
 
-    /// Lines of the terminal that a line of text takes, as one that is too long is wrapped; 1 elsewhere.
+    /// The text in lines that end between words, where the terminal ends; as it is elsewhere.
+    pub(crate) fn wrapped(self, text: &str) -> String {
+        on_lines(text, self.size.map(|(columns, _)| columns))
+    }
+
+    /// Lines of the terminal that the text takes when it is wrapped; 1 elsewhere.
     pub(crate) fn lines_of(self, text: &str) -> usize {
-        let width = ratatui::text::Line::from(text).width();
-        let columns = self.size.map_or(usize::MAX, |(columns, _)| columns.into());
-        width.div_ceil(columns).max(1)
+        let width = self.size.map_or(usize::MAX, |(columns, _)| columns.into());
+        let text = self.wrapped(text);
+        let lines = text.split('\n');
+        lines
+            .map(|line| columns_of(line).div_ceil(width).max(1))
+            .sum()
     }
 
     /// Prints `value` for programs; for people what `text` makes of it.
@@ -131,8 +140,22 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 /// Writes to standard error; where that is closed there is nobody left to tell. What daemons and
 /// databases said may be part of it, so that control characters are made visible.
 pub(crate) fn complain(text: &str) {
-    let lines: Vec<String> = text.split('\n').map(plain).collect();
-    let _ = writeln!(io::stderr().lock(), "{}", lines.join("\n"));
+    let stderr = io::stderr();
+    let size = rustix::termios::tcgetwinsize(&stderr).ok();
+    let columns = size.map(|size| size.ws_col).filter(|columns| *columns > 0);
+    let lines = text.split('\n').map(|line| on_lines(&plain(line), columns));
+    let lines: Vec<String> = lines.collect();
+    let _ = writeln!(stderr.lock(), "{}", lines.join("\n"));
+}
+
+/// The text in lines of so many columns; as it is where that is no terminal.
+fn on_lines(text: &str, columns: Option<u16>) -> String {
+    let Some(columns) = columns else {
+        return text.to_owned();
+    };
+    let lines = wrapped(text, columns.into());
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    lines.join("\n")
 }
 
 /// What the libraries have to say goes to standard error, from `level` up.

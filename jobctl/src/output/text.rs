@@ -39,6 +39,37 @@ pub(crate) fn excerpt(text: &str) -> String {
     }
 }
 
+/// Lines of at most `width` columns, which end between words. A command, from the word `jobctl` to a comma, a semicolon or
+/// the end, is never broken, so that it can be copied. What is too long for a line has one for itself.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let ends = if rest.starts_with("jobctl ") {
+            &[", ", "; "][..]
+        } else {
+            &[" "]
+        };
+        let ends = ends
+            .iter()
+            .filter_map(|end| Some(rest.find(end)? + end.len()));
+        let (piece, behind) = rest.split_at(ends.min().unwrap_or(rest.len()));
+        if !line.is_empty() && columns_of((line.clone() + piece).trim_end()) > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        line += piece;
+        rest = behind;
+    }
+    lines.push(line);
+    lines
+}
+
+/// How many columns of a terminal it takes.
+pub(crate) fn columns_of(text: &str) -> usize {
+    ratatui::text::Line::from(text).width()
+}
+
 /// A size: `512 B`, `14.3 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -139,6 +170,22 @@ mod tests {
             plain("a\x1b[31mb\n\u{9b}é\0\u{202e}"),
             "a\\u{1b}[31mb\\n\\u{9b}é\\u{0}\\u{202e}"
         );
+    }
+
+    #[test]
+    fn lines_end_between_words_and_commands_are_whole() {
+        for (text, lines) in [
+            ("one two three", &["one two ", "three"][..]),
+            ("exactly8 more", &["exactly8 ", "more"]),
+            ("muchtoolong a", &["muchtoolong ", "a"]),
+            ("日本語日 本", &["日本語日 ", "本"]),
+            ("", &[""]),
+            ("a; jobctl x, b c d e", &["a; ", "jobctl x, ", "b c d e"]),
+            ("a jobctl x y", &["a ", "jobctl x y"]),
+            ("jobctl: a b c", &["jobctl: ", "a b c"]),
+        ] {
+            assert_eq!(wrapped(text, 8), lines, "{text}");
+        }
     }
 
     #[test]

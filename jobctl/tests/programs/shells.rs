@@ -59,7 +59,7 @@ async fn mistakes_and_interruptions_end_in_the_next_prompt() {
     shell.press("wait 2\r");
     shell.sees(&["waiting: job 2 (report) is waiting"]);
     shell.press("\x03");
-    shell.sees(&["jobctl: job 2 goes on; ", &table.line("wait 2 waits again")]);
+    shell.sees(&["jobctl: job 2 goes on;", &table.line("wait 2 waits again")]);
     shell.press("prune --older-than 30d\r");
     shell.sees(&["no jobs ended before"]);
     table

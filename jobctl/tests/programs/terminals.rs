@@ -155,7 +155,7 @@ async fn a_wait_says_what_for_and_ends_as_the_jobs_did() {
         let (code, text) = wait.ends();
         assert_eq!(code, 130);
         let again = table.line("wait 5 waits again");
-        assert!(text.contains("jobctl: job 5 goes on; "), "{text}");
+        assert!(text.contains("jobctl: job 5 goes on;"), "{text}");
         assert!(text.contains(&again), "it can be copied: {text}");
         assert!(!text.contains("of 4 done"), "{text}");
     }
@@ -455,4 +455,20 @@ async fn a_retry_that_is_stopped_says_how_far_it_came_and_pokes() {
         worker.asked(),
         [("poll".to_owned(), json!({"targets": ["mail"]}))]
     );
+}
+
+#[tokio::test]
+async fn complaints_break_between_words_and_never_within_a_command() {
+    let table = Table::new(None).await;
+    let piped = table.jobctl(&["pause", "mail"]).await.stderr;
+    assert_eq!(piped.lines().count(), 1, "{piped}");
+    let (code, text) = Terminal::start(80, &with(&table, &["pause", "mail"]), &[]).ends();
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    assert_eq!((code, lines.join(" ").as_str()), (3, piped.trim_end()));
+    // A command that is too long for a line has one for itself.
+    let fits = |line: &&str| line.len() <= 80 || line.starts_with("jobctl --config");
+    assert!(lines.iter().all(fits), "{text}");
+    for command in ["--master;", "status shows what the table alone says"] {
+        assert!(text.contains(&table.line(command)), "{command}: {text}");
+    }
 }

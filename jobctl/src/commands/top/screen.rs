@@ -11,7 +11,7 @@ use super::super::status::{
     SPARE, TARGET_COLUMNS, WORKER_COLUMNS, target_cells, target_tone, worker_cells,
 };
 use super::board::{Board, Pane};
-use crate::output::{Tone, kept, plain, seconds};
+use crate::output::{Tone, columns_of, kept, plain, seconds, wrapped};
 
 /// The columns of jobs; `>` marks numbers.
 const JOB_COLUMNS: [&str; 6] = [">JOB", "TARGET", "STATUS", ">FOR", "WORKER", "PROGRESS"];
@@ -83,29 +83,22 @@ fn foot(board: &Board, width: u16) -> Text<'static> {
         (Some(error), _) => (error.as_str(), tone(board, Tone::Bad)),
         _ => (KEYS, Style::default()),
     };
-    Text::from(wrapped(&plain(text), width.into())).style(style)
+    Text::from(lines(&plain(text), width.into())).style(style)
 }
 
-/// Lines that end between words, or within one that is too long for a line.
-fn wrapped(text: &str, width: usize) -> Vec<Line<'static>> {
+/// Lines that end between words, or within what is too long for a line.
+fn lines(text: &str, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    let mut line = String::new();
-    let fits = |line: &str, more: &str| {
-        let both = format!("{line}{more}");
-        line.is_empty() || Line::from(both.trim_end()).width() <= width
-    };
-    for word in text.split_inclusive(' ') {
-        if !fits(&line, word) {
-            lines.push(Line::from(std::mem::take(&mut line)));
-        }
-        for char in word.chars() {
-            if !fits(&line, char.encode_utf8(&mut [0; 4])) {
+    for wrapped in wrapped(text, width) {
+        let mut line = String::new();
+        for char in wrapped.trim_end().chars() {
+            if !line.is_empty() && columns_of(&format!("{line}{char}")) > width {
                 lines.push(Line::from(std::mem::take(&mut line)));
             }
             line.push(char);
         }
+        lines.push(Line::from(line));
     }
-    lines.push(Line::from(line));
     lines
 }
 
@@ -261,16 +254,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_between_words() {
-        for (text, lines) in [
-            ("one two three", &["one two ", "three"][..]),
-            ("exactly8 more", &["exactly8 ", "more"]),
-            ("muchtoolong a", &["muchtool", "ong a"]),
-            ("日本語日本 b", &["日本語日", "本 b"]),
+    fn lines_end_between_words_or_where_there_is_no_more_room() {
+        for (text, expected) in [
+            ("one two three", &["one two", "three"][..]),
+            ("muchtoolong a", &["muchtool", "ong", "a"]),
+            ("日本語日本 b", &["日本語日", "本", "b"]),
             ("", &[""]),
         ] {
-            let found: Vec<String> = wrapped(text, 8).iter().map(ToString::to_string).collect();
-            assert_eq!(found, lines, "{text}");
+            let found: Vec<String> = lines(text, 8).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{text}");
         }
     }
 }

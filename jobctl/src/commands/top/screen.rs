@@ -150,6 +150,14 @@ fn table(
     rows: &[(Vec<String>, Tone)],
     area: Rect,
 ) {
+    // A row that is seen is worth more than the number of those that are not.
+    let is_cut = rows.len() >= area.height.into() && area.height > 2;
+    let parts = [Constraint::Min(2), Constraint::Length(is_cut.into())];
+    let [area, last] = Layout::vertical(parts).areas(area);
+    if is_cut {
+        let hidden = rows.len() + 1 - usize::from(area.height);
+        frame.render_widget(Line::from(format!("… {hidden} more")), last);
+    }
     let (columns, rows) = fitting(columns, rows, area.width);
     let widths = widths(&columns, &rows, area.width);
     let right: Vec<bool> = columns.iter().map(|name| name.starts_with('>')).collect();

@@ -18,6 +18,7 @@ mod scans;
 mod screens;
 mod shells;
 mod statuses;
+mod stops;
 mod stored;
 mod strangers;
 mod table;

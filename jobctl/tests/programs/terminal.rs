@@ -48,13 +48,7 @@ impl Terminal {
 
     /// The same with another program.
     pub(crate) fn of(mut command: CommandBuilder, columns: u16, lines: u16) -> Self {
-        let size = PtySize {
-            rows: lines,
-            cols: columns,
-            pixel_width: 0,
-            pixel_height: 0,
-        };
-        let pair = native_pty_system().openpty(size).unwrap();
+        let pair = native_pty_system().openpty(size(columns, lines)).unwrap();
         for (name, value) in [("TZ", "UTC"), ("TERM", "xterm-256color")] {
             command.env(name, value);
         }
@@ -85,6 +79,13 @@ impl Terminal {
     pub(crate) fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
+    }
+
+    /// Gives the terminal another size, of which the program is told.
+    pub(crate) fn resize(&self, columns: u16, lines: u16) {
+        let mut screen = self.screen.lock().unwrap();
+        screen.screen_mut().set_size(lines, columns);
+        self.master.resize(size(columns, lines)).unwrap();
     }
 
     /// Sends a signal to the program.
@@ -187,6 +188,15 @@ impl Terminal {
             }
             assert!(Instant::now() < deadline, "it is drawn again and again");
         }
+    }
+}
+
+fn size(columns: u16, lines: u16) -> PtySize {
+    PtySize {
+        rows: lines,
+        cols: columns,
+        pixel_width: 0,
+        pixel_height: 0,
     }
 }
 

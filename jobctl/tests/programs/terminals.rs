@@ -203,37 +203,6 @@ async fn a_prune_names_what_it_deletes_and_asks() {
 }
 
 #[tokio::test]
-async fn deleting_shows_how_far_it_is() {
-    let table = Table::new(None).await;
-    table
-        .execute(
-            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000) \
-             INSERT INTO jobs (target, time_created, status, result, time_started, time_finished) \
-             SELECT 'mail', 1700000000, 'done', 'ok', 1700000001, 1700000002 FROM n",
-        )
-        .await;
-    // The third batch takes longer than anybody waits.
-    table
-        .execute(
-            "CREATE TRIGGER slow BEFORE DELETE ON jobs WHEN OLD.id = 1001 BEGIN \
-             SELECT count(*) FROM jobs a, jobs b, jobs c WHERE a.id + b.id + c.id < 0; END",
-        )
-        .await;
-    let prune = with(&table, &["prune", "--older-than", "30d", "--yes"]);
-    let mut prune = Terminal::start(80, &prune, &[]);
-    prune.sees(&[" 1000 of 2000 deleted", "Ctrl-C stops"]);
-    prune.press("\x03");
-    let (code, text) = prune.ends();
-    assert_eq!(code, 130, "{text}");
-    assert!(
-        text.contains("1000 of 2000 jobs, or a batch of 500 more"),
-        "{text}"
-    );
-    let left = table.execute("DROP TRIGGER slow; DELETE FROM jobs").await;
-    assert_eq!(left, 1000, "whole batches");
-}
-
-#[tokio::test]
 async fn a_narrow_terminal_shows_what_matters_most() {
     let table = filled().await;
     for (command, columns) in [
@@ -354,7 +323,7 @@ async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_says_where_its_jobs_stand_and_asks() {
-    let worker = crate::daemon::Daemon::worker(Ok(json!({"jobs": {"2": "stopping"}}))).await;
+    let worker = Daemon::worker(Ok(json!({"jobs": {"2": "stopping"}}))).await;
     let table = Table::new(Some(worker.address)).await;
     table
         .execute(
@@ -425,36 +394,6 @@ async fn what_changed_while_retry_asked_is_left_alone() {
     assert!(text.contains("2 jobs wait again: 1, 3"), "{text}");
     assert!(text.contains("not there: 2"), "{text}");
     assert_eq!(code, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_retry_that_is_stopped_says_how_far_it_came_and_pokes() {
-    let worker = Daemon::worker(Ok(json!("ok"))).await;
-    let table = Table::new(Some(worker.address)).await;
-    table
-        .execute(
-            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) \
-             INSERT INTO jobs (target, time_created, status, result) SELECT 'mail', 1, 'done', 'fail' FROM n",
-        )
-        .await;
-    // The second batch takes longer than anybody waits.
-    table
-        .execute(
-            "CREATE TRIGGER slow BEFORE UPDATE ON jobs WHEN NEW.id = 900 BEGIN \
-             SELECT count(*) FROM jobs a, jobs b, jobs c WHERE a.id + b.id + c.id < 0; END",
-        )
-        .await;
-    let words = ["retry", "--failed", "--since", "1970-01-01", "--yes"];
-    let mut retry = Terminal::start(80, &with(&table, &words), &[]);
-    retry.sees(&["500 of 1000 wait again ["]);
-    retry.press("\x03");
-    let (code, text) = retry.ends();
-    assert!(text.contains("500 of 1000 jobs wait again, or"), "{text}");
-    assert_eq!(code, 130, "{text}");
-    assert_eq!(
-        worker.asked(),
-        [("poll".to_owned(), json!({"targets": ["mail"]}))]
-    );
 }
 
 #[tokio::test]

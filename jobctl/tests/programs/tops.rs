@@ -1,12 +1,12 @@
 //! `top`, with somebody at the keys: what it shows, what the keys do, and how it leaves.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::jobctl::run;
+use crate::jobctl::{LIMIT, run};
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -271,6 +271,66 @@ async fn however_it_ends_the_terminal_is_as_it_was() {
         assert_eq!(top.ends().0, code, "{signal}");
         is_restored(&top);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_output_is_followed_leaves_the_terminal_as_it_was() {
+    let (worker, job) = Daemon::teller(status(false)).await;
+    let table = busy(worker.address).await;
+    job.tells(json!({"state": "running"}));
+    for (signal, code, leaves) in [
+        ("TERM", 143, false),
+        ("HUP", 129, false),
+        ("TERM", 143, true),
+    ] {
+        let mut top = top(&table, 80, &[]);
+        top.sees(&["42 %"]);
+        top.press("\t\tf");
+        top.sees(&[
+            "output of job 1; Ctrl-C leaves",
+            "waiting: job 1 is running [",
+        ]);
+        if leaves {
+            top.press("\x03");
+            top.sees(&["press Enter to go back"]);
+        }
+        top.signal(signal);
+        let (ended, text) = top.ends();
+        assert_eq!(ended, code, "{signal}: {text}");
+        assert!(!text.contains("waiting:"), "no bar is left: {text}");
+        is_restored(&top);
+        assert!(top.echoes(), "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_of_another_size_is_drawn_anew() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    // No look would draw it.
+    let config = table.config.to_str().unwrap();
+    let words = ["--config", config, "top", "--every", "1h"];
+    let mut top = Terminal::start(80, &words, &[]);
+    top.sees(&["42 %", "leave"]);
+    for (columns, lines) in [(120, 40), (80, 20)] {
+        top.resize(columns, lines);
+        // Its last line has the keys, and no other has.
+        let keys = || -> Vec<usize> {
+            let text = top.text();
+            let lines = text.lines().enumerate();
+            let keys = lines.filter(|(_, line)| line.contains("q leave"));
+            keys.map(|(at, _)| at + 1).collect()
+        };
+        let deadline = Instant::now() + LIMIT;
+        while keys() != [usize::from(lines)] {
+            assert!(Instant::now() < deadline, "{lines}: {}", top.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        top.sees(&["42 %"]);
+    }
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+    is_restored(&top);
 }
 
 #[tokio::test(flavor = "multi_thread")]

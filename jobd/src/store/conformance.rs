@@ -98,6 +98,7 @@ conformance! {
     a_retry_schedules_its_row_once_and_says_how_it_failed,
     errors_has_every_attempt_that_failed,
     errors_of_any_length_give_way_unread,
+    each_of_many_that_fail_together_has_its_own_errors,
     a_retry_replaces_the_verdict_of_its_own_claim_and_nothing_else,
     a_holder_and_a_rescuer_agree_on_whether_a_row_may_run_again,
 }

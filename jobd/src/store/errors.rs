@@ -9,11 +9,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use jobd_proto::JobId;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Finish;
 use crate::fate::Reason;
+use crate::leases::Lease;
 
 /// Attempts that are remembered.
 const MAX_ENTRIES: usize = 10;
@@ -27,6 +29,10 @@ pub(super) const MAX_BYTES: usize = 16 << 10;
 /// How an attempt failed.
 #[derive(Debug)]
 pub(super) struct Failure<'a> {
+    /// Its row.
+    pub(super) id: JobId,
+    /// Its claim.
+    pub(super) token: &'a str,
     reason: Option<Reason>,
     code: Option<i32>,
     signal: Option<&'a str>,
@@ -39,6 +45,8 @@ impl<'a> Failure<'a> {
     /// As it ended.
     pub(super) fn of(end: &'a Finish) -> Self {
         Self {
+            id: end.job.id,
+            token: end.job.token.as_str(),
             reason: end.reason,
             code: end.code,
             signal: end.signal.as_deref(),
@@ -48,13 +56,17 @@ impl<'a> Failure<'a> {
     }
 
     /// Its worker is gone, and nobody knows more.
-    pub(super) const ORPHANED: Self = Self {
-        reason: Some(Reason::Orphaned),
-        code: None,
-        signal: None,
-        stderr: "",
-        ago: Duration::ZERO,
-    };
+    pub(super) fn orphaned(orphan: &'a Lease) -> Self {
+        Self {
+            id: orphan.id,
+            token: &orphan.worker,
+            reason: Some(Reason::Orphaned),
+            code: None,
+            signal: None,
+            stderr: "",
+            ago: Duration::ZERO,
+        }
+    }
 }
 
 /// A failed attempt.
@@ -77,18 +89,18 @@ struct Entry<'a> {
 /// Bytes, or characters on SQLite, beyond which what stands there is none of ours, and is not read.
 pub(super) const MAX_READ: usize = 4 * MAX_BYTES;
 
-/// What is in the column at `now`, with the failure of the `attempt` of this claim. What is no list is not kept; what the list
+/// What is in the column at `now`, with the failure of this `attempt`. What is no list is not kept; what the list
 /// has of the attempt already, as its last entry, gives way.
 pub(super) fn with(
     before: Option<&str>,
-    (attempt, now, token): (u32, i64, &str),
+    (attempt, now): (u32, i64),
     failure: &Failure<'_>,
 ) -> String {
     let before = before.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
     let entry = Entry {
         attempt,
         time: now - i64::try_from(failure.ago.as_secs()).unwrap_or(0),
-        worker: token.split('/').next().unwrap_or(token),
+        worker: failure.token.split('/').next().unwrap_or(failure.token),
         reason: failure.reason,
         code: failure.code,
         signal: failure.signal,
@@ -139,21 +151,32 @@ fn ascii(json: &str) -> String {
 mod tests {
     use super::*;
 
+    const TOKEN: &str = "w@h/1/2";
+
     fn with(before: Option<&str>, attempt: u32, stderr: &str) -> String {
         let failure = Failure {
+            id: JobId(1),
+            token: TOKEN,
             reason: Some(Reason::Exit),
             code: Some(3),
             signal: None,
             stderr,
             ago: Duration::from_secs(1),
         };
-        super::with(before, (attempt, 101, "w@h/1/2"), &failure)
+        super::with(before, (attempt, 101), &failure)
     }
 
     #[test]
     fn an_attempt_is_listed_once() {
-        let of = (2, 101, "w@h/1/2");
-        let orphaned = super::with(Some(&with(None, 1, "")), of, &Failure::ORPHANED);
+        let orphan = Lease {
+            id: JobId(1),
+            status: "running".into(),
+            worker: TOKEN.into(),
+            until: 0,
+            again: true,
+        };
+        let failure = Failure::orphaned(&orphan);
+        let orphaned = super::with(Some(&with(None, 1, "")), (2, 101), &failure);
         let wanted = r#",{"attempt":2,"time":101,"worker":"w@h","reason":"orphaned","stderr":""}]"#;
         assert!(orphaned.ends_with(wanted), "{orphaned}");
         let known = with(Some(&orphaned), 2, "x");

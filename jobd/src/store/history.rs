@@ -1,6 +1,7 @@
 //! How a job has failed, attempt by attempt, in the column `errors` of its row: written in the transaction that ends the
 //! attempt. An end that went well has no part in it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,15 +11,17 @@ use super::connection::{Connection, Value, key};
 use super::counts::Counts;
 use super::dialect::Dialect;
 use super::errors::{self, Failure, MAX_READ};
+use super::lists::{ListStatement, MAX_LIST};
 use super::refusals::is_about_row;
 use crate::faults::planted;
 
 /// A table's statements about it, where it has the column.
 #[derive(Clone, Debug)]
 pub(super) struct History {
-    /// The database's time, the attempt, and how the job has failed so far, of a row that a claim has or was taken from;
-    /// locks it.
-    read: Arc<str>,
+    /// Id, the database's time, the attempt, and how the job has failed so far, of rows that an end may be written to; locks
+    /// them.
+    read: ListStatement,
+    /// Of a row that a claim has or was taken from.
     write: Arc<str>,
 }
 
@@ -31,46 +34,67 @@ impl History {
             id_index,
             ..
         } = dialect;
-        let ours = format!("`id` = ? AND `{token}` = ? AND {}", counts.unfinished);
+        let unfinished = counts.unfinished;
         let errors =
             format!("CASE WHEN LENGTH(`errors`) <= {MAX_READ} THEN `errors` ELSE NULL END");
-        let texts = [*now, "`attempts`", &errors].map(|it| format!("CAST({it} AS CHAR)"));
+        let texts = ["`id`", *now, "`attempts`", &errors].map(|it| format!("CAST({it} AS CHAR)"));
+        let select = texts.join(", ");
         Self {
-            read: format!(
-                "SELECT {} FROM {t} {id_index} WHERE {ours} {lock}",
-                texts.join(", ")
+            read: ListStatement::new(
+                &format!("SELECT {select} FROM {t} {id_index} WHERE {unfinished} AND"),
+                &format!("ORDER BY {t}.`id` {lock}"),
+            ),
+            write: format!(
+                "UPDATE {t} {id_index} SET `errors` = ? WHERE `id` = ? AND `{token}` = ? AND {unfinished}"
             )
             .into(),
-            write: format!("UPDATE {t} {id_index} SET `errors` = ? WHERE {ours}").into(),
         }
     }
 
     /// Every text, for EXPLAIN.
     #[cfg(test)]
-    pub(super) fn texts(&self) -> [&Arc<str>; 2] {
-        [&self.read, &self.write]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.read.texts().chain([&self.write])
     }
 
-    /// Adds the attempt that `token` names, unless the row is no longer its own. Once, however often it is repeated.
+    /// Adds each failure to its row, unless that is no longer its claim's. Once, however often it is repeated.
     /// Not where the database refuses that of the row, which is warned of.
     pub(super) async fn add<C: Connection>(
         &self,
         connection: &mut C,
-        id: JobId,
-        token: &str,
-        failure: &Failure<'_>,
+        failures: impl IntoIterator<Item = Failure<'_>>,
     ) -> Result<(), sqlx::Error> {
         if planted!("failure-that-is-forgotten") {
             return Ok(());
         }
-        let ours = [Value::Number(key(id)), Value::Text(token)];
-        let found = connection.texts(&self.read, &ours).await?;
-        let Some([now, attempt, before]) = found.into_iter().next() else {
-            return Ok(());
-        };
-        let of = (number(attempt), number(now), token);
-        let text = errors::with(before.as_deref(), of, failure);
-        let values = [&[Value::Text(&text)], &ours[..]].concat();
+        // By id, as every statement about many rows takes its locks.
+        let failures: BTreeMap<JobId, Failure<'_>> =
+            failures.into_iter().map(|it| (it.id, it)).collect();
+        let ids: Vec<JobId> = failures.keys().copied().collect();
+        for ids in ids.chunks(MAX_LIST) {
+            let (sql, keys) = self.read.for_ids(ids);
+            for [id, now, attempt, before] in connection.texts(&sql, &keys).await? {
+                if let Some(failure) = failures.get(&JobId(number(id))) {
+                    let of = (number(attempt), number(now));
+                    let text = errors::with(before.as_deref(), of, failure);
+                    self.write(connection, failure, &text).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write<C: Connection>(
+        &self,
+        connection: &mut C,
+        Failure { id, token, .. }: &Failure<'_>,
+        text: &str,
+    ) -> Result<(), sqlx::Error> {
+        let values = [
+            Value::Text(text),
+            Value::Number(key(*id)),
+            Value::Text(token),
+        ];
         match connection.change(&self.write, &values).await {
             // Its end counts for more: it would keep its slot until somebody has mended that.
             Err(error) if is_about_row(&error) => {

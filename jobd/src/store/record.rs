@@ -23,7 +23,7 @@ pub(super) async fn record<C: Connection>(
     let history = statements.history.as_ref();
     let ends = batch.finishes.iter().chain(&batch.retries);
     let failed = ends.filter(|end| history.is_some() && end.result == JobResult::Fail);
-    let failed: Vec<&Finish> = failed.collect();
+    let failed: Vec<Failure<'_>> = failed.map(Failure::of).collect();
     let many = parts.len() > 1
         || !batch.releases.is_empty()
         || !batch.retries.is_empty()
@@ -35,12 +35,7 @@ pub(super) async fn record<C: Connection>(
         batch_point!("before-commit", batch);
     }
     if let Some(history) = history {
-        for end in failed {
-            let (id, token) = (end.job.id, end.job.token.as_str());
-            history
-                .add(connection, id, token, &Failure::of(end))
-                .await?;
-        }
+        history.add(connection, failed).await?;
     }
     let mut recorded = Recorded::default();
     for part in parts {

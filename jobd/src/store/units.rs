@@ -446,9 +446,7 @@ pub(super) async fn rescue<C: Connection>(
     let history = history.filter(|_| orphan.status == "running");
     if let Some(history) = history {
         connection.control(statements.begin).await?;
-        history
-            .add(connection, orphan.id, &orphan.worker, &Failure::ORPHANED)
-            .await?;
+        history.add(connection, [Failure::orphaned(orphan)]).await?;
     }
     let (changed, fate) = match connection.change(sql, &values).await {
         Err(error) if is_duplicate(&error) => {

@@ -276,6 +276,30 @@ pub(super) async fn errors_has_every_attempt_that_failed(mut ground: Ground) {
     assert_eq!(failures(&mut ground, id).await, [failed(1)]);
 }
 
+pub(super) async fn each_of_many_that_fail_together_has_its_own_errors(mut ground: Ground) {
+    let ids = ground.insert("mail", false, 300).await;
+    let jobs = ground.claim("mail", 300).await;
+    ground.record(starts(&jobs)).await;
+    let fail = |job: &Job| Finish {
+        code: Some(i32::try_from(job.id.0 % 100).unwrap()),
+        ..finish(job)
+    };
+    let mut batch = Batch {
+        finishes: jobs.iter().rev().map(fail).collect(),
+        ..Batch::default()
+    };
+    let (last, first) = (ids[299], ids[0]);
+    batch.finishes[0].job.token = ground.tokens.next(Origin::Background);
+    let finished = ground.record(batch).await.finished;
+    assert_eq!(finished.iter().filter(|finished| **finished).count(), 299);
+    for id in [first, ids[100], ids[298]] {
+        let code = i64::try_from(id.0 % 100).unwrap();
+        let own = [(1, "exit".to_owned(), Some(code))];
+        assert_eq!(failures(&mut ground, id).await, own);
+    }
+    assert_eq!(failures(&mut ground, last).await, [], "of another claim");
+}
+
 pub(super) async fn a_retry_replaces_the_verdict_of_its_own_claim_and_nothing_else(
     mut ground: Ground,
 ) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::End;
-use crate::store::{Abilities, Ability};
+use crate::store::Ability;
 
 /// "Again later" as an exit code: EX_TEMPFAIL of sysexits(3).
 const TRY_AGAIN: i32 = 75;
@@ -138,14 +138,8 @@ pub enum Fate {
 ///
 /// Whether attempts are left, the claim has found out (`Job::again`), from the same numbers in the row that a rescuer goes
 /// by.
-pub fn decide(
-    job: &Job,
-    end: &End,
-    struck: bool,
-    retries: &Retries,
-    abilities: Abilities,
-    chance: f64,
-) -> Fate {
+pub fn decide(job: &Job, end: &End, struck: bool, retries: &Retries, chance: f64) -> Fate {
+    let abilities = job.terms.abilities;
     let Some(reason) = reason(end) else {
         return Fate::Done;
     };

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use jobd_proto::{JobId, TargetName};
 
+use crate::store::Abilities;
+
 /// Why a row was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -47,8 +49,9 @@ pub struct Job {
 
 /// What a row says of how its job is to be run, by columns that it may or may not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct Terms {
+    /// What its table could do at the claim: the job is treated by that to its end.
+    pub abilities: Abilities,
     /// `timeout`.
     pub timeout: Option<Duration>,
     /// Whether there is something in `data`.
@@ -57,10 +60,6 @@ pub struct Terms {
     pub cancel: bool,
     /// `priority`.
     pub priority: i64,
-    /// Whether its row has columns for what it uses (`cpu_ms`, `peak_kib`).
-    pub accounted: bool,
-    /// Whether its row has a column for how far it has come (`progress`); known at its launch.
-    pub reports: bool,
 }
 
 /// The longest token: what the column `worker` holds, and far below any `stderr` column.

@@ -9,7 +9,7 @@ use crate::faults::planted;
 use crate::job::Job;
 use crate::launcher::{Attempt, Outcome};
 use crate::ledger::{Entry, Note};
-use crate::store::{Ability, Finish};
+use crate::store::Finish;
 
 impl Dispatcher {
     pub(super) fn written(&mut self, note: Note) {
@@ -48,8 +48,7 @@ impl Dispatcher {
         self.drain == DrainState::Working && !self.is_ending() && !self.is_striking()
     }
 
-    fn launch(&mut self, mut job: Job) {
-        job.terms.reports = self.abilities().has(Ability::Progress);
+    fn launch(&mut self, job: Job) {
         self.keep_guard();
         tracing::debug!(job = %job.id, target = %job.target, "launching");
         let (slot, sender) = (slot(&job), self.sender.clone());
@@ -86,8 +85,8 @@ impl Dispatcher {
                 }
                 tracing::debug!(job = %job.id, target = %job.target, code = end.code, signal = end.signal, "job ended");
                 let retries = &self.settings.per_target.of(&job.target).retries;
-                let (abilities, chance) = (self.abilities(), self.host.random());
-                let fate = fate::decide(&job, &end, struck, retries, abilities, chance);
+                let chance = self.host.random();
+                let fate = fate::decide(&job, &end, struck, retries, chance);
                 if fate == Fate::Back {
                     self.back_out(job, "its attempt was cut short");
                 } else {

@@ -7,8 +7,12 @@ use jobd_proto::{JobId, TargetName};
 use super::*;
 use crate::job::{Origin, Terms, Tokens};
 use crate::launcher::Captured;
+use crate::store::Abilities;
 
-fn job(origin: Origin, again: bool, attempt: u32) -> Job {
+/// What retries need.
+const RETRIES: [Ability; 3] = [Ability::Ownership, Ability::Later, Ability::Retries];
+
+fn job(origin: Origin, again: bool, attempt: u32, table: &[Ability]) -> Job {
     Job {
         id: JobId(1),
         target: TargetName::new("t").unwrap(),
@@ -17,7 +21,10 @@ fn job(origin: Origin, again: bool, attempt: u32) -> Job {
         attempt,
         interruptions: 0,
         again,
-        terms: Terms::default(),
+        terms: Terms {
+            abilities: Abilities::from(table),
+            ..Terms::default()
+        },
     }
 }
 
@@ -69,7 +76,7 @@ fn every_end_has_the_fate_that_the_rules_say() {
         &[Ability::Ownership],
         &[Ability::Later],
         &[Ability::Ownership, Ability::Later],
-        &[Ability::Ownership, Ability::Later, Ability::Retries],
+        &RETRIES,
     ];
     let mut seen = [0; 4];
     for origin in [Origin::Background, Origin::Manual] {
@@ -79,14 +86,13 @@ fn every_end_has_the_fate_that_the_rules_say() {
                     for cause in CAUSES {
                         for on in &causes {
                             for table in tables {
-                                let abilities = Abilities::from(table);
                                 let retries = Retries {
                                     on: on.clone(),
                                     ..Retries::default()
                                 };
-                                let job = job(origin, again, 1);
+                                let job = job(origin, again, 1, table);
                                 let end = end(code, signal, cause);
-                                let fate = decide(&job, &end, struck, &retries, abilities, 0.5);
+                                let fate = decide(&job, &end, struck, &retries, 0.5);
                                 let has = |ability| table.contains(&ability);
                                 let told = format!("{job:?} {end:?} {struck} {on:?} {table:?}");
                                 match fate {
@@ -132,15 +138,15 @@ fn every_end_has_the_fate_that_the_rules_say() {
 
 #[test]
 fn what_is_retried_is_what_retry_on_names() {
-    let all = [Ability::Ownership, Ability::Later, Ability::Retries];
     let fate = |on: Causes, code: Option<i32>, cause| {
         let retries = Retries {
             on,
             ..Retries::default()
         };
         let signal = code.is_none().then_some(15);
-        let (job, end) = (job(Origin::Background, true, 1), end(code, signal, cause));
-        let fate = decide(&job, &end, false, &retries, Abilities::from(&all), 0.0);
+        let job = job(Origin::Background, true, 1, &RETRIES);
+        let end = end(code, signal, cause);
+        let fate = decide(&job, &end, false, &retries, 0.0);
         matches!(fate, Fate::Again(Again { counted: true, .. }))
     };
     let by_default = |code, cause| fate(Causes::default(), code, cause);
@@ -209,14 +215,13 @@ fn pauses_double_and_stay_within_their_limits_and_apart() {
 
 #[test]
 fn a_pause_grows_with_the_attempts_of_its_kind() {
-    let all = [Ability::Ownership, Ability::Later, Ability::Retries];
     let after = |attempt, interruptions, code| {
         let job = Job {
             interruptions,
-            ..job(Origin::Background, true, attempt)
+            ..job(Origin::Background, true, attempt, &RETRIES)
         };
         let (end, retries) = (end(Some(code), None, None), Retries::default());
-        match decide(&job, &end, false, &retries, Abilities::from(&all), 0.0) {
+        match decide(&job, &end, false, &retries, 0.0) {
             Fate::Again(again) => again.after.as_secs(),
             fate => panic!("{fate:?}"),
         }

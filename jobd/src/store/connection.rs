@@ -8,6 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::Abilities;
 use super::floors::Place;
 use super::manual::Found;
 use crate::job::{ClaimToken, Job, Terms};
@@ -23,7 +24,7 @@ pub(super) enum Value<'a> {
 }
 
 /// What a claim reads of a row: id, attempts, interruptions, max_attempts, timeout, whether there is data, whether it
-/// is to be cancelled, priority, whether it is accounted.
+/// is to be cancelled, priority.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) id: JobId,
@@ -38,12 +39,12 @@ pub(super) struct Taken {
 
 impl Taken {
     /// How many columns that is.
-    pub(super) const COLUMNS: usize = 9;
+    pub(super) const COLUMNS: usize = 8;
 
-    /// `numbers`: attempts, interruptions, whether there is data, whether it is to be cancelled, priority, whether it
-    /// is accounted; `maybe`: max_attempts, timeout in seconds.
-    pub(super) fn new(key: i64, numbers: [i64; 6], maybe: [Option<i64>; 2]) -> Self {
-        let [attempts, interruptions, data, cancel, priority, accounted] = numbers;
+    /// `numbers`: attempts, interruptions, whether there is data, whether it is to be cancelled, priority; `maybe`:
+    /// max_attempts, timeout in seconds.
+    pub(super) fn new(key: i64, numbers: [i64; 5], maybe: [Option<i64>; 2]) -> Self {
+        let [attempts, interruptions, data, cancel, priority] = numbers;
         let [max_attempts, timeout] = maybe;
         Self {
             id: id(key),
@@ -55,7 +56,6 @@ impl Taken {
                 has_data: data != 0,
                 cancel: cancel != 0,
                 priority,
-                accounted: accounted != 0,
                 ..Terms::default()
             },
         }
@@ -69,8 +69,15 @@ impl Taken {
         }
     }
 
-    /// The job of this row, claimed with `token` for `target`. `most` is how often it may run if the row does not say so.
-    pub(super) fn job(self, target: &TargetName, token: &ClaimToken, most: u32) -> Job {
+    /// The job of this row, claimed with `token` for `target` from a table with `abilities`. `most` is how often it may run
+    /// if the row does not say so.
+    pub(super) fn job(
+        self,
+        target: &TargetName,
+        token: &ClaimToken,
+        most: u32,
+        abilities: Abilities,
+    ) -> Job {
         let origin = token.origin();
         let most = self.max_attempts.unwrap_or(most);
         let attempt = self.attempts.saturating_add(1);
@@ -84,7 +91,10 @@ impl Taken {
             // For a manual job a client waits: nobody starts it again by himself. Interruptions do not count, and
             // rescuers reckon in the same way.
             again: !origin.is_manual() && most.saturating_add(self.interruptions) > attempt,
-            terms: self.terms,
+            terms: Terms {
+                abilities,
+                ..self.terms
+            },
         }
     }
 }
@@ -186,7 +196,6 @@ macro_rules! taken {
                 $row.try_get(5)?,
                 $row.try_get(6)?,
                 $row.try_get(7)?,
-                $row.try_get(8)?,
             ],
             [$row.try_get(3)?, $row.try_get(4)?],
         )

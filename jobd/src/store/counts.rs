@@ -35,7 +35,6 @@ pub(super) fn terms(columns: &Columns, abilities: Abilities) -> String {
             "0",
         ),
         either(abilities.has(Ability::Priority), "`priority`", "0"),
-        either(abilities.has(Ability::Accounting), "1", "0"),
     ]
     .join(", ")
 }

@@ -2,8 +2,8 @@
 
 use jobd_proto::{JobId, Pattern, TargetName};
 
-use super::Claimed;
 use super::connection::Taken;
+use super::{Abilities, Claimed};
 use crate::job::ClaimToken;
 
 /// A row that a manual claim has locked.
@@ -20,6 +20,7 @@ pub(super) fn sort(
     served: &[TargetName],
     ignore_case: bool,
     token: &ClaimToken,
+    abilities: Abilities,
 ) -> Claimed {
     let mut claimed = Claimed::default();
     let mut missing: std::collections::BTreeSet<JobId> = wanted.iter().copied().collect();
@@ -38,7 +39,7 @@ pub(super) fn sort(
                 .errors
                 .insert(row.id, format!("status = {status} != manual"));
         } else if let Some(target) = serving(&target, served, ignore_case) {
-            claimed.jobs.push(row.job(&target, token, 1));
+            claimed.jobs.push(row.job(&target, token, 1, abilities));
         } else {
             claimed.errors.insert(
                 row.id,
@@ -86,7 +87,7 @@ mod tests {
     fn each_wanted_id_gets_a_job_or_an_error() {
         let served = [TargetName::new("mail").unwrap()];
         let row = |id, status: &str, target: &str| Found {
-            row: Taken::new(id, [0; 6], [None; 2]),
+            row: Taken::new(id, [0; 5], [None; 2]),
             status: status.into(),
             target: target.into(),
         };
@@ -97,7 +98,8 @@ mod tests {
             row(1, "manual", "Mail "),
         ];
         let token = crate::job::Tokens::new("w", "h", 1).next(crate::job::Origin::Manual);
-        let claimed = sort(&[1, 2, 3, 4].map(JobId), found, &served, true, &token);
+        let wanted = [1, 2, 3, 4].map(JobId);
+        let claimed = sort(&wanted, found, &served, true, &token, Abilities::default());
         assert_eq!(
             claimed.jobs.iter().map(|job| job.id).collect::<Vec<_>>(),
             [JobId(1)]

@@ -41,6 +41,8 @@ pub(super) struct Ownership {
 /// A table's statements and what its columns take.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
+    /// What they are for.
+    pub(super) abilities: Abilities,
     /// Begins a transaction.
     pub(super) begin: &'static str,
     /// The first `waiting` rows of a target, as [`Taken`](super::connection::Taken) has them. By the index's leading columns
@@ -223,6 +225,7 @@ impl Statements {
         let requests = cancel.requests.iter();
         let requests = requests.map(|requests| (Sight::Requests, &*requests.look));
         Self {
+            abilities,
             begin,
             glance: Glance::new(&due.chain(requests).collect::<Vec<_>>()),
             claim_locks: !skip_locked.is_empty(),

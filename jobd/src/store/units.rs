@@ -125,7 +125,7 @@ pub(super) async fn claim<C: Connection>(
     }
     let jobs = rows
         .into_iter()
-        .map(|row| row.job(target, token, most))
+        .map(|row| row.job(target, token, most, statements.abilities))
         .collect();
     let claimed = Claimed {
         jobs,
@@ -192,7 +192,14 @@ pub(super) async fn claim_manual<C: Connection>(
         let (sql, ids) = statements.manual_select.for_ids(ids);
         found.extend(connection.rows(&sql, &ids).await?);
     }
-    let mut claimed = manual::sort(wanted, found, served, statements.target_ignores_case, token);
+    let mut claimed = manual::sort(
+        wanted,
+        found,
+        served,
+        statements.target_ignores_case,
+        token,
+        statements.abilities,
+    );
     crash_point!("claim-selected", claimed.jobs.len());
     let (accept, named) = (&statements.accept_manual, [Value::Text(token.as_str())]);
     let changed = refusals::change(connection, accept, &named, &ids_of(&claimed.jobs)).await?;

@@ -31,6 +31,7 @@ use crate::launcher::stream::Stream;
 use crate::launcher::usage::Ended;
 use crate::launcher::{Captured, End, Launcher, LauncherSettings, Outcome};
 use crate::shim;
+use crate::store::Ability;
 
 /// Looks after a process to its end, if that has not come yet.
 pub(super) async fn attend(
@@ -131,7 +132,7 @@ impl<'a> Process<'a> {
             file,
             launcher,
             settings,
-            exit: Exit::of(started.child, job.terms.accounted)?,
+            exit: Exit::of(started.child, job.terms.abilities.has(Ability::Accounting))?,
             failure: started.failure,
             orders,
             stopper: Stopper::new(settings, job, pid),

@@ -12,6 +12,7 @@ use crate::job::Job;
 use crate::launcher::process::{Program, pipe_to_give};
 use crate::launcher::start::{Started, start};
 use crate::launcher::{End, Launcher, reporter};
+use crate::store::Ability;
 
 /// What became of the beginning of a process.
 #[expect(
@@ -39,7 +40,8 @@ pub(super) fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Dur
     }
     // What is to be fed waits for that; copies of the output and what the shim says are not this thread's business.
     let stay = !fed && way.settings.output_file.is_none() && way.shim.is_none();
-    let reports = way.settings.progress.unwrap_or(job.terms.reports);
+    let has = |ability| job.terms.abilities.has(ability);
+    let reports = way.settings.progress.unwrap_or(has(Ability::Progress));
     let reports = reports.then(|| reporter::attach(&mut program)).transpose();
     let failure = way.shim.as_ref().map(|_| attach_shim(&mut program));
     let (reports, failure) = match (reports, failure.transpose()) {
@@ -51,7 +53,7 @@ pub(super) fn begin(launcher: &Launcher, job: &Job, fed: bool, until: Option<Dur
         &mut program,
         way.settings.max_output,
         stay,
-        job.terms.accounted,
+        has(Ability::Accounting),
     ) {
         Ok(mut started) => {
             let over = started.over.is_some();

@@ -44,8 +44,9 @@ pub(super) async fn an_end_counts_attempts_and_interruptions(mut ground: Ground)
 pub(super) async fn a_claim_reads_what_its_row_asks_for(mut ground: Ground) {
     let manual = ground.insert("mail", true, 1).await;
     ground.insert("mail", false, 1).await;
+    let inspection = ground.store.inspect().await.unwrap();
     let least = Terms {
-        accounted: true,
+        abilities: inspection.abilities,
         ..Terms::default()
     };
     for (changes, terms, again) in [

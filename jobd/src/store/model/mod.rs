@@ -430,7 +430,6 @@ fn taken(row: &Row) -> Taken {
         data,
         cancel,
         priority,
-        accounted,
         ..,
     ] = &row[..]
     else {
@@ -438,7 +437,7 @@ fn taken(row: &Row) -> Taken {
     };
     Taken::new(
         number(key),
-        [attempts, interruptions, data, cancel, priority, accounted].map(number),
+        [attempts, interruptions, data, cancel, priority].map(number),
         [most, timeout].map(|value| (*value != Val::Null).then(|| number(value))),
     )
 }

@@ -19,8 +19,9 @@ mod site;
 mod witness;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use self::plan::{Kind, LEASE, Plan};
@@ -55,14 +56,33 @@ impl Schemas {
     }
 }
 
-/// What became of a history: how many events it had, or what it broke. A panic of ours is a breach too.
+thread_local! {
+    /// What the last panic of this thread's history has said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the words of panics, those of tasks too, which the runtime catches.
+fn keep_panics() {
+    static KEPT: Once = Once::new();
+    KEPT.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            PANIC.set(Some(panic.to_string()));
+            before(panic);
+        }));
+    });
+}
+
+/// What became of a history: how many events it had, or what it broke. A panic of ours is a breach too, in a task as well.
 fn happen(plan: &Plan, schemas: &Schemas, loud: bool) -> Result<u64, String> {
+    keep_panics();
+    PANIC.take();
     let world = AssertUnwindSafe(|| World::new(plan, schemas.of(plan), loud).run());
-    catch_unwind(world).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Err(format!("panic: {}", said.unwrap_or_default()))
-    })
+    let outcome = catch_unwind(world);
+    match PANIC.take() {
+        Some(words) => Err(words),
+        None => outcome.expect("a panic has words"),
+    }
 }
 
 /// Leaves out what is not needed for a breach.

@@ -77,6 +77,11 @@ impl Ground {
         ini.set("poll_interval", "0.05")
     }
 
+    /// A file for what its jobs note.
+    pub fn notes(&self) -> PathBuf {
+        self.scratch.join("notes")
+    }
+
     /// Runs one statement, whatever it is.
     pub async fn run(&self, sql: &str) {
         let done = match &self.table {

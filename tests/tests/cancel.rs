@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jobd_tests::database::sqlite;
 use jobd_tests::ground::Ground;
+use jobd_tests::left::{lives, noted};
 use jobd_tests::programs::{self, Daemon};
 use jobd_tests::wait::PATIENCE;
 use jobd_tests::{Database, Ini, Jobd, Master, Scratch, Server, until};
@@ -28,18 +29,6 @@ fn stubborn(scratch: &Scratch) -> (String, PathBuf) {
     );
     let path = scratch.write("job.sh", script);
     (format!("sh {} {{id}}", path.display()), notes)
-}
-
-/// Every process that the jobs have noted.
-fn noted(notes: &Path) -> Vec<u32> {
-    let text = std::fs::read_to_string(notes).unwrap_or_default();
-    let numbers = text.split_whitespace();
-    numbers.map(|number| number.parse().unwrap()).collect()
-}
-
-fn lives(pid: u32) -> bool {
-    // A zombie has no command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 async fn table(create: &'static str) -> Database {

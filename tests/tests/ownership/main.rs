@@ -6,13 +6,14 @@ mod notes;
 use std::time::{Duration, Instant};
 
 use jobd_tests::chaos::line::Line;
+use jobd_tests::left::lives;
 use jobd_tests::programs::{Daemon, path};
 use jobd_tests::watchdog::Frozen;
 use jobd_tests::{Database, Ini, Jobd, Scratch, Server, until};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
-use self::notes::{children, kill, lives, noting, running, runs};
+use self::notes::{children, kill, noting, running, runs};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 

@@ -35,7 +35,8 @@ impl Deref for Notes {
 impl Drop for Notes {
     fn drop(&mut self) {
         for pid in runs(self).concat() {
-            if command_line(pid).starts_with(b"sleep") {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if line.starts_with(b"sleep") {
                 let pid = Pid::from_raw(pid.cast_signed());
                 let _ = kill_process(pid.expect("a pid"), Signal::KILL);
             }
@@ -52,15 +53,6 @@ pub fn runs(notes: &Path) -> Vec<Vec<u32>> {
             .collect()
     };
     text.lines().map(numbers).collect()
-}
-
-fn command_line(pid: u32) -> Vec<u8> {
-    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
-}
-
-pub fn lives(pid: u32) -> bool {
-    // A zombie has no command line.
-    !command_line(pid).is_empty()
 }
 
 /// Waits until so many runs have begun.

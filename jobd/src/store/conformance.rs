@@ -85,6 +85,7 @@ conformance! {
     a_stretch_of_refused_rows_hides_no_new_row,
     rows_that_nobody_may_change_stop_no_promotion,
     a_refused_row_stops_no_cancellation,
+    very_many_refused_requests_stop_no_other,
     a_refused_row_costs_no_other_its_lease,
     a_refused_row_silences_no_other,
     a_history_that_is_refused_stops_no_end,

@@ -216,6 +216,38 @@ pub(super) async fn a_refused_row_stops_no_cancellation(mut ground: Ground) {
     assert!(ground.claim("mail", 9).await.is_empty(), "by claims, too");
 }
 
+pub(super) async fn very_many_refused_requests_stop_no_other(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 1402).await;
+    let jobs = ground.claim("mail", 1).await;
+    ground.record(starts(&jobs)).await;
+    ground
+        .run("UPDATE jobs SET cancel_requested = 1, own = 'done' WHERE id > 1")
+        .await;
+    ground
+        .run("UPDATE jobs SET own = NULL WHERE id = 1402")
+        .await;
+    let requests = async |ground: &Ground| {
+        let open = ground.store.requests("w@h/1".to_owned()).await.unwrap();
+        open.into_iter()
+            .map(|row| (row.id, None))
+            .collect::<Vec<Wish>>()
+    };
+    for seen in [REQUESTS, 401, 0] {
+        let wishes = requests(&ground).await;
+        assert_eq!(wishes.len(), seen, "none twice");
+        if seen > 0 {
+            ground.store.cancel(wishes, false).await.unwrap();
+        }
+    }
+    assert_eq!(ground.statuses(&all[1400..]).await, ["waiting", "done"]);
+    ground
+        .run("UPDATE jobs SET cancel_requested = 1 WHERE id = 1")
+        .await;
+    let wishes = requests(&ground).await;
+    assert_eq!(wishes, [(jobs[0].id, None)], "what runs is stopped at once");
+}
+
 pub(super) async fn a_refused_row_costs_no_other_its_lease(mut ground: Ground) {
     refuse(&ground).await;
     ground.insert("mail", false, 3).await;

@@ -376,6 +376,7 @@ mod tests {
         // Two bytes of type, and at most nine of length before a text.
         let bytes = values.iter().map(|value| match value {
             Value::Text(text) | Value::MaybeText(Some(text)) => 11 + text.len(),
+            Value::Bytes(bytes) => 11 + bytes.len(),
             Value::Number(_) | Value::MaybeNumber(_) | Value::MaybeText(None) => 11,
         });
         let beside = bytes.sum::<usize>() - (16 << 20);

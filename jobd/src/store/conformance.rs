@@ -1,6 +1,7 @@
 //! What every store must do, run against each of them on its real database.
 
 mod abilities;
+mod bytes;
 mod cancel;
 mod claims;
 mod galera;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobd_proto::table::Cell;
 use jobd_proto::{JobId, TargetName};
 use sqlx::mysql::MySqlConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -21,6 +22,7 @@ pub(super) enum Value<'a> {
     MaybeNumber(Option<i64>),
     Text(&'a str),
     MaybeText(Option<&'a str>),
+    Bytes(&'a [u8]),
 }
 
 /// What a claim reads of a row: id, attempts, interruptions, max_attempts, timeout, whether there is data, whether it
@@ -121,13 +123,6 @@ pub(super) trait Connection: Send + 'static {
         values: &[Value<'_>],
     ) -> impl Future<Output = Result<Vec<i64>, sqlx::Error>> + Send;
 
-    /// The first column of the first row of a SELECT.
-    fn text(
-        &mut self,
-        sql: &Arc<str>,
-        values: &[Value<'_>],
-    ) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
-
     /// The first column of the first row of a SELECT, as bytes; `None` without a row, or without a value in it.
     fn bytes(
         &mut self,
@@ -180,8 +175,23 @@ macro_rules! bound {
                 Value::MaybeNumber(number) => query.bind(number),
                 Value::Text(text) => query.bind(text),
                 Value::MaybeText(text) => query.bind(text),
+                Value::Bytes(bytes) => query.bind(bytes),
             },
         )
+    };
+}
+
+/// Whatever the column's type is: text is bytes too.
+macro_rules! bytes {
+    ($row:expr, $at:expr) => {
+        $row.try_get_unchecked::<Option<Vec<u8>>, _>($at)
+    };
+}
+
+/// SQLite takes any bytes for a text. What is no UTF-8 must be no error, or the row would stop those that are read with it.
+macro_rules! text {
+    ($row:expr, $at:expr) => {
+        bytes!($row, $at)?.map(|bytes| String::from(Cell::from(bytes)))
     };
 }
 
@@ -230,23 +240,13 @@ macro_rules! connection {
                 rows.iter().map(|row| row.try_get(0)).collect()
             }
 
-            async fn text(
-                &mut self,
-                sql: &Arc<str>,
-                values: &[Value<'_>],
-            ) -> Result<Option<String>, sqlx::Error> {
-                let rows = bound!(sql, values).fetch_all(self).await?;
-                rows.first().map(|row| row.try_get(0)).transpose()
-            }
-
             async fn bytes(
                 &mut self,
                 sql: &Arc<str>,
                 values: &[Value<'_>],
             ) -> Result<Option<Vec<u8>>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
-                // Whatever the column's type is: text is bytes too.
-                let first = rows.first().map(|row| row.try_get_unchecked(0));
+                let first = rows.first().map(|row| bytes!(row, 0));
                 Ok(first.transpose()?.flatten())
             }
 
@@ -265,10 +265,10 @@ macro_rules! connection {
                 values: &[Value<'_>],
             ) -> Result<Vec<(i64, Option<String>)>, sqlx::Error> {
                 let rows = bound!(sql, values).fetch_all(self).await?;
-                let notes = rows
-                    .iter()
-                    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-                notes.collect()
+                let notes = rows.iter();
+                notes
+                    .map(|row| Ok((row.try_get(0)?, text!(row, 1))))
+                    .collect()
             }
 
             async fn leases(
@@ -280,8 +280,8 @@ macro_rules! connection {
                 let leases = rows.iter().map(|row| {
                     Ok(Lease {
                         id: id(row.try_get(0)?),
-                        status: row.try_get(1)?,
-                        worker: row.try_get(2)?,
+                        status: text!(row, 1).unwrap_or_default(),
+                        worker: text!(row, 2).unwrap_or_default(),
                         until: row.try_get(3)?,
                         again: row.try_get::<i64, _>(4)? != 0,
                     })
@@ -298,7 +298,7 @@ macro_rules! connection {
                 let texts = rows.iter().map(|row| {
                     let mut texts = [const { None }; N];
                     for (at, text) in texts.iter_mut().enumerate() {
-                        *text = row.try_get(at)?;
+                        *text = text!(row, at);
                     }
                     Ok(texts)
                 });
@@ -314,8 +314,8 @@ macro_rules! connection {
                 let found = rows.iter().map(|row| {
                     Ok(Found {
                         row: taken!(row),
-                        status: row.try_get(Taken::COLUMNS)?,
-                        target: row.try_get(Taken::COLUMNS + 1)?,
+                        status: text!(row, Taken::COLUMNS).unwrap_or_default(),
+                        target: text!(row, Taken::COLUMNS + 1).unwrap_or_default(),
                     })
                 });
                 found.collect()

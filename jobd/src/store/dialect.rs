@@ -13,7 +13,7 @@ pub(super) struct Dialect {
     pub(super) lock: &'static str,
     /// Behind a SELECT: locks its rows, passing over locked ones.
     pub(super) skip_locked: &'static str,
-    /// How to say that a target begins with something.
+    /// How to go from target to target, of those that begin with something.
     pub(super) beginning: Beginning,
     /// Behind the table: which index leads to waiting rows.
     pub(super) claim_index: String,
@@ -29,10 +29,11 @@ pub(super) struct Dialect {
     pub(super) max_packet: u64,
 }
 
-/// The condition that a name begins with a prefix, so that an index serves it.
+/// The condition that a name comes behind another one and begins with a prefix, so that an index serves it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Beginning {
-    /// It comes before every name that does not, which begins behind the prefix: for an order by characters.
+    /// It comes before every name that does not, which begins behind the prefix: for an order by characters. The other one
+    /// may be no UTF-8.
     #[default]
     Below,
     /// Whatever the column's collation takes for the same.
@@ -42,12 +43,12 @@ pub(super) enum Beginning {
 impl Beginning {
     pub(super) fn condition(self) -> &'static str {
         match self {
-            Self::Below => "`target` < ?",
-            Self::Like => "`target` LIKE ? ESCAPE '|'",
+            Self::Below => "`target` > CAST(? AS TEXT) AND `target` < ?",
+            Self::Like => "`target` > ? AND `target` LIKE ? ESCAPE '|'",
         }
     }
 
-    /// The value for that.
+    /// The value for the prefix.
     pub(super) fn value(self, prefix: &str) -> String {
         match self {
             Self::Below => {

@@ -322,7 +322,7 @@ impl Statements {
                 .then(|| History::new(&t, token, &counts, dialect)),
             pending: (0..PROBES).map(|n| probe(n, &waiting)).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
-                "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' AND `target` > ? \
+                "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' \
                  AND {} ORDER BY `target` LIMIT 1",
                 beginning.condition()
             )

@@ -72,15 +72,20 @@ pub(super) async fn names<C: Connection>(
     }
     let within = statements.beginning.value(prefix);
     let mut names: Vec<String> = Vec::new();
-    while names.len() < NAMES {
-        let last = names.last().map(String::as_str).or(after);
-        let values = [Value::Text(last.unwrap_or(prefix)), Value::Text(&within)];
-        match connection.text(&statements.next_name, &values).await? {
-            Some(name) => names.push(name),
-            None => return Ok(Names { names, more: false }),
-        }
+    let mut last = after.unwrap_or(prefix).as_bytes().to_vec();
+    for _ in 0..NAMES {
+        let behind = str::from_utf8(&last).map_or(Value::Bytes(&last), Value::Text);
+        let values = [behind, Value::Text(&within)];
+        let Some(name) = connection.bytes(&statements.next_name, &values).await? else {
+            return Ok(Names { names, more: false });
+        };
+        // What is no UTF-8 is no target's name, and must not hide those behind it.
+        names.extend(str::from_utf8(&name).map(String::from));
+        last = name;
     }
-    Ok(Names { names, more: true })
+    // Without a name that it could begin behind, the next look would be the same.
+    let more = !names.is_empty();
+    Ok(Names { names, more })
 }
 
 /// Claims waiting rows of a target, as [`find`] finds them. What it is about to commit is left in `committing`.

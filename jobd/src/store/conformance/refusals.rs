@@ -4,7 +4,7 @@ use super::*;
 
 /// Lets a trigger refuse rows to become what their column `own` says (`any`: whatever it is), and a CHECK what `checked`
 /// says.
-async fn refuse(ground: &Ground) {
+pub(super) async fn refuse(ground: &Ground) {
     let statements: &[&str] = match &ground.settings {
         DatabaseSettings::MySql(_) => &[
             "ALTER TABLE jobs ADD own varchar(20), ADD checked varchar(20), ADD CHECK (checked IS NULL OR checked <> status)",

@@ -282,6 +282,7 @@ impl Link {
             Value::Number(number) | Value::MaybeNumber(Some(number)) => Val::Int(number),
             Value::Text(text) | Value::MaybeText(Some(text)) => Val::Text(text.into()),
             Value::MaybeNumber(None) | Value::MaybeText(None) => Val::Null,
+            Value::Bytes(bytes) => panic!("{bytes:?} are no text of the model's"),
         });
         let say = Say::Run {
             text: sql.clone(),
@@ -330,22 +331,13 @@ impl Connection for Link {
         Ok(rows.iter().map(|row| number(&row[0])).collect())
     }
 
-    async fn text(
-        &mut self,
-        sql: &Arc<str>,
-        values: &[Value<'_>],
-    ) -> Result<Option<String>, sqlx::Error> {
-        let rows = self.found(sql, values).await?;
-        Ok(rows.first().map(|row| text(&row[0])))
-    }
-
     async fn bytes(
         &mut self,
         sql: &Arc<str>,
         values: &[Value<'_>],
     ) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        let text = self.text(sql, values).await?;
-        Ok(text.map(String::into_bytes))
+        let rows = self.found(sql, values).await?;
+        Ok(rows.first().map(|row| text(&row[0]).into_bytes()))
     }
 
     async fn taken(

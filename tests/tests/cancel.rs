@@ -446,3 +446,34 @@ async fn a_job_that_is_being_cancelled_is_gone_before_its_lease_ends_and_takes_n
     assert_eq!(ground.verdict(id).await, "fail - SIGKILL cancelled");
     assert!(daemon.stop().await.success());
 }
+
+#[tokio::test]
+async fn what_nobody_knows_of_a_cancellation_is_said_and_asked_for_again() {
+    let scratch = Scratch::new();
+    let database = table(FULL).await;
+    let id = database.insert_one("b", "waiting").await;
+    let daemon = Jobd::ready(&scratch, &worker(&database, "true")).await;
+    let mut lock = database.pool.begin().await.unwrap();
+    sqlx::query("SELECT id FROM jobs FOR UPDATE")
+        .fetch_all(&mut *lock)
+        .await
+        .unwrap();
+    // It waits for the row, and its connection is lost with whatever it was about to do.
+    let lose = until("the worker to wait for the row", PATIENCE, async || {
+        let waiting = "SELECT CAST(id AS CHAR) FROM information_schema.processlist \
+                       WHERE db = DATABASE() AND id <> CONNECTION_ID() AND info LIKE '%FOR UPDATE'";
+        let found = sqlx::query(waiting).fetch_optional(&database.pool).await;
+        let connection: String = found.unwrap()?.get(0);
+        Some(connection)
+    });
+    let lose = async { database.run(&format!("KILL {}", lose.await)).await };
+    let ids = [id];
+    let (reply, _) = tokio::join!(cancel(&daemon, &ids), lose);
+    let error = reply["errors"][id.to_string()].as_str().unwrap();
+    let unknown = format!("nobody knows whether job {id} is cancelled (");
+    assert!(error.starts_with(&unknown), "{error}");
+    lock.rollback().await.unwrap();
+    let reply = cancel(&daemon, &ids).await;
+    assert_eq!(reply["jobs"][id.to_string()], "cancelled", "{reply}");
+    assert!(daemon.stop().await.success());
+}

@@ -149,7 +149,9 @@ impl Dispatcher {
             self.cancelling.remove(&slot(&job));
             let refused = match &fates {
                 Ok(fates) => match fates.get(&job.id) {
-                    Some(Cancelled::Refused(error)) => Some(error.clone()),
+                    Some(Cancelled::Refused(error) | Cancelled::Unknown(error)) => {
+                        Some(error.clone())
+                    }
                     _ => None,
                 },
                 Err(error) => Some(error.to_string()),
@@ -172,8 +174,10 @@ impl Dispatcher {
                 drop(answer.send(reply));
             }
             (Err(error), Some((answer, asked, mut reply))) => {
-                let errors = asked.into_iter().map(|id| (id, error.to_string()));
-                reply.errors.extend(errors);
+                let fate = Cancelled::from(&error);
+                for id in asked {
+                    tell(&mut reply, id, Some(&fate));
+                }
                 drop(answer.send(reply));
             }
             (Ok(fates), None) => {
@@ -224,6 +228,9 @@ fn tell(reply: &mut CancelReply, id: JobId, fate: Option<&Cancelled>) {
         )),
         Some(Cancelled::Locked) => Err(format!("somebody has job {id} locked, try again later")),
         Some(Cancelled::Refused(error)) => Err(format!("job {id} cannot be cancelled: {error}")),
+        Some(Cancelled::Unknown(error)) => Err(format!(
+            "nobody knows whether job {id} is cancelled ({error}): ask again"
+        )),
         Some(Cancelled::Missing) | None => Err(format!("job {id} not found")),
     };
     match said {

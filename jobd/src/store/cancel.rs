@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jobd_proto::JobId;
 
+use super::StoreError;
 use super::connection::{Connection, Value, key};
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
@@ -35,8 +36,19 @@ pub enum Cancelled {
     Missing,
     /// Somebody has it locked, and was not waited for.
     Locked,
-    /// The database does not let it be changed, or could not be asked, and this is why.
+    /// The database does not let it be changed, and this is why.
     Refused(String),
+    /// The database's answer is missing, and this is why: it may have ended.
+    Unknown(String),
+}
+
+impl From<&StoreError> for Cancelled {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unknown(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
 }
 
 /// A row to cancel, with our claim of it where we have one and have not begun it.

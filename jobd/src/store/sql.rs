@@ -293,7 +293,7 @@ impl<B: Backend> Store for SqlStore<B> {
                     Err(error) => {
                         let locked = |fate: &&mut Cancelled| **fate == Cancelled::Locked;
                         for fate in fates.values_mut().filter(locked) {
-                            *fate = Cancelled::Refused(error.to_string());
+                            *fate = Cancelled::from(&error);
                         }
                     }
                 }

@@ -82,6 +82,7 @@ conformance! {
     higher_priorities_are_claimed_first,
     a_refused_row_stops_no_promotion,
     a_refused_row_stops_no_claim,
+    only_what_a_row_is_refused_for_counts_against_it,
     more_refused_rows_than_are_remembered_stop_nothing,
     a_stretch_of_refused_rows_hides_no_new_row,
     rows_that_nobody_may_change_stop_no_promotion,

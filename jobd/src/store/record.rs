@@ -3,10 +3,11 @@
 use jobd_proto::{JobId, JobResult};
 
 use super::advance::Advance;
-use super::connection::{Connection, Value};
+use super::connection::{Connection, Value, key};
 use super::errors::Failure;
+use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
-use super::refusals::{self, is_duplicate};
+use super::refusals::{self, Refused, is_about_row, is_duplicate};
 use super::statements::Statements;
 use super::units::{Outcome, ids_of, job_ids, with_token};
 use super::{Batch, Finish, Recorded, back_to, later};
@@ -14,11 +15,12 @@ use crate::faults::{batch_point, planted};
 use crate::job::{ClaimToken, Job};
 
 /// Writes ends, starts, retries and releases in one transaction; where one statement does it, that is the transaction.
+/// `Err` is a start alone whose row, and no other, may not be `running`.
 pub(super) async fn record<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     batch: &Batch,
-) -> Outcome<Recorded> {
+) -> Outcome<Result<Recorded, Refused>> {
     let parts = Advance::all(batch);
     let history = statements.history.as_ref();
     let ends = batch.finishes.iter().chain(&batch.retries);
@@ -39,7 +41,25 @@ pub(super) async fn record<C: Connection>(
     }
     let mut recorded = Recorded::default();
     for part in parts {
-        advance(connection, statements, part, &mut recorded).await?;
+        match (
+            advance(connection, statements, part, &mut recorded).await,
+            &*batch.starts,
+        ) {
+            // One statement, which has changed nothing. The row goes back, and would be the first to be claimed again.
+            (Err(error), [start]) if batch.len() == 1 && is_about_row(&error) => {
+                let place = Place {
+                    priority: start.terms.priority,
+                    id: key(start.id),
+                };
+                return Ok(Err(Refused {
+                    id: start.id,
+                    target: Some(start.target.to_string()),
+                    place: Some(place).filter(|_| !start.origin.is_manual()),
+                    error: error.to_string(),
+                }));
+            }
+            (advanced, _) => advanced?,
+        }
     }
     for end in &batch.retries {
         let retried = retry(connection, statements, end).await?;
@@ -53,7 +73,7 @@ pub(super) async fn record<C: Connection>(
         connection.control("COMMIT").await?;
     }
     batch_point!("after-commit", batch);
-    Ok(recorded)
+    Ok(Ok(recorded))
 }
 
 /// Schedules a job that is to run again. Where that cannot be, this is its end: on a table that has lost the columns for

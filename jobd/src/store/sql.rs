@@ -10,8 +10,7 @@ use futures::future::BoxFuture;
 use jobd_proto::{JobId, TargetName};
 
 use super::backend::{Backend, Lane, Unit};
-use super::connection::key;
-use super::floors::{Floors, Place};
+use super::floors::Floors;
 use super::refusals::{Kind, Refusals};
 use super::statements::Statements;
 use super::{
@@ -340,24 +339,10 @@ impl<B: Backend> Store for SqlStore<B> {
             let recorded = on!(self, Ledger, [written], |connection, statements| {
                 record::record(connection, &statements, &written)
             });
-            let recorded = recorded.await;
-            if let (Err(StoreError::Refused(error)), [start]) = (&recorded, &*batch.starts)
-                && batch.len() == 1
-            {
-                // It goes back, and would be the first to be claimed again.
-                let place = Place {
-                    priority: start.terms.priority,
-                    id: key(start.id),
-                };
-                let refused = Refused {
-                    id: start.id,
-                    target: Some(start.target.to_string()),
-                    place: Some(place).filter(|_| !start.origin.is_manual()),
-                    error: error.clone(),
-                };
-                self.pass_over(Kind::Running, &[refused]);
-            }
-            recorded
+            recorded.await?.map_err(|refused| {
+                self.pass_over(Kind::Running, std::slice::from_ref(&refused));
+                StoreError::Refused(refused.error)
+            })
         }
         .boxed()
     }

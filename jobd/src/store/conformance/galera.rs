@@ -58,7 +58,7 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
         let recorded = record::record(&mut there, &statements, &batch)
             .await
             .unwrap();
-        assert_eq!(recorded.started, [true]);
+        assert_eq!(recorded.unwrap().started, [true]);
     }
 }
 

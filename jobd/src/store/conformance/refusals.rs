@@ -94,6 +94,40 @@ pub(super) async fn a_refused_row_stops_no_claim(mut ground: Ground) {
     assert!(claimed.errors[&JobId(5)].contains("not this one"));
 }
 
+pub(super) async fn only_what_a_row_is_refused_for_counts_against_it(mut ground: Ground) {
+    refuse(&ground).await;
+    let all = ground.insert("mail", false, 2).await;
+    let own = "UPDATE jobs SET own = 'running' WHERE id = 1";
+    let every = match &ground.settings {
+        DatabaseSettings::MySql(_) => {
+            "CREATE TRIGGER every BEFORE UPDATE ON jobs FOR EACH ROW FOLLOWS refuse IF NEW.status = 'running' \
+             THEN SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1143; END IF"
+        }
+        DatabaseSettings::Sqlite(_) => {
+            "CREATE TRIGGER every BEFORE UPDATE OF time_started ON jobs BEGIN INSERT INTO gone VALUES (1); END"
+        }
+    };
+    for (sql, left) in [
+        (every, &all[..]),
+        ("DROP TRIGGER every", &all),
+        (own, &all[1..]),
+    ] {
+        ground.run(sql).await;
+        let jobs = ground.claim("mail", 9).await;
+        let outcome = ground.store.record(Arc::new(starts(&jobs[..1]))).await;
+        assert_eq!(outcome.is_err(), !sql.starts_with("DROP"), "{outcome:?}");
+        assert!(
+            !matches!(outcome, Err(StoreError::Unavailable(_))),
+            "{outcome:?}"
+        );
+        let back = "UPDATE jobs SET status = 'waiting', worker = NULL, lease_until = NULL";
+        ground.run(back).await;
+        let again = ground.claim("mail", 9).await;
+        assert_eq!(ids(&again), left, "{sql}");
+        ground.run(back).await;
+    }
+}
+
 pub(super) async fn more_refused_rows_than_are_remembered_stop_nothing(mut ground: Ground) {
     refuse(&ground).await;
     ground.insert("mail", false, 1210).await;

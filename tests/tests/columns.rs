@@ -1,6 +1,8 @@
 //! Every ability with its own columns alone, with all others, and none of them, and every column alone: on each kind of
 //! table every job comes to its end, what the columns say of it is so, and the worker says what is on.
 
+use std::path::{Path, PathBuf};
+
 use futures::future::join_all;
 use jobd_tests::database::MINIMAL;
 use jobd_tests::ground::Ground;
@@ -409,5 +411,68 @@ fn the_full_tables_have_every_column_and_no_other() {
         wanted.sort_unstable();
         found.sort_unstable();
         assert_eq!(found, wanted);
+    }
+}
+
+/// What statements say of a table, clause by clause, without comments, quotes around names, and blanks that mean nothing.
+fn clauses(sql: &str) -> Vec<String> {
+    let lines = sql
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or(""));
+    let text = lines.collect::<Vec<_>>().join(" ").replace('`', "");
+    let changes = |statement: &&str| {
+        ["ALTER", "CREATE"]
+            .iter()
+            .any(|it| statement.starts_with(it))
+    };
+    let mut clauses = Vec::new();
+    for statement in text.split(';').map(str::trim).filter(changes) {
+        let (mut depth, mut clause) = (0, String::new());
+        for c in statement.replace("ALTER TABLE jobs ", "").chars() {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            if c == ',' && depth == 0 {
+                clauses.push(std::mem::take(&mut clause));
+            } else {
+                clause.push(c);
+            }
+        }
+        clauses.push(clause);
+    }
+    let words = |clause: &String| clause.split_whitespace().collect::<Vec<_>>().join(" ");
+    clauses.iter().map(words).collect()
+}
+
+/// What people copy out of the documentation is what the files have, and the full table has the same.
+#[test]
+fn the_ddl_of_the_documentation_is_that_of_the_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let texts = |folder: &str| {
+        let files = std::fs::read_dir(root.join(folder)).expect("a folder");
+        let paths = files.map(|file| file.expect("a file").path());
+        let read = |path: PathBuf| (std::fs::read_to_string(&path).expect("text"), path);
+        paths.map(read).collect::<Vec<_>>()
+    };
+    let files = texts("sql/mysql");
+    let known: Vec<String> = files.iter().flat_map(|(sql, _)| clauses(sql)).collect();
+    let mut docs = texts("docs/abilities");
+    let readme = root.join("README.md");
+    docs.push((std::fs::read_to_string(&readme).expect("text"), readme));
+    let mut printed = 0;
+    for (text, path) in docs {
+        let blocks = text.split("```sql\n").skip(1);
+        let blocks = blocks.filter_map(|block| block.split("```").next());
+        for clause in blocks.flat_map(clauses) {
+            let path = path.display();
+            assert!(known.contains(&clause), "{path}: {clause}");
+            printed += 1;
+        }
+    }
+    assert!(printed > ABILITIES.len(), "{printed} clauses");
+    let full = include_str!("../../sql/mysql/jobs.sql").replace('`', "");
+    for clause in ABILITIES.iter().flat_map(|ability| clauses(ability.add)) {
+        let added = ["ADD COLUMN ", "MODIFY COLUMN ", "ADD "];
+        if let Some(added) = added.iter().find_map(|kind| clause.strip_prefix(kind)) {
+            assert!(full.contains(&format!("  {added}")), "{added}");
+        }
     }
 }

@@ -181,6 +181,49 @@ async fn names_are_found_on_sqlite() {
 }
 
 #[tokio::test]
+async fn a_poke_through_the_master_reaches_a_name_of_a_pattern_on_sqlite() {
+    let scratch = Scratch::new();
+    let file = scratch.join("jobs.db");
+    let pool = sqlite(&file);
+    let create = include_str!("../../sql/sqlite/jobs.sql");
+    sqlx::raw_sql(create).execute(&pool).await.unwrap();
+    let master = Master::start(&scratch, &Ini::listen()).await;
+    let ini = Ini::sqlite_worker(&file)
+        .set("poll_interval", 0)
+        .set("master_host", "127.0.0.1")
+        .set("master_port", master.addr.port())
+        .set("launcher", "/bin/echo {target}")
+        .target("user/*", 1);
+    let worker = Jobd::ready(&scratch, &ini).await;
+    Master::has_workers(&master, 1).await;
+    // The first look has found nothing by then.
+    for name in ["user/7", "user/8"] {
+        let insert = "INSERT INTO jobs (target, time_created) VALUES (?, unixepoch())";
+        let insert = sqlx::query(insert).bind(name).execute(&pool);
+        insert.await.unwrap();
+    }
+    master.ask("poke", json!({"targets": ["user/7"]})).await;
+    let done = async || {
+        let sql = "SELECT target, stdout FROM jobs WHERE status = 'done'";
+        let rows = sqlx::query(sql).fetch_all(&pool).await.unwrap();
+        let row = |row: &sqlx::sqlite::SqliteRow| (row.get(0), row.get(1));
+        rows.iter().map(row).collect::<Vec<(String, String)>>()
+    };
+    let found = until("the job that was poked about", PATIENCE, async || {
+        let done = done().await;
+        (!done.is_empty()).then_some(done)
+    });
+    assert_eq!(found.await, [("user/7".to_owned(), "user/7\n".to_owned())]);
+    until("its target to be gone", PATIENCE, async || {
+        let status = worker.ask("status", json!({})).await;
+        (status["targets"]["user/*"]["names"] == 0).then_some(())
+    })
+    .await;
+    assert_eq!(done().await.len(), 1, "nobody poked about the other");
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test]
 async fn names_in_an_enum_are_found_in_whatever_case() {
     let (scratch, database) = (Scratch::new(), table().await);
     database

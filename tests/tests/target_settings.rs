@@ -147,3 +147,51 @@ async fn a_name_that_a_pattern_serves_has_its_settings_in_whatever_case_where_th
     .await;
     assert_eq!(outputs(&database, &targets).await, expected);
 }
+
+#[tokio::test]
+async fn a_target_that_may_be_silent_for_a_while_only_stops_no_other() {
+    let (scratch, database) = (Scratch::new(), minimal_table().await);
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.1")
+        .set("kill_grace", "0.2")
+        .set("launcher", "sh -c 'sleep 1.5\\; echo {target}'")
+        .target("plain", 1)
+        .target("impatient", 1)
+        .own("impatient", "idle_timeout", "0.3");
+    let jobd = Jobd::start(&scratch, &ini).await;
+    let ids = ["plain", "impatient"].map(|target| database.insert_one(target, "waiting"));
+    let ids = futures::future::join_all(ids).await;
+    let [plain, impatient] = [database.done(ids[0]).await, database.done(ids[1]).await];
+    assert_eq!(
+        (plain.verdict(), plain.out()),
+        (("done", Some("ok"), Some(0), None), "plain\n")
+    );
+    assert_eq!(
+        (impatient.verdict(), impatient.out()),
+        (("done", Some("fail"), None, Some("SIGTERM")), "")
+    );
+    assert!(impatient.err().contains("jobd:"), "{}", impatient.err());
+    assert!(jobd.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_target_whose_output_is_cut_cuts_no_other() {
+    let (scratch, database) = (Scratch::new(), minimal_table().await);
+    let ini = Ini::worker(&database)
+        .set("poll_interval", "0.1")
+        .set("launcher", r#"sh -c "head -c 9000 /dev/zero | tr '\\0' x""#)
+        .target("whole", 1)
+        .target("cut", 1)
+        .own("cut", "max_output_buffer", "2K");
+    let jobd = Jobd::start(&scratch, &ini).await;
+    let [whole, cut] = &outputs(&database, &["whole", "cut"]).await[..] else {
+        panic!("two outputs");
+    };
+    assert_eq!(*whole, "x".repeat(9000));
+    let kept = cut.matches('x').count();
+    assert!(
+        kept <= 2048 && cut.contains("bytes left out"),
+        "{kept} kept"
+    );
+    assert!(jobd.stop().await.success());
+}

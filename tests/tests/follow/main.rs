@@ -5,6 +5,7 @@ mod beside;
 mod client;
 mod draining;
 mod jobctl;
+mod sqlite;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,8 @@
 //! hits a stranger.
 
 mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -236,16 +238,20 @@ impl<'a> Process<'a> {
         let mut deadline = Deadline::now() + self.settings.leak_timeout.min(most);
         while self.stdout.is_open() || self.stderr.is_open() {
             let held_up = Deadline::now();
+            // However many orders come, they defer no read: they go first only while there is no room, then one a turn.
             let has_room = tokio::select! {
                 biased;
+                () = room(&mut self.stdout, &mut self.stderr) => true,
                 Some(order) = self.orders.recv() => {
                     self.obey(order);
                     false
                 }
-                () = room(&mut self.stdout, &mut self.stderr) => true,
             };
             // A slow disk's time is not the child's.
             deadline += held_up.elapsed();
+            if let Ok(order) = self.orders.try_recv() {
+                self.obey(order);
+            }
             if self.stopper.is_stopping() {
                 return false;
             }
@@ -254,9 +260,9 @@ impl<'a> Process<'a> {
             }
             tokio::select! {
                 biased;
-                Some(order) = self.orders.recv() => self.obey(order),
                 () = self.stdout.read(), if self.stdout.is_open() => {}
                 () = self.stderr.read(), if self.stderr.is_open() => {}
+                Some(order) = self.orders.recv() => self.obey(order),
                 () = sleep_until(deadline) => break,
             }
             if Deadline::now() >= deadline + OVERTIME {

@@ -1,8 +1,8 @@
 //! `follow` through the master: finds the worker that has the job and hands its messages on.
 //!
 //! A master has no database, and a row names its worker only on tables that can say so: therefore it asks every
-//! worker, which each answer from memory. Where nobody has the job, one of them is asked to look at its row. Messages are
-//! taken from a worker only as fast as the client takes them, so that nothing piles up here; what the client misses,
+//! worker, which each answer from memory. Whoever has the job keeps an eye on its row; where nobody has it, one of them is
+//! asked to. Messages are taken from a worker only as fast as the client takes them, so that nothing piles up here; what the client misses,
 //! the worker counts.
 
 use std::time::Duration;
@@ -88,8 +88,8 @@ struct Search<'a> {
 /// A worker that was asked, and its next message.
 struct Said {
     member: Member,
-    /// Whether it was asked what it knows by itself.
-    local: bool,
+    /// Whether it keeps an eye on the row: it has the job, or was asked to look.
+    looks: bool,
     first: bool,
     /// With the way to those behind it.
     reply: Result<(Reply, Replies), CallError>,
@@ -103,7 +103,7 @@ enum Found {
     Running(Member, Replies, Value),
     /// The last message.
     Last(Value),
-    /// Whoever was asked for the row is gone.
+    /// Whoever kept an eye on the row is gone.
     Again(String),
 }
 
@@ -126,7 +126,7 @@ impl Search<'_> {
         }
     }
 
-    /// Asks every worker whether it has the job, and where none has it, one of them for the row.
+    /// Asks every worker whether it has the job, and where none has it, one of them to look at the row.
     async fn round(&self) -> Result<Found, RequestError> {
         let members = self.hub.list().await?;
         let count = u32::try_from(members.len() + 1).unwrap_or(u32::MAX);
@@ -135,34 +135,36 @@ impl Search<'_> {
         })?;
         let mut asked: Asked<'_> = FuturesUnordered::new();
         for (member, _) in members {
-            asked.push(ask(member, self.follow, true).boxed());
+            asked.push(ask(member, self.follow, false).boxed());
         }
-        let (mut unheard, mut witness, mut trouble) = (asked.len(), None, None);
+        let (mut unheard, mut looked_at) = (asked.len(), false);
+        let (mut witness, mut trouble) = (None, None);
         loop {
-            if unheard == 0 {
-                unheard = usize::MAX;
-                // Everybody was heard, and nobody runs it: what does its row say?
+            if unheard == 0 && !looked_at {
+                looked_at = true;
+                // Everybody was heard, and nobody has it: what does its row say?
                 let Some(member) = witness.take() else {
                     let nobody = || "no worker that could be asked is registered".to_owned();
                     return Err(RequestError(trouble.unwrap_or_else(nobody)));
                 };
-                asked.push(ask(member, self.follow, false).boxed());
+                unheard += 1;
+                asked.push(ask(member, self.follow, true).boxed());
             }
             let Some(said) = asked.next().await else {
                 return Err(RequestError(trouble.unwrap_or_default()));
             };
             let Said {
                 member,
-                local,
+                looks,
                 first,
                 reply,
             } = said;
-            unheard -= usize::from(first && local);
+            unheard -= usize::from(first);
             match reply {
                 Err(error) => {
                     let complaint = complaint(&member, &error);
                     match error {
-                        _ if local => trouble = Some(complaint),
+                        _ if !looks => trouble = Some(complaint),
                         CallError::Closed(_) => return Ok(Found::Again(complaint)),
                         _ => return Err(RequestError(complaint)),
                     }
@@ -173,12 +175,14 @@ impl Search<'_> {
                     return Ok(Found::Running(member, replies, data));
                 }
                 Ok((Reply::More(data), replies)) => {
-                    if is(&data, State::UNKNOWN) {
-                        witness = Some(member.clone());
-                    } else {
+                    let knows = !is(&data, State::UNKNOWN);
+                    if knows {
+                        looked_at = true;
                         self.say(&data).await?;
+                    } else {
+                        witness = Some(member.clone());
                     }
-                    asked.push(next(member, replies, local).boxed());
+                    asked.push(next(member, replies, looks || knows).boxed());
                 }
             }
         }
@@ -207,8 +211,11 @@ impl Search<'_> {
     }
 }
 
-async fn ask(member: Member, follow: Follow, local: bool) -> Said {
-    let request = WorkerRequest::Follow(Follow { local, ..follow });
+async fn ask(member: Member, follow: Follow, looks: bool) -> Said {
+    let request = WorkerRequest::Follow(Follow {
+        local: !looks,
+        ..follow
+    });
     let first = async {
         let (kind, data) = (request.kind(), request.data());
         let mut replies = member.connection.request_stream(kind, data, None).await?;
@@ -222,16 +229,16 @@ async fn ask(member: Member, follow: Follow, local: bool) -> Said {
     Said {
         reply: reply.unwrap_or_else(late),
         member,
-        local,
+        looks,
         first: true,
     }
 }
 
-async fn next(member: Member, mut replies: Replies, local: bool) -> Said {
+async fn next(member: Member, mut replies: Replies, looks: bool) -> Said {
     Said {
         reply: replies.next().await.map(|reply| (reply, replies)),
         member,
-        local,
+        looks,
         first: false,
     }
 }

@@ -2,6 +2,7 @@
 //! the same way.
 
 use std::io;
+use std::time::Duration;
 
 use jobd_proto::JobId;
 use jobd_proto::connection::Reply;
@@ -16,6 +17,9 @@ use crate::cli::{FollowArgs, Ids, JobRef};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{complain, excerpt, plain};
+
+/// Before a job that was cut short is followed again: its row is on its way.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Shows it until the job ends, and ends as it did.
 pub(crate) async fn run(context: &Context, args: FollowArgs) -> Result<u8, Failure> {

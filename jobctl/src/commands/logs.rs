@@ -1,14 +1,13 @@
 //! `logs`: the output of one job as it is, on the streams that it came from.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use jobd_proto::JobId;
 use jobd_proto::follow::{Follow, MAX_TAIL};
 use jobd_proto::table::{Cell, Connection, JobRow};
 use serde::Serialize;
 
-use super::follow::{Watched, elsewhere, outcome, state, watch};
+use super::follow::{PAUSE, Watched, elsewhere, outcome, state, watch};
 use super::live::View;
 use super::outcome::Ending;
 use super::waiting::Wait;
@@ -17,9 +16,6 @@ use crate::cli::{FollowArgs, LogsArgs};
 use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{complain, plain, print_bytes};
-
-/// Before a job that was cut short is followed again: its row is on its way.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// `{"id", "status", "stdout": text|null, "stderr": text|null}`; see [`Cell`]
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::add::payload;
-use super::follow::{Watched, outcome, state, watch};
+use super::follow::{PAUSE, Watched, outcome, state, watch};
 use super::live::View;
 use super::logs::show_rest;
 use super::outcome::Ending;
@@ -101,7 +101,7 @@ async fn shown(
     };
     let mut reply = std::pin::pin!(reply);
     let watched = {
-        let mut watching = std::pin::pin!(watch(client, follow, view));
+        let mut watching = std::pin::pin!(followed(context, client, follow, view));
         let mut watched = None;
         // Watched first: what a short job writes is to be seen as well.
         let reply = loop {
@@ -119,14 +119,28 @@ async fn shown(
     let (reply, watched) = watched;
     view.is_over();
     // Whatever else came of it: the answer has all of the output.
-    let ended = match watched {
-        Some(Ok(Watched::Last(message))) => {
-            view.ran() && state(context, id, message).is_ok_and(|state| outcome(&state).is_some())
-        }
-        Some(Ok(Watched::Closed)) => true,
-        Some(Err(_)) | None => false,
-    };
+    let ended = matches!(watched, Some(Ok(true)));
     Ok((reply, ended))
+}
+
+/// Shows what the job writes until it is done; whether all of that was seen, or nobody wants to see any more.
+async fn followed(
+    context: &Context,
+    client: &Client<'_>,
+    follow: Follow,
+    view: &mut View,
+) -> Result<bool, Failure> {
+    loop {
+        let Watched::Last(message) = watch(client, follow, view).await? else {
+            return Ok(true);
+        };
+        if outcome(&state(context, follow.id, message)?).is_some() {
+            return Ok(view.ran());
+        }
+        // On its way to a worker, or cut short: the answer to the request says when that is enough.
+        view.again();
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn request(

@@ -143,6 +143,8 @@ impl Daemon {
 #[derive(Default)]
 struct Told {
     messages: Vec<Value>,
+    /// Where the messages of the present stream begin, if there was one before.
+    from: usize,
     /// The last message, and the answer to `run-manual`.
     end: Option<(Value, Value)>,
 }
@@ -154,6 +156,14 @@ impl Job {
     /// Tells a message of `follow`.
     pub(crate) fn tells(&self, message: Value) {
         self.0.send_modify(|told| told.messages.push(message));
+    }
+
+    /// Tells the last one of a stream, with which the job is not over.
+    pub(crate) fn breaks_off(&self, state: Value) {
+        self.0.send_modify(|told| {
+            told.messages.push(state);
+            told.from = told.messages.len();
+        });
     }
 
     /// Tells the last one, and answers `run-manual`.
@@ -172,23 +182,28 @@ async fn tell(mut told: watch::Receiver<Told>, incoming: IncomingRequest) {
         return;
     }
     let responses = incoming.stream();
-    let mut at = 0;
+    let begun = told.borrow().from;
+    let mut at = begun;
     loop {
         let is_news = |told: &Told| told.messages.len() > at || told.end.is_some();
         let news = told.wait_for(is_news).await;
-        let Ok(news) = news.map(|told| (told.messages.get(at).cloned(), told.end.clone())) else {
+        let Ok(news) = news.map(|told| {
+            let breaks_off = told.from > begun && told.from == at + 1;
+            (told.messages.get(at).cloned(), breaks_off, told.end.clone())
+        }) else {
             return;
         };
         match news {
-            (Some(message), _) => {
+            (Some(message), true, _) => return responses.end(Ok(message)),
+            (Some(message), false, _) => {
                 let Some(turn) = responses.ready().await else {
                     return;
                 };
                 responses.send(turn, &message);
                 at += 1;
             }
-            (None, Some((last, _))) => return responses.end(Ok(last)),
-            (None, None) => {}
+            (None, _, Some((last, _))) => return responses.end(Ok(last)),
+            (None, _, None) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod arguments;
+mod between;
 mod daemon;
 mod doctor;
 mod jobctl;

@@ -5,6 +5,7 @@ mod beside;
 mod client;
 mod draining;
 mod jobctl;
+mod queued;
 mod sqlite;
 mod world;
 

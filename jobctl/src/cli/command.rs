@@ -263,8 +263,8 @@ Examples:
     #[command(
         after_help = "Their rows become waiting again with all their attempts; what the failed run left in them (times, \
 code, output) is gone. Only rows that are done and failed are touched. A job whose verdict is \
-`orphaned` may still run on a host that is cut off: look there first. With --failed it says how \
-many of which targets and asks; it reads the rows added since then, 5,000 at a time.
+`orphaned` may still run on a host that is cut off: look there first. What was cancelled is left \
+out unless its id is typed. With --failed it says how many of which targets and asks; it reads the rows added since then, 5,000 at a time.
 
 Examples:
   jobctl retry 17 18

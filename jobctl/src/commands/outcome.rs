@@ -1,7 +1,8 @@
 //! How a job ended or stands, in words: for `run-manual`, `add --wait`, `show`, `cancel`.
 
+use jobd_proto::table::{Connection, JobRow};
 use jobd_proto::worker::JobOutcome;
-use jobd_proto::{JobId, JobResult, Progress, signal, table::JobRow};
+use jobd_proto::{JobId, JobResult, Progress, signal};
 
 use crate::output::{Tone, ago, plain, seconds};
 
@@ -16,6 +17,17 @@ pub(super) struct Ending<'a> {
 
 /// The column that says why a job ended.
 pub(super) const REASON: &str = "reason";
+
+/// That column, where the table has it.
+pub(super) fn reason_of(table: &Connection) -> Vec<String> {
+    let has = table.columns().has(REASON);
+    has.then(|| REASON.to_owned()).into_iter().collect()
+}
+
+/// Whether somebody has cancelled a job, as far as [`reason_of`] its table tells.
+pub(super) fn is_cancelled(row: &JobRow) -> bool {
+    reason(row) == Some("cancelled")
+}
 
 /// The column that says how far it has come.
 pub(super) const PROGRESS: &str = "progress";

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::add::{not_poked, poke};
 use super::ask::confirm;
+use super::outcome::{is_cancelled, reason_of};
 use super::rows::hint_at;
 use super::waiting::ranges;
 use super::{Context, ids, scan, until_interrupted};
@@ -19,13 +20,14 @@ use crate::output::{bar, by_target, complain, several};
 /// Rows that one command takes back, at most; for more, narrow it down.
 const MOST: usize = 100_000;
 
-/// `{"ids": [id], "left": [id], "barred": [id], "poked": bool}`: what waits again, what was not done and failed, and
-/// what a unique index bars from waiting.
+/// `{"ids": [id], "left": [id], "barred": [id], "cancelled": [id], "poked": bool}`: what waits again, what was not done
+/// and failed, what a unique index bars from waiting, and what somebody has cancelled.
 #[derive(Serialize)]
 struct Retried {
     ids: Vec<JobId>,
     left: Vec<JobId>,
     barred: Vec<JobId>,
+    cancelled: Vec<JobId>,
     poked: bool,
 }
 
@@ -37,6 +39,7 @@ struct Taken {
     again: Vec<JobRow>,
     left: Vec<JobId>,
     barred: Vec<JobId>,
+    cancelled: Vec<JobId>,
 }
 
 /// Takes them back and pokes; 1 if any was not done and failed, or must not wait. What waits again is poked about even where
@@ -67,6 +70,7 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
         ids,
         left: taken.left,
         barred: taken.barred,
+        cancelled: taken.cancelled,
         poked,
     };
     context.screen.show(&retried, said)?;
@@ -85,7 +89,7 @@ async fn take(
     let settings = database::settings(&context.settings)?;
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
-    let rows = if args.failed {
+    let mut rows = if args.failed {
         let rows = failed(&mut table, args).await.map_err(failure)?;
         if let (true, Some(target)) = (rows.is_empty(), &args.target) {
             hint_at(&mut table, target).await.map_err(failure)?;
@@ -105,9 +109,16 @@ async fn take(
                 "more than {MOST} jobs failed since then; use a later --since or a --target"
             )));
         }
+        // Who cancelled these did not mean them to run again: somebody has to type which do.
+        let cancelled = rows.extract_if(.., |row| is_cancelled(row));
+        taken.cancelled.extend(cancelled.map(|row| row.id));
         if !rows.is_empty() {
             let what = by_target(rows.iter().map(|row| row.target.as_str()));
-            confirm(&format!("this runs {what} again"), args.yes).await?;
+            let but = match taken.cancelled.len() {
+                0 => String::new(),
+                cancelled => format!(", and leaves out {cancelled} as cancelled"),
+            };
+            confirm(&format!("this runs {what} again{but}"), args.yes).await?;
         }
     }
     take_back(&mut table, rows, taken).await.map_err(failure)
@@ -172,7 +183,7 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
             status: Some("done".to_owned()),
             result: Some("fail".to_owned()),
             since: Some(since),
-            ..Filter::default()
+            columns: reason_of(table),
         },
         floor: table.first_since(since).await?,
         ..Scan::default()
@@ -188,7 +199,7 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
 
 /// Those of `ids` that are done and failed.
 async fn named(table: &mut Connection, ids: &[JobId]) -> Result<Vec<JobRow>, RowError> {
-    let mut rows = table.by_ids(ids, &[]).await?;
+    let mut rows = table.by_ids(ids, &reason_of(table)).await?;
     rows.retain(|row| row.status == "done" && row.result.as_deref() == Some("fail"));
     rows.sort_by_key(|row| row.id);
     Ok(rows)
@@ -206,6 +217,7 @@ fn said(retried: &Retried) -> String {
             &retried.barred,
             "another job with the same unique key waits",
         ),
+        (&retried.cancelled, "they were cancelled"),
     ] {
         if !ids.is_empty() {
             text.extend(["left alone, as ", why, ": ", &ranges(ids), "\n"]);

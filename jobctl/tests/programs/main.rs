@@ -13,6 +13,7 @@ mod masters;
 mod orders;
 mod pipes;
 mod ranges;
+mod retries;
 mod rows;
 mod runs;
 mod scans;

@@ -174,7 +174,7 @@ async fn all_that_failed_lately_is_named_before_it_runs_again() {
     again.failed(0, &["not poked", "the jobs wait again"]);
     assert_eq!(
         again.json(),
-        json!({"ids": [2], "left": [], "barred": [], "poked": false})
+        json!({"ids": [2], "left": [], "barred": [], "cancelled": [], "poked": false})
     );
     table.jobctl(&["retry"]).await.failed(2, &["--failed"]);
     table

@@ -54,12 +54,8 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     let is_explicit = !args.failed && args.ids.iter().all(explicit);
     let mut taken = Taken::default();
     let done = until_interrupted(take(context, &args, is_explicit, &mut taken)).await;
-    if done.is_err() && taken.asked > 0 {
-        let again = taken.again.len();
-        let asked = several(taken.asked, "job");
-        complain(&format!(
-            "jobctl: {again} of {asked} wait again, or a batch of {BATCH} more; the same command takes the rest"
-        ));
+    if let Err(failure) = &done {
+        tell_how_far(&taken, failure);
     }
     let ids = taken.again.iter().map(|row| row.id).collect();
     let targets: BTreeSet<String> = taken.again.into_iter().map(|row| row.target).collect();
@@ -77,6 +73,26 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     // Of a range or of all that failed nobody said that each had.
     let is_refused = !retried.barred.is_empty() || (is_explicit && !retried.left.is_empty());
     Ok(u8::from(is_refused))
+}
+
+/// What was done before it failed, if anything can have been.
+fn tell_how_far(taken: &Taken, failure: &Failure) {
+    let again = taken.again.len();
+    // A database that says no has taken nothing of that batch.
+    let unsure = match failure {
+        Failure::Interrupted(_) | Failure::Unreachable(_) => BATCH.min(taken.asked - again),
+        Failure::Refused(_) | Failure::Usage(_) => 0,
+    };
+    if again + unsure > 0 {
+        let asked = several(taken.asked, "job");
+        let more = match unsure {
+            0 => String::new(),
+            unsure => format!(", or {unsure} more"),
+        };
+        complain(&format!(
+            "jobctl: {again} of {asked} wait again{more}; the same command takes the rest"
+        ));
+    }
 }
 
 /// Finds the rows, asks, and makes them wait again.

@@ -39,3 +39,55 @@ async fn what_was_cancelled_runs_again_only_where_its_id_is_typed() {
         assert_eq!(typed.stdout, "job 2 waits again\n", "{typed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_refused_retry_says_what_was_done_before_it() {
+    let trigger = "CREATE TRIGGER no BEFORE UPDATE ON jobs WHEN NEW.id = 900 BEGIN SELECT RAISE(ABORT, 'not me'); END";
+    for (ids, told) in [
+        ("900", None),
+        (
+            "1-1000",
+            Some("jobctl: 500 of 1000 jobs wait again; the same command takes the rest\n"),
+        ),
+    ] {
+        let table = Table::new(None).await;
+        table
+            .execute(
+                "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) \
+                 INSERT INTO jobs (target, time_created, status, result) SELECT 'mail', 1, 'done', 'fail' FROM n",
+            )
+            .await;
+        table.execute(trigger).await;
+        let refused = table.jobctl(&["retry", ids, "--yes"]).await;
+        refused.failed(1, &["refused: not me", told.unwrap_or_default()]);
+        let is_told = refused.stderr.contains(" wait again");
+        assert_eq!(is_told, told.is_some(), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_is_stopped_counts_what_may_have_been_done() {
+    let table = three().await;
+    table
+        .execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) \
+             INSERT INTO jobs (target, time_created, status) SELECT 'mail', 1, 'ignored' FROM n",
+        )
+        .await;
+    table
+        .execute(
+            "CREATE TRIGGER slow BEFORE UPDATE ON jobs WHEN NEW.id = 1 BEGIN \
+             SELECT count(*) FROM jobs a, jobs b, jobs c WHERE a.id + b.id + c.id < 0; END",
+        )
+        .await;
+    let words = ["--config", table.config.to_str().unwrap(), "retry", "1"];
+    let mut retry = Terminal::start(80, &words, &[]);
+    retry.sees(&["0 of 1 wait again ["]);
+    retry.press("\x03");
+    let (code, text) = retry.ends();
+    assert_eq!(code, 130, "{text}");
+    assert!(
+        text.contains("0 of 1 job wait again, or 1 more; the same command"),
+        "{text}"
+    );
+}

@@ -64,8 +64,7 @@ async fn a_retry_that_is_stopped_says_how_far_it_came_and_pokes() {
     table.execute(&slow("UPDATE", "NEW.id")).await;
     let words = ["retry", "--failed", "--since", "1970-01-01", "--yes"];
     let text = stopped(&table, &words, &["1000 of 2000 wait again ["]);
-    let told =
-        "1000 of 2000 jobs wait again, or a batch of 500 more; the same command takes the rest";
+    let told = "1000 of 2000 jobs wait again, or 500 more; the same command takes the rest";
     assert!(text.contains(told), "{text}");
     let poll = ("poll".to_owned(), json!({"targets": ["mail"]}));
     assert_eq!(worker.asked(), [poll]);

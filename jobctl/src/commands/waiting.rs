@@ -7,7 +7,7 @@ use jobd_proto::JobId;
 use jobd_proto::table::{Connection, JobRow};
 
 use super::Context;
-use super::outcome::{Ending, stream};
+use super::outcome::{Ending, reason_of, stream};
 use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{Bar, bar, brief, plain};
@@ -84,7 +84,7 @@ impl Wait<'_> {
         let mut rows = Vec::new();
         let looks = if self.any { left.len() } else { LOOKED_AT };
         for ids in left[..left.len().min(looks)].chunks(LOOKED_AT) {
-            let found = self.table.by_ids(ids, &[]).await;
+            let found = self.table.by_ids(ids, &reason_of(self.table)).await;
             let found = found.map_err(|error| database::failure(self.settings, &error))?;
             if let Some(gone) = ids
                 .iter()

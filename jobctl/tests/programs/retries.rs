@@ -41,6 +41,16 @@ async fn what_was_cancelled_runs_again_only_where_its_id_is_typed() {
 }
 
 #[tokio::test]
+async fn several_that_are_waited_for_say_why_they_ended() {
+    let waited = three().await.jobctl(&["wait", "1-3"]).await;
+    let said = "3 jobs: 0 ok, 3 failed\n\
+                job 1 (mail): failed with exit code 3\n\
+                job 2 (mail): killed by SIGTERM (cancelled)\n\
+                job 3 (report): failed with exit code 3 (timeout)\n";
+    assert_eq!((waited.code, waited.stdout.as_str()), (1, said));
+}
+
+#[tokio::test]
 async fn a_refused_retry_says_what_was_done_before_it() {
     let trigger = "CREATE TRIGGER no BEFORE UPDATE ON jobs WHEN NEW.id = 900 BEGIN SELECT RAISE(ABORT, 'not me'); END";
     for (ids, told) in [

@@ -10,7 +10,7 @@ use jobd_proto::worker::{CancelFate, CancelReply, WorkerRequest};
 use super::Context;
 use super::ask::confirm;
 use super::ids::named;
-use super::outcome::{Ending, about, standing};
+use super::outcome::{Ending, about, count_unsaid, standing};
 use super::waiting::ranges;
 use crate::cli::CancelArgs;
 use crate::client::LONG_LIMIT;
@@ -123,16 +123,21 @@ pub(super) async fn through_daemon(
 ) -> Result<CancelReply, Failure> {
     let (kind, data) = match context.kind() {
         Kind::Worker => {
-            let request = WorkerRequest::Cancel { ids, held: false };
+            let request = WorkerRequest::Cancel {
+                ids: ids.clone(),
+                held: false,
+            };
             (request.kind(), request.data())
         }
         Kind::Master => {
-            let request = MasterRequest::Cancel { ids };
+            let request = MasterRequest::Cancel { ids: ids.clone() };
             (request.kind(), request.data())
         }
     };
     let client = context.client().await?;
-    client.ask_within(LONG_LIMIT, kind, data).await
+    let mut reply: CancelReply = client.ask_within(LONG_LIMIT, kind, data).await?;
+    count_unsaid(ids, &reply.jobs, &mut reply.errors);
+    Ok(reply)
 }
 
 /// As an application would: no daemon need be in reach of us for that, only of the table. Where the table cannot

@@ -1,5 +1,7 @@
 //! How a job ended or stands, in words: for `run-manual`, `add --wait`, `show`, `cancel`.
 
+use std::collections::BTreeMap;
+
 use jobd_proto::table::{Connection, JobRow};
 use jobd_proto::worker::JobOutcome;
 use jobd_proto::{JobId, JobResult, Progress, signal};
@@ -103,6 +105,20 @@ fn reason(row: &JobRow) -> Option<&str> {
     reason
         .as_deref()
         .filter(|reason| !matches!(*reason, "" | "exit" | "signal"))
+}
+
+/// What stands for a job in an answer that does not mention it.
+pub(super) const UNSAID: &str = "the daemon said nothing of it";
+
+/// Takes each job that was asked about, and that an answer does not mention, for one that went wrong.
+pub(super) fn count_unsaid<T>(
+    asked: impl IntoIterator<Item = JobId>,
+    done: &BTreeMap<JobId, T>,
+    errors: &mut BTreeMap<JobId, String>,
+) {
+    for id in asked.into_iter().filter(|id| !done.contains_key(id)) {
+        errors.entry(id).or_insert_with(|| UNSAID.to_owned());
+    }
 }
 
 /// What went wrong with a job, in a line. Daemons name the job in some of their texts.

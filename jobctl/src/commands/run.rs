@@ -14,7 +14,7 @@ use super::add::payload;
 use super::follow::{PAUSE, Watched, outcome, state, watch};
 use super::live::View;
 use super::logs::show_rest;
-use super::outcome::Ending;
+use super::outcome::{Ending, UNSAID};
 use crate::cli::RunArgs;
 use crate::client::Client;
 use crate::database;
@@ -173,7 +173,7 @@ fn show(
     let id = view.id();
     let Some(outcome) = reply.jobs.remove(&id) else {
         let why = reply.errors.remove(&id);
-        let why = why.unwrap_or_else(|| "the daemon said nothing of it".to_owned());
+        let why = why.unwrap_or_else(|| UNSAID.to_owned());
         let jobctl = context.jobctl();
         return Err(Failure::Refused(format!(
             "job {id} was added but not run: {}; {jobctl} run-manual {id} tries again",

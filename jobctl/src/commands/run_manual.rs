@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ids::{Named, named};
-use super::outcome::{Ending, about, stream};
+use super::outcome::{Ending, about, count_unsaid, stream};
 use crate::cli::JobRef;
 use crate::database;
 use crate::failure::Failure;
@@ -54,9 +54,10 @@ async fn through_worker(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
     let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
     let client = context.client().await?;
     let _told = waits(ids.len());
-    let request = WorkerRequest::RunManual { ids };
-    let RunManualReply { jobs, errors } =
+    let request = WorkerRequest::RunManual { ids: ids.clone() };
+    let RunManualReply { jobs, mut errors } =
         client.ask_patiently(request.kind(), request.data()).await?;
+    count_unsaid(ids, &jobs, &mut errors);
     Ok(Shown { jobs, errors })
 }
 
@@ -73,6 +74,7 @@ async fn through_master(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
     if !known.is_empty() {
         let client = context.client().await?;
         let _told = waits(known.len());
+        let ids: Vec<JobId> = known.keys().copied().collect();
         let jobs = known
             .into_iter()
             .map(|(id, target)| ManualJob { id, target })
@@ -81,6 +83,7 @@ async fn through_master(context: &Context, jobs: Vec<JobRef>) -> Result<Shown, F
         let reply: RunManualReply = client.ask_patiently(request.kind(), request.data()).await?;
         shown.jobs = reply.jobs;
         shown.errors.extend(reply.errors);
+        count_unsaid(ids, &shown.jobs, &mut shown.errors);
     }
     Ok(shown)
 }

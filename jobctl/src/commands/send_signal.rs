@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::ids::{Named, named};
-use super::outcome::about;
+use super::outcome::{about, count_unsaid};
 use super::run_manual::with_targets;
 use crate::cli::SignalArgs;
 use crate::failure::Failure;
@@ -56,15 +56,15 @@ async fn through_worker(
     signal: i32,
     jobs: Vec<Named>,
 ) -> Result<Shown, Failure> {
+    let ids = jobs.iter().map(|job| job.id);
     let request = WorkerRequest::SendSignal {
-        jobs: jobs.iter().map(|job| (job.id, signal)).collect(),
+        jobs: ids.clone().map(|id| (id, signal)).collect(),
     };
     let client = context.client().await?;
     let SignalReply(delivered) = client.ask(request.kind(), request.data()).await?;
-    Ok(Shown {
-        delivered,
-        ..Shown::default()
-    })
+    let mut errors = BTreeMap::new();
+    count_unsaid(ids, &delivered, &mut errors);
+    Ok(Shown { delivered, errors })
 }
 
 async fn through_master(
@@ -80,6 +80,7 @@ async fn through_master(
             .map(|id| (id, format!("job {id} not found"))),
     );
     if !known.is_empty() {
+        let ids: Vec<JobId> = known.keys().copied().collect();
         let jobs = known
             .into_iter()
             .map(|(id, target)| SignalJob { id, signal, target })
@@ -93,6 +94,7 @@ async fn through_master(
             .into_iter()
             .filter_map(|(id, delivered)| Some((id.parse().ok()?, delivered)));
         shown.delivered.extend(delivered);
+        count_unsaid(ids, &shown.delivered, &mut shown.errors);
     }
     Ok(shown)
 }

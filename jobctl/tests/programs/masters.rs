@@ -153,6 +153,24 @@ async fn an_answer_of_another_shape_is_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_leaves_a_job_out_is_told() {
+    for (does, command) in [
+        (Does::SaysNothing, "run-manual 17:mail"),
+        (Does::SaysNothing, "cancel 17 --yes"),
+        (Does::SaysNothing, "send-signal TERM 17:mail"),
+        // It says something of job 17.
+        (Does::Answers, "run-manual 18:mail"),
+        (Does::Answers, "cancel 18 --yes"),
+        (Does::Answers, "send-signal TERM 18:mail"),
+    ] {
+        let master = Master::start(does).await;
+        let run = ask(master.address, command).await;
+        let unsaid = ": the daemon said nothing of it\n";
+        check("left out", command, &run, 1, &[unsaid]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_master_that_is_slow_is_waited_for() {
     let master = Master::start(Does::AnswersLate).await;
     let begun = Instant::now();

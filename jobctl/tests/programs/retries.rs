@@ -1,4 +1,4 @@
-//! `retry`: what it leaves out, and what it says where it comes half-way only.
+//! `retry`: what it leaves out, and what it says where it comes half-way only; and what `wait` says of several.
 
 use serde_json::json;
 

@@ -323,7 +323,8 @@ async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_says_where_its_jobs_stand_and_asks() {
-    let worker = Daemon::worker(Ok(json!({"jobs": {"2": "stopping"}}))).await;
+    let answer = json!({"jobs": {"2": "stopping", "9": "cancelled"}});
+    let worker = Daemon::worker(Ok(answer)).await;
     let table = Table::new(Some(worker.address)).await;
     table
         .execute(

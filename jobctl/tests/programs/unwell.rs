@@ -21,6 +21,8 @@ pub(crate) enum Does {
     WrongParts,
     /// An answer that is none to this request.
     WrongData,
+    /// An answer that says nothing of what was asked.
+    SaysNothing,
     /// An answer to a request that nobody made, and goes.
     WrongNumber,
     /// Half an answer, and goes.
@@ -72,6 +74,7 @@ async fn converse(does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
                 Does::Garbage => (0..=255).cycle().take(4096).collect(),
                 Does::WrongParts => b"[1,{\"no\":\"x\",\"data\":[]}]\x04".to_vec(),
                 Does::WrongData => answer(no, json!(["\u{1b}[2J", 17])).into_bytes(),
+                Does::SaysNothing => answer(no, json!({})).into_bytes(),
                 Does::WrongNumber => answer(no + 1000, proper(kind)).into_bytes(),
                 Does::Half => answer(no, proper(kind)).into_bytes()[..20].to_vec(),
                 Does::Nothing => continue,

@@ -1,6 +1,9 @@
 //! Why a command did not do what was asked, sorted by exit code. Messages are lowercase, name the
 //! thing and say what to try.
 
+/// The exit code after Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// What is printed behind `jobctl: `, and the exit code that goes with it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -36,7 +39,7 @@ impl Failure {
             Self::Refused(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
-            Self::Interrupted(_) => 130,
+            Self::Interrupted(_) => INTERRUPTED,
         }
     }
 }

@@ -6,13 +6,13 @@ use jobd_proto::table::{JobRow, NewJob};
 use jobd_proto::{JobId, Targets};
 use serde::Serialize;
 
-use super::Context;
 use super::ask::standard_input;
 use super::targets::unserved;
 use super::waiting::{Wait, ended, exit_code, ranges};
+use super::{Context, until_interrupted};
 use crate::cli::AddArgs;
 use crate::database;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use crate::output::complain;
 use crate::settings::Kind;
 
@@ -36,29 +36,22 @@ pub(crate) async fn run(context: &Context, args: AddArgs) -> Result<u8, Failure>
         .insert(&job, args.count)
         .await
         .map_err(|error| database::failure(settings, &error))?;
-    let (poked, warning) = if args.manual {
-        (false, None)
+    let poke = if args.manual {
+        Poke::default()
     } else {
-        match poke(context, vec![job.target.clone()]).await {
-            Ok(warning) => (true, warning),
-            Err(failure) => {
-                let warning = failure.to_string();
-                not_poked(&warning, "the rows are added");
-                (false, Some(warning))
-            }
-        }
+        poke(context, vec![job.target.clone()], "the rows are added").await
     };
     let mut added = Added {
         ids,
-        poked,
-        warning,
+        poked: poke.poked,
+        warning: poke.warning,
         jobs: None,
     };
-    if !args.wait {
+    if poke.interrupted || !args.wait {
         context
             .screen
             .show(&added, |added| said(context, added, &args))?;
-        return Ok(0);
+        return Ok(if poke.interrupted { INTERRUPTED } else { 0 });
     }
     let jobs = Wait {
         table: &mut table,
@@ -93,33 +86,58 @@ pub(super) async fn payload(data: Option<&str>) -> Result<Option<String>, Failur
     }
 }
 
-/// Pokes the master, or polls the worker. Says, also in its answer, whom no worker serves, where that can be known.
-pub(super) async fn poke(
+/// What came of a poke.
+#[derive(Default)]
+pub(super) struct Poke {
+    pub(super) poked: bool,
+    /// Why not, or whom no worker serves.
+    warning: Option<String>,
+    /// Whether Ctrl-C ended it.
+    pub(super) interrupted: bool,
+}
+
+/// Pokes about rows that are `done`, which one that fails does not undo: it costs time and nothing else.
+pub(super) async fn poke(context: &Context, targets: Vec<String>, done: &str) -> Poke {
+    let mut poke = Poke::default();
+    match until_interrupted(try_poke(context, targets, &mut poke.poked)).await {
+        Ok(warning) => poke.warning = warning,
+        Err(failure) => {
+            poke.interrupted = matches!(failure, Failure::Interrupted(_));
+            if !poke.poked {
+                complain(&format!("jobctl: warning: not poked: {failure}"));
+                complain(&format!(
+                    "jobctl: {done}; a worker that serves them finds them within its poll_interval"
+                ));
+                poke.warning = Some(failure.to_string());
+            }
+        }
+    }
+    poke
+}
+
+/// Pokes the master, or polls the worker, and sets `poked`. Says then, also in its answer, whom no worker serves, where
+/// that can be known.
+async fn try_poke(
     context: &Context,
     targets: Vec<String>,
+    poked: &mut bool,
 ) -> Result<Option<String>, Failure> {
     let kind = match context.kind() {
         Kind::Master => "poke",
         Kind::Worker => "poll",
     };
     let client = context.client().await?;
+    let named = Targets::Named(targets.clone());
+    client.order(kind, named.data()).await?;
+    *poked = true;
     let mut warning = None;
-    // The poke is what counts: a master that cannot say has been heard all the same.
+    // The poke is what counts: one that cannot say has heard it all the same.
     if let Ok(Some(said)) = unserved(context, &client, &targets).await {
         let said = format!("{said}; its jobs wait until one does");
         complain(&format!("jobctl: warning: {said}"));
         warning = Some(said);
     }
-    client.order(kind, Targets::Named(targets).data()).await?;
     Ok(warning)
-}
-
-/// A poke that fails costs time and nothing else.
-pub(super) fn not_poked(warning: &str, done: &str) {
-    complain(&format!("jobctl: warning: not poked: {warning}"));
-    complain(&format!(
-        "jobctl: {done}; a worker that serves them finds them within its poll_interval"
-    ));
 }
 
 fn said(context: &Context, added: &Added, args: &AddArgs) -> String {

@@ -22,6 +22,8 @@ pub(super) struct View {
     json: bool,
     /// The job was seen running.
     ran: bool,
+    /// It is in a worker's hands, by the last that was heard.
+    begun: bool,
     sides: [Side; 2],
     /// Says what is waited for, until there is something to show.
     bar: Option<Bar>,
@@ -84,6 +86,7 @@ impl View {
             name: format!("job {id}"),
             json: false,
             ran: false,
+            begun: false,
             sides: [
                 side(Stream::Stdout, io::stdout().is_terminal()),
                 side(Stream::Stderr, io::stderr().is_terminal()),
@@ -100,6 +103,11 @@ impl View {
     /// Whether the job was seen running.
     pub(super) fn ran(&self) -> bool {
         self.ran
+    }
+
+    /// Whether a manual job was heard to be in a worker's hands.
+    pub(super) fn begun(&self) -> bool {
+        self.begun
     }
 
     /// Shows a message that is not the last one.
@@ -122,6 +130,7 @@ impl View {
                 Ok(())
             }
             Ok(Followed::State(state)) => {
+                self.begun = state.state != "manual";
                 self.tell(&format!("is {}", plain(&state.state)));
                 Ok(())
             }
@@ -154,10 +163,10 @@ impl View {
         }
     }
 
-    /// Says what is waited for, of a job of this target.
+    /// Says that a job of this target is to run.
     pub(super) fn waits(&mut self, target: &str) {
         self.name = format!("job {} ({})", self.id, brief(target));
-        self.tell("runs");
+        self.tell("is asked for");
     }
 
     /// There is nothing to wait for any more.

@@ -6,7 +6,7 @@ use jobd_proto::JobId;
 use jobd_proto::table::{BATCH, Connection, Filter, JobRow, RowError, Scan};
 use serde::Serialize;
 
-use super::add::{not_poked, poke};
+use super::add::{Poke, poke};
 use super::ask::confirm;
 use super::outcome::{is_cancelled, reason_of};
 use super::rows::hint_at;
@@ -14,7 +14,7 @@ use super::waiting::ranges;
 use super::{Context, ids, scan, until_interrupted};
 use crate::cli::{Id, Ids, RetryArgs};
 use crate::database;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use crate::output::{bar, by_target, complain, several};
 
 /// Rows that one command takes back, at most; for more, narrow it down.
@@ -59,7 +59,12 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
     }
     let ids = taken.again.iter().map(|row| row.id).collect();
     let targets: BTreeSet<String> = taken.again.into_iter().map(|row| row.target).collect();
-    let poked = !targets.is_empty() && until_interrupted(poke_all(context, targets)).await?;
+    let poke = if targets.is_empty() {
+        Poke::default()
+    } else {
+        let targets = targets.into_iter().collect();
+        poke(context, targets, "the jobs wait again").await
+    };
     done?;
     taken.left.sort_unstable();
     let retried = Retried {
@@ -67,9 +72,12 @@ pub(crate) async fn run(context: &Context, args: RetryArgs) -> Result<u8, Failur
         left: taken.left,
         barred: taken.barred,
         cancelled: taken.cancelled,
-        poked,
+        poked: poke.poked,
     };
     context.screen.show(&retried, said)?;
+    if poke.interrupted {
+        return Ok(INTERRUPTED);
+    }
     // Of a range or of all that failed nobody said that each had.
     let is_refused = !retried.barred.is_empty() || (is_explicit && !retried.left.is_empty());
     Ok(u8::from(is_refused))
@@ -179,14 +187,6 @@ async fn one_by_one(
         }
     }
     Ok(())
-}
-
-async fn poke_all(context: &Context, targets: BTreeSet<String>) -> Result<bool, Failure> {
-    let poked = poke(context, targets.into_iter().collect()).await;
-    if let Err(failure) = &poked {
-        not_poked(&failure.to_string(), "the jobs wait again");
-    }
-    Ok(poked.is_ok())
 }
 
 /// Every row that failed of those added since then, the oldest first.

@@ -55,11 +55,14 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
         biased;
         reply = shown(context, &client, &job.target, &mut view) => reply.map_err(|failure| added(context, id, failure))?,
         _ = tokio::signal::ctrl_c() => {
+            let begun = view.begun();
             drop(view);
-            let jobctl = context.jobctl();
-            return Err(Failure::Interrupted(format!(
-                "job {id} goes on; {jobctl} logs {id} -f shows its output, {jobctl} cancel {id} ends it"
-            )));
+            return Err(Failure::Interrupted(if begun {
+                let jobctl = context.jobctl();
+                format!("job {id} goes on; {jobctl} logs {id} -f shows its output, {jobctl} cancel {id} ends it")
+            } else {
+                was_added(context, id)
+            }));
         }
     };
     show(context, &view, reply, ended)
@@ -67,15 +70,17 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
 
 /// What went wrong behind the row that was added: whether it runs is not known.
 fn added(context: &Context, id: JobId, failure: Failure) -> Failure {
-    let jobctl = context.jobctl();
-    let more = format!(
-        "; job {id} was added: {jobctl} show {id} tells whether it runs, {jobctl} run-manual {id} has it run if not"
-    );
     match failure {
-        Failure::Refused(text) => Failure::Refused(text + &more),
-        Failure::Unreachable(text) => Failure::Unreachable(text + &more),
+        Failure::Refused(_) | Failure::Unreachable(_) => failure.and(&was_added(context, id)),
         other => other,
     }
+}
+
+fn was_added(context: &Context, id: JobId) -> String {
+    let jobctl = context.jobctl();
+    format!(
+        "job {id} was added: {jobctl} show {id} tells whether it runs, {jobctl} run-manual {id} has it run if not"
+    )
 }
 
 /// Has it run, and shows what it writes meanwhile, where the daemon can tell. With the answer: whether all that the job

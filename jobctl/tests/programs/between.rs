@@ -30,3 +30,55 @@ async fn a_job_whose_stream_breaks_off_is_followed_again() {
     let (code, text) = run.ends();
     assert_eq!((code, text.trim_end()), (0, "one\ntwo"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_there_are_named_after_ctrl_c() {
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let table = Table::new(Some(address)).await;
+    table
+        .execute("INSERT INTO jobs (target, time_created, status, result) VALUES ('mail', 1, 'done', 'fail')")
+        .await;
+    for (words, said) in [
+        (&["add", "--target", "mail"][..], "added job 2\n"),
+        (&["add", "--target", "mail", "--wait"], "added job 3\n"),
+        (&["--master", "add", "--target", "mail"], "added job 4\n"),
+        (&["retry", "1"], "job 1 waits again\n"),
+    ] {
+        let mut command = start(&table, words);
+        command.sees(&["waiting for ", " to answer po"]);
+        command.press("\x03");
+        let (code, text) = command.ends();
+        assert_eq!(code, 130, "{words:?}: {text}");
+        let text = text.replace("^C", "") + "\n";
+        assert!(
+            text.contains("warning: not poked: interrupted\n") && text.ends_with(said),
+            "{words:?}: {text}"
+        );
+    }
+    let mut run = start(&table, &["run", "mail"]);
+    run.sees(&["waiting: job 5 (mail) is asked for ["]);
+    run.press("\x03");
+    let (code, text) = run.ends();
+    assert_eq!(code, 130, "{text}");
+    assert!(
+        text.contains("job 5 was added: jobctl --config") && text.contains(" run-manual 5 has"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_says_of_a_job_that_has_begun_that_it_goes_on() {
+    let (worker, job) = Daemon::teller(Value::Null).await;
+    let table = Table::new(Some(worker.address)).await;
+    let mut run = start(&table, &["run", "mail"]);
+    job.tells(json!({"state": "manual"}));
+    run.sees(&["job 1 (mail) is manual ["]);
+    job.tells(json!({"state": "running"}));
+    run.sees(&["job 1 (mail) is running ["]);
+    run.press("\x03");
+    let (code, text) = run.ends();
+    assert_eq!(code, 130, "{text}");
+    assert!(text.contains("job 1 goes on; jobctl --config"), "{text}");
+}

@@ -54,8 +54,9 @@ async fn a_master_is_poked() {
     );
     added.failed(0, &["no worker serves mail; its jobs wait until one does"]);
     assert_eq!(
-        master.asked().last(),
-        Some(&("poke".to_owned(), json!({"targets": ["mail"]})))
+        master.asked().first(),
+        Some(&("poke".to_owned(), json!({"targets": ["mail"]}))),
+        "who serves it is asked later"
     );
 }
 

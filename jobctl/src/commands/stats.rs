@@ -186,6 +186,14 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     Ok(0)
 }
 
+/// In tenths of a second where it is short, as a mean.
+fn cpu(ms: u64) -> String {
+    if ms < 60_000 {
+        return format!("{}.{}s", ms / 1000, ms % 1000 / 100);
+    }
+    seconds(ms.saturating_add(500) / 1000)
+}
+
 /// With a tenth of a second where it is short, as the other times from a minute on.
 fn mean(seconds_each: f64) -> String {
     if seconds_each < 60.0 {
@@ -247,7 +255,7 @@ fn text(context: &Context, stats: &Stats) -> String {
             time(figures.p99_s),
         ];
         if accounted {
-            cells.push(known(figures.cpu_ms.map(|ms| seconds(ms.div_ceil(1000)))));
+            cells.push(known(figures.cpu_ms.map(cpu)));
             let peak = figures.peak_kib.map(|kib| kib.saturating_mul(1024));
             cells.push(known(peak.map(bytes)));
         }

@@ -233,14 +233,26 @@ async fn stats_count_runs_and_how_long_they_took() {
     for sql in [
         "ALTER TABLE jobs ADD COLUMN cpu_ms INTEGER",
         "ALTER TABLE jobs ADD COLUMN peak_kib INTEGER",
-        "UPDATE jobs SET cpu_ms = 61500, peak_kib = 3000 WHERE id = 1",
+        "UPDATE jobs SET peak_kib = 3000 WHERE id = 1",
     ] {
         table.execute(sql).await;
     }
-    let stats = table.jobctl(&["stats", "--since", "2020-01-01"]).await;
-    let expected = "TARGET\tRUNS\tFAILED\tATTEMPTS\tMEAN\tP50\tP95\tP99\tCPU\tPEAK\n\
-                    mail\t2\t1\t-\t6.0s\t2s\t10s\t10s\t1m 2s\t2.9 MiB\n";
-    assert_eq!((stats.code, stats.stdout.as_str()), (0, expected));
+    for (ms, shown) in [
+        (20, "0.0s"),
+        (1290, "1.2s"),
+        (59_999, "59.9s"),
+        (61_500, "1m 2s"),
+    ] {
+        table
+            .execute(&format!("UPDATE jobs SET cpu_ms = {ms} WHERE id = 1"))
+            .await;
+        let stats = table.jobctl(&["stats", "--since", "2020-01-01"]).await;
+        let expected = format!(
+            "TARGET\tRUNS\tFAILED\tATTEMPTS\tMEAN\tP50\tP95\tP99\tCPU\tPEAK\n\
+             mail\t2\t1\t-\t6.0s\t2s\t10s\t10s\t{shown}\t2.9 MiB\n"
+        );
+        assert_eq!((stats.code, stats.stdout), (0, expected));
+    }
     let none = table.jobctl(&["stats"]).await;
     let header = "TARGET\tRUNS\tFAILED\tATTEMPTS\tMEAN\tP50\tP95\tP99\n";
     assert_eq!((none.code, none.stdout.as_str()), (0, header));

@@ -80,19 +80,29 @@ async fn question(context: &Context, ids: &[JobId]) -> Option<String> {
     let by_id: BTreeMap<JobId, &JobRow> = rows.iter().map(|row| (row.id, row)).collect();
     let missing = ids.iter().copied().filter(|id| !by_id.contains_key(id));
     let missing: Vec<JobId> = missing.collect();
-    let open = rows.iter().filter(|row| Ending::of_row(row).is_none());
+    let is_over = |row: &JobRow| Ending::of_row(row).is_some();
+    let open = rows.iter().filter(|row| !is_over(row));
     let open: Vec<&str> = open.map(|row| row.target.as_str()).collect();
     if open.is_empty() && missing.is_empty() {
         return None;
     }
     let mut text = String::new();
-    for id in ids.iter().take(NAMED).filter(|_| !rows.is_empty()) {
-        let unknown = || format!("job {id} is not in the table");
-        text += &(by_id.get(id).map_or_else(unknown, |row| standing(row, now)) + "\n");
-    }
-    if ids.len() > NAMED && !rows.is_empty() {
-        let more = ids.len() - NAMED;
-        text.extend(["and ", &more.to_string(), " more\n"]);
+    if !rows.is_empty() {
+        let stands = |id| match by_id.get(&id) {
+            None => Some(format!("job {id} is not in the table\n")),
+            Some(row) if is_over(row) => None,
+            Some(row) => Some(standing(row, now) + "\n"),
+        };
+        text.extend(ids.iter().copied().filter_map(stands).take(NAMED));
+        let more = (open.len() + missing.len()).saturating_sub(NAMED);
+        if more > 0 {
+            text.extend(["and ", &more.to_string(), " more\n"]);
+        }
+        match ids.len() - open.len() - missing.len() {
+            0 => {}
+            1 => text += "another one is over already\n",
+            over => text.extend([&over.to_string(), " others are over already\n"]),
+        }
     }
     let ends = match (open.len(), missing.as_slice()) {
         (0, [id]) => format!("job {id}"),

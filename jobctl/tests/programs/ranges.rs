@@ -35,9 +35,8 @@ async fn a_range_is_what_the_table_has_between_two_ids() {
     asked.failed(
         2,
         &[
-            "job 2 of mail: ok\n",
-            "job 3 of report: failed\n",
             "job 7 of mail: ",
+            "\n2 others are over already\n",
             "this ends 1 job of mail for good;",
             "add --yes: jobctl --config ",
             " cancel 2-7 --yes",

@@ -374,6 +374,23 @@ async fn a_cancel_says_where_its_jobs_stand_and_asks() {
         .await;
     let over = table.jobctl(&["cancel", "9"]).await;
     assert_eq!((over.code, over.stderr.as_str()), (0, ""), "{over:?}");
+    // Those that will end are named, the others counted.
+    table
+        .execute("UPDATE jobs SET status = 'done', result = 'ok' WHERE id IN (1, 3)")
+        .await;
+    let mixed = table.jobctl(&["cancel", "1-9"]).await;
+    mixed.failed(
+        2,
+        &[
+            "jobctl: job 2 of mail: running for 1d 4h on web1@h\njob 4 of mail: waiting",
+            "\nand 1 more\n3 others are over already\nthis ends 6 jobs of mail for good",
+        ],
+    );
+    let mixed = table.jobctl(&["cancel", "1", "2"]).await;
+    mixed.failed(
+        2,
+        &["\nanother one is over already\nthis ends 1 job of mail"],
+    );
     // Nobody can be asked: not with the table, and not without it.
     let complaint = "for good; nobody can be asked here, add --yes: jobctl ";
     let piped = table.jobctl(&["cancel", "2", "--json"]).await;

@@ -6,7 +6,9 @@ use clap::Args;
 use jobd_proto::TargetName;
 
 use super::MOST_ROWS;
-use super::values::{Id, Ids, JobRef, When, parse_column, parse_duration, parse_signal};
+use super::values::{
+    Id, Ids, JobRef, When, parse_column, parse_duration, parse_pause, parse_signal,
+};
 
 /// Targets to act on.
 #[derive(Debug, Args)]
@@ -40,7 +42,7 @@ pub(crate) struct LimitArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StatusArgs {
     /// Show it again every 2 s, or so often, until Ctrl-C
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_parser = parse_pause)]
     pub(crate) watch: Option<Duration>,
     /// Every target and worker, however many lines that takes
     #[arg(long)]

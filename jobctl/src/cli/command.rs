@@ -11,7 +11,7 @@ use super::args::{
     AddArgs, CancelArgs, ExportArgs, FollowArgs, LimitArgs, ListArgs, LogsArgs, PruneArgs,
     RetryArgs, RunArgs, SignalArgs, StatsArgs, StatusArgs, TargetArgs, TargetSlots, WaitArgs,
 };
-use super::values::{Id, JobRef, parse_duration};
+use super::values::{Id, JobRef, parse_pause};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ Examples:
     )]
     Top {
         /// Between two looks
-        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+        #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_pause)]
         every: Duration,
     },
 

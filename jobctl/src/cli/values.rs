@@ -164,6 +164,16 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration(text).map_err(|()| "not a time: write 30 (seconds), 500ms, 5m, 2h or 30d".to_owned())
 }
 
+/// The same between two looks: without a pause nobody could read what they show, and each asks the daemons and the table.
+pub(super) fn parse_pause(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(200);
+    let pause = parse_duration(text)?;
+    if pause < SHORTEST {
+        return Err("too short: 200ms at least".to_owned());
+    }
+    Ok(pause)
+}
+
 /// Seconds, or numbers with `ms`, `s`, `m` or `min`, `h`, `d` or `w`, as `2h 10m`; at most a century, so that sums
 /// stay in range.
 fn duration(text: &str) -> Result<Duration, ()> {

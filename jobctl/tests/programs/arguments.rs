@@ -170,3 +170,15 @@ async fn a_daemon_of_the_other_kind_is_recognised() {
         .await
         .failed(1, &["add --master"]);
 }
+
+#[tokio::test]
+async fn nobody_looks_without_a_pause() {
+    for words in [
+        &["status", "--watch=0"][..],
+        &["status", "--watch=199ms"],
+        &["top", "--every", "0s"],
+    ] {
+        let refused = run(words.iter().copied()).await;
+        refused.failed(2, &["too short: 200ms at least"]);
+    }
+}

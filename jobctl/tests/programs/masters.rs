@@ -410,8 +410,8 @@ async fn live_screens_outlast_their_master() {
             .chain(command.split(' '))
             .collect::<Vec<_>>()
     };
-    let mut top = Terminal::start(200, &words("top --every 100ms"), &[]);
-    let mut watch = Terminal::start(200, &words("status --watch=100ms"), &[]);
+    let mut top = Terminal::start(200, &words("top --every 200ms"), &[]);
+    let mut watch = Terminal::start(200, &words("status --watch=200ms"), &[]);
     let mut shell = Terminal::start(200, &given, &[]);
     let from = format!("jobd-master at {address} and the table");
     for screen in [&top, &watch] {

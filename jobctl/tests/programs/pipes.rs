@@ -29,7 +29,7 @@ impl Watch {
         let mut command: Command = program();
         command.arg("--config").arg(&table.config);
         command
-            .args(["--master", "status", "--watch=50ms"])
+            .args(["--master", "status", "--watch=200ms"])
             .args(more);
         let mut child = command
             .stdout(Stdio::piped())

@@ -464,7 +464,7 @@ async fn a_large_cluster_fits_the_screen_of_a_watch_and_of_top() {
 async fn a_watch_in_a_pipe_complains_on_standard_error() {
     use tokio::io::AsyncBufReadExt as _;
     let mut watch = program()
-        .args(["--port", "1", "status", "--watch=50ms", "--json"])
+        .args(["--port", "1", "status", "--watch=200ms", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -489,7 +489,7 @@ async fn a_watch_shows_it_again_until_somebody_leaves() {
     let table = busy(None).await;
     let config = table.config.to_str().unwrap();
     for columns in [80, 200] {
-        let arguments = ["--config", config, "status", "--watch=100ms"];
+        let arguments = ["--config", config, "status", "--watch=200ms"];
         let mut watch = Terminal::start(columns, &arguments, &[]);
         watch.sees(&["lost", "from the table alone"]);
         table

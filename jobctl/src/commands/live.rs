@@ -7,7 +7,7 @@ use jobd_proto::follow::{Followed, Output, Stream};
 use serde_json::Value;
 
 use super::logs::shown;
-use crate::output::{Bar, bar, brief, complain, plain};
+use crate::output::{Bar, bar, brief, complain, plain, wrote};
 
 /// Bytes of a stream that are remembered, so that what was missed can be told from its whole: what a worker keeps
 /// of it if nothing else is set.
@@ -246,12 +246,14 @@ async fn line(message: &Value) -> io::Result<()> {
 /// Writes aside, so that the connection is served while nobody reads.
 async fn write(to: Stream, bytes: Vec<u8>) -> io::Result<()> {
     let writing = tokio::task::spawn_blocking(move || {
-        let to: &mut dyn Write = match to {
+        let stream: &mut dyn Write = match to {
             Stream::Stdout => &mut io::stdout(),
             Stream::Stderr => &mut io::stderr(),
         };
-        to.write_all(&bytes)?;
-        to.flush()
+        stream.write_all(&bytes)?;
+        stream.flush()?;
+        wrote(to, &bytes);
+        Ok(())
     });
     writing.await.map_err(io::Error::other).flatten()
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use jobd_proto::JobId;
-use jobd_proto::follow::{Follow, MAX_TAIL};
+use jobd_proto::follow::{Follow, MAX_TAIL, Stream};
 use jobd_proto::table::{Cell, Connection, JobRow};
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use super::{Context, ids};
 use crate::cli::{FollowArgs, LogsArgs};
 use crate::database::{self, Database};
 use crate::failure::Failure;
-use crate::output::{complain, plain, print_bytes};
+use crate::output::{complain, plain, print_bytes, wrote};
 
 /// `{"id", "status", "stdout": text|null, "stderr": text|null}`; see [`Cell`]
 #[derive(Serialize)]
@@ -160,7 +160,9 @@ pub(super) fn show_rest(
     };
     print_bytes(&written(out, io::stdout().is_terminal()))?;
     // Where standard error is closed there is nobody left to tell.
-    let _ = io::stderr().write_all(&written(err, io::stderr().is_terminal()));
+    let shown_err = written(err, io::stderr().is_terminal());
+    let _ = io::stderr().write_all(&shown_err);
+    wrote(Stream::Stderr, &shown_err);
     if out.is_none() || err.is_none() {
         let id = view.id();
         let jobctl = context.jobctl();

@@ -6,8 +6,10 @@ mod table;
 mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jobd_proto::follow::Stream;
 use jobd_proto::settings::LogLevel;
 use serde::Serialize;
 
@@ -133,11 +135,31 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
         Err(error) => Err(Failure::Refused(format!(
             "cannot write the output: {error}"
         ))),
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            wrote(Stream::Stdout, bytes);
+            Ok(())
+        }
     }
 }
 
-/// Writes to standard error; where that is closed there is nobody left to tell. What daemons and
+/// Whether what was written last where complaints go is no whole line: a job may end without a newline.
+static IS_WITHIN_LINE: AtomicBool = AtomicBool::new(false);
+
+/// Takes note of what was written there, for the next complaint.
+pub(crate) fn wrote(to: Stream, bytes: &[u8]) {
+    /// Both go to the same place, as on a terminal.
+    static ARE_ONE: LazyLock<bool> = LazyLock::new(|| {
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let stdout = rustix::fs::fstat(io::stdout()).map(place);
+        let stderr = rustix::fs::fstat(io::stderr()).map(place);
+        stdout.is_ok() && stdout == stderr
+    });
+    if let Some(last) = bytes.last().filter(|_| to == Stream::Stderr || *ARE_ONE) {
+        IS_WITHIN_LINE.store(*last != b'\n', Ordering::Relaxed);
+    }
+}
+
+/// Writes to standard error, on a line of its own; where that is closed there is nobody left to tell. What daemons and
 /// databases said may be part of it, so that control characters are made visible.
 pub(crate) fn complain(text: &str) {
     let stderr = io::stderr();
@@ -145,7 +167,9 @@ pub(crate) fn complain(text: &str) {
     let columns = size.map(|size| size.ws_col).filter(|columns| *columns > 0);
     let lines = text.split('\n').map(|line| on_lines(&plain(line), columns));
     let lines: Vec<String> = lines.collect();
-    let _ = writeln!(stderr.lock(), "{}", lines.join("\n"));
+    let is_within_line = IS_WITHIN_LINE.swap(false, Ordering::Relaxed);
+    let begin = if is_within_line { "\n" } else { "" };
+    let _ = writeln!(stderr.lock(), "{begin}{}", lines.join("\n"));
 }
 
 /// The text in lines of so many columns; as it is where that is no terminal.

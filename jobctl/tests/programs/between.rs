@@ -82,3 +82,38 @@ async fn ctrl_c_says_of_a_job_that_has_begun_that_it_goes_on() {
     assert_eq!(code, 130, "{text}");
     assert!(text.contains("job 1 goes on; jobctl --config"), "{text}");
 }
+
+/// Runs a job that ends with 4 behind this output.
+async fn run_fails<T>(stderr: &str, run: impl AsyncFnOnce(Table) -> T) -> T {
+    let (worker, job) = Daemon::teller(Value::Null).await;
+    let table = Table::new(Some(worker.address)).await;
+    job.tells(json!({"state": "running"}));
+    job.tells(json!({"stream": "stderr", "at": 0, "text": stderr}));
+    job.tells(json!({"stream": "stdout", "at": 0, "text": "progress 50%"}));
+    let outcome = json!({"result": "fail", "code": 4, "signal": null, "stdout": "progress 50%", "stderr": stderr});
+    let done = json!({"state": "done", "result": "fail", "code": 4});
+    job.ends(done, json!({"jobs": {"1": outcome}}));
+    run(table).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complaint_begins_a_line_of_its_own() {
+    let complaint = "jobctl: job 1: failed with exit code 4\n";
+    for (stderr, told) in [("err", "err\n"), ("err\n", "err\n"), ("", "")] {
+        let run = run_fails(stderr, async |table: Table| {
+            table.jobctl(&["run", "mail"]).await
+        });
+        let run = run.await;
+        // What stands elsewhere does not count.
+        assert_eq!(run.stdout, "progress 50%");
+        assert_eq!(run.stderr, told.to_owned() + complaint);
+    }
+    let shown = run_fails("", async |table: Table| {
+        start(&table, &["run", "mail"]).ends()
+    });
+    let (code, text) = shown.await;
+    assert_eq!(
+        (code, text),
+        (4, format!("progress 50%\n{}", complaint.trim_end()))
+    );
+}

@@ -12,6 +12,7 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Helper, Result};
 
+use super::without_name;
 use crate::cli::Cli;
 use crate::commands::{self, Context, STATUSES, Seen};
 
@@ -119,7 +120,7 @@ impl Completer for Completion {
         let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
         let word = &line[start..];
-        let pairs = fitting(&self.names, &before, word)
+        let pairs = fitting(&self.names, without_name(&before), word)
             .into_iter()
             .map(|(candidate, quoted)| Pair {
                 display: candidate,
@@ -262,7 +263,7 @@ mod tests {
         };
         let start = begin_of_word(line);
         let before: Vec<&str> = line[..start].split_whitespace().collect();
-        let found = fitting(&names, &before, &line[start..]);
+        let found = fitting(&names, without_name(&before), &line[start..]);
         let found: Vec<String> = found.into_iter().map(|(_, quoted)| quoted).collect();
         assert_eq!(found, expected, "{line}");
     }
@@ -289,6 +290,8 @@ mod tests {
         check("list --limit ", &[]);
         check("list --log-level wa", &["warn"]);
         check("doctor ", &[]);
+        check("jobctl --master expo", &["export"]);
+        check("jobctl send-signal TE", &["TERM"]);
         check("pause\u{a0}ma", &["mail"]);
     }
 }

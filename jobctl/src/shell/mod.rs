@@ -141,6 +141,14 @@ fn no_shell(error: &ReadlineError) -> Failure {
     Failure::Refused(format!("cannot read from the terminal: {error}"))
 }
 
+/// The words of a line without the program's name, with which the commands begin that people are told to enter.
+fn without_name<T: AsRef<str>>(words: &[T]) -> &[T] {
+    match words.split_first() {
+        Some((first, others)) if first.as_ref() == "jobctl" => others,
+        _ => words,
+    }
+}
+
 /// One line. Whatever comes of it, the next one can be read: Ctrl-C ends the command only. `asked` is the password that
 /// was typed when the shell began.
 async fn carry_out(line: &str, options: &Cli, asked: Option<&Secret>) {
@@ -148,7 +156,8 @@ async fn carry_out(line: &str, options: &Cli, asked: Option<&Secret>) {
         Ok(words) => words,
         Err(error) => return complain(&format!("jobctl: {error}: close the quote")),
     };
-    let line = std::iter::once("jobctl".to_owned()).chain(words);
+    let words = without_name(&words).iter().map(String::as_str);
+    let line = std::iter::once("jobctl").chain(words);
     let mut cli = match Cli::read(line) {
         Ok(cli) => cli,
         // Help, too, comes as an error, and on standard output.

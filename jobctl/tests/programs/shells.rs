@@ -81,6 +81,19 @@ async fn mistakes_and_interruptions_end_in_the_next_prompt() {
 }
 
 #[tokio::test]
+async fn what_people_are_told_to_enter_works_in_the_shell_too() {
+    let (table, home) = filled().await;
+    let mut shell = shell(&table, &home, 200);
+    shell.sees(&["> "]);
+    shell.press("jobctl list --columns status,target --target report\r");
+    shell.sees(&["STATUS   TARGET\nwaiting  report\n127.0.0.1:1>"]);
+    shell.press(&format!("{} # as doctor writes it\r", table.line("show 1")));
+    shell.sees(&["  stdout | hello"]);
+    shell.press("exit\r");
+    assert_eq!(shell.ends().0, 0);
+}
+
+#[tokio::test]
 async fn lines_are_remembered_from_one_session_to_the_next() {
     use std::os::unix::fs::PermissionsExt as _;
     let (table, home) = filled().await;

@@ -15,6 +15,7 @@ use super::follow::{PAUSE, Watched, outcome, state, watch};
 use super::live::View;
 use super::logs::show_rest;
 use super::outcome::{Ending, UNSAID};
+use super::targets::is_run;
 use crate::cli::RunArgs;
 use crate::client::Client;
 use crate::database;
@@ -45,6 +46,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
     };
     // First of all, so that no row is left behind where nobody can run it.
     let client = context.client().await?;
+    is_run(context, &client, &job.target).await?;
     let ids = table.insert(&job, 1).await;
     let ids = ids.map_err(|error| database::failure(settings, &error))?;
     let Some(id) = ids.first().copied() else {

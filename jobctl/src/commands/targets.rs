@@ -71,29 +71,37 @@ pub(crate) async fn order(
 ) -> Result<u8, Failure> {
     let names: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
     let client = context.client().await?;
+    let mut reached = names.clone();
     if kind != "poke" {
         are_served(context, &client, &names).await?;
-    } else if let Some(said) = unserved(context, &client, &names).await? {
-        complain(&format!("jobctl: warning: {said}"));
+    } else if let Some(unserved) = unserved(context, &client, &names).await? {
+        complain(&format!("jobctl: warning: {unserved}"));
+        reached.retain(|name| !unserved.names.contains(name));
     }
-    let whom = if names.is_empty() {
-        "all targets".to_owned()
-    } else {
-        names.join(", ")
-    };
-    let targets = if names.is_empty() {
-        Targets::All
-    } else {
-        Targets::Named(names)
-    };
     let done = match kind {
         "poll" => "polled",
         "poke" => "poked",
         "pause" => "paused",
         _ => "continued",
     };
-    let said = format!("{done} {whom} on {}", place(context));
-    give(context, &client, kind, targets.data(), &said).await
+    let whom = if names.is_empty() {
+        "all targets".to_owned()
+    } else {
+        reached.join(", ")
+    };
+    let targets = if names.is_empty() {
+        Targets::All
+    } else {
+        Targets::Named(names)
+    };
+    client.order(kind, targets.data()).await?;
+    context.screen.show(&Done { ok: true }, |_| {
+        if whom.is_empty() {
+            return String::new();
+        }
+        format!("{done} {whom} on {}\n", place(context))
+    })?;
+    Ok(0)
 }
 
 /// Whom an order reaches, in words.
@@ -120,33 +128,81 @@ pub(super) async fn are_served(
     }
 }
 
-/// Which of these targets no worker of this master serves, in words; `None` where each is served. A worker is not asked:
-/// it refuses names that it does not serve, where a master cannot know what comes.
+/// Refuses to add a job that nobody would run of whom this daemon knows. One that cannot say whom it knows is believed: it will
+/// refuse the job itself.
+pub(super) async fn is_run(
+    context: &Context,
+    client: &Client<'_>,
+    target: &String,
+) -> Result<(), Failure> {
+    let names = std::slice::from_ref(target);
+    let (unserved, shows) = match context.kind() {
+        Kind::Master => {
+            let unserved = unserved(context, client, names).await;
+            (unserved, "list-workers shows what they serve")
+        }
+        Kind::Worker => {
+            let unserved = worker_status(client).await.map(|status| {
+                let served = || status.targets.keys().map(String::as_str);
+                let unserved = Unserved::among("this worker does not serve", names, served);
+                // Its database may take 'Mail' for 'mail'.
+                let lower = target.to_lowercase();
+                unserved.filter(|_| served().all(|known| known.to_lowercase() != lower))
+            });
+            (unserved, "list-targets shows what it serves")
+        }
+    };
+    match unserved {
+        Ok(Some(unserved)) => Err(Failure::Refused(format!(
+            "{unserved}, and nothing was added; {} {shows}",
+            context.jobctl()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Targets that nobody serves who could. Shown as a sentence about them.
+pub(super) struct Unserved {
+    names: Vec<String>,
+    said: String,
+}
+
+impl Unserved {
+    /// Those of `names` that are not among the `served`; `None` where each is. `who` begins the sentence.
+    fn among<'a, S: Iterator<Item = &'a str>>(
+        who: &str,
+        names: &[String],
+        served: impl Fn() -> S,
+    ) -> Option<Self> {
+        let is_missing = |name: &&String| !is_among(served(), name);
+        let names: Vec<String> = names.iter().filter(is_missing).cloned().collect();
+        let meant = near_match(names.first()?, served());
+        let meant = meant.map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
+        let said = format!("{who} {}{meant}", names.join(", "));
+        Some(Self { names, said })
+    }
+}
+
+impl std::fmt::Display for Unserved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+/// Which of these targets no worker of this master serves; `None` where each is served. A worker is not asked: it refuses
+/// names that it does not serve, where a master cannot know what comes.
 pub(super) async fn unserved(
     context: &Context,
     client: &Client<'_>,
     names: &[String],
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<Unserved>, Failure> {
     if names.is_empty() || context.kind() == Kind::Worker {
         return Ok(None);
     }
     let workers = master_status(client, false).await?.workers;
     let served = || workers.iter().flat_map(|worker| &worker.targets);
     let served = || served().map(String::as_str);
-    let missing: Vec<&String> = names
-        .iter()
-        .filter(|name| !is_among(served(), name))
-        .collect();
-    let Some(first) = missing.first() else {
-        return Ok(None);
-    };
-    let meant = near_match(first, served());
-    let meant = meant.map_or_else(String::new, |near| format!(" (did you mean {near}?)"));
-    let names: Vec<&str> = missing.iter().map(|name| name.as_str()).collect();
-    Ok(Some(format!(
-        "no worker serves {}{meant}",
-        names.join(", ")
-    )))
+    Ok(Unserved::among("no worker serves", names, served))
 }
 
 /// How many jobs of a target may run at a time.

@@ -184,10 +184,20 @@ async fn what_no_worker_serves_is_not_said_to_be_paused() {
     };
     assert_eq!(orders(master.asked()), 0);
     let poke = ask(master.address, &["--master", "poke", "mial"]).await;
-    poke.failed(0, &["warning: no worker serves mial"]);
+    assert_eq!((poke.code, poke.stdout.as_str()), (0, ""));
+    let warning = "jobctl: warning: no worker serves mial (did you mean mail?)
+";
+    assert_eq!(poke.stderr, warning);
+    let poke = ask(master.address, &["--master", "poke", "mial", "a"]).await;
+    let poked = format!(
+        "poked a on all workers of the master at {}
+",
+        master.address
+    );
+    assert_eq!((poke.stdout, poke.stderr.as_str()), (poked, warning));
     let pattern = ask(master.address, &["--master", "pause", "user/7"]).await;
     assert_eq!((pattern.code, pattern.stderr.as_str()), (0, ""));
-    assert_eq!(orders(master.asked()), 2);
+    assert_eq!(orders(master.asked()), 3);
 }
 
 #[tokio::test]

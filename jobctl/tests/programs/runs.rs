@@ -1,9 +1,10 @@
-//! `run-manual` and `send-signal`.
+//! `run-manual` and `send-signal`, and `run` of what nobody runs.
 
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::jobctl::ask;
+use crate::table::Table;
 
 fn outcome(result: &str, code: Option<i32>, signal: Option<&str>, stdout: &str) -> Value {
     json!({"result": result, "code": code, "signal": signal, "stdout": stdout, "stderr": ""})
@@ -121,4 +122,47 @@ async fn signals_through_a_master_say_what_nobody_serves() {
     assert_eq!((sent.code, sent.stdout.as_str()), (1, expected));
     let jobs = json!({"jobs": [{"id": 5, "signal": 1, "target": "mail"}, {"id": 6, "signal": 1, "target": "x"}]});
     assert_eq!(master.asked(), [("send-signal".to_owned(), jobs)]);
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_runs_is_not_added() {
+    let status = json!({"targets": {"mail": {"paused": false, "concurrency": 1, "length": 0}}, "jobPromisesCount": 0, "memoryUsage": {}});
+    let master = json!({"workers": [{"remoteAddr": "10.0.0.1", "remotePort": 1, "targets": ["mail"]}], "memoryUsage": {}});
+    for (daemon, given, who, shows) in [
+        (
+            Daemon::worker(Ok(status)).await,
+            "",
+            "this worker does not serve",
+            "list-targets shows what it serves",
+        ),
+        (
+            Daemon::master(Ok(master)).await,
+            "--master ",
+            "no worker serves",
+            "list-workers shows what they serve",
+        ),
+    ] {
+        let table = Table::new(Some(daemon.address)).await;
+        let words = |target| format!("{given}run {target}");
+        let run = async |target| {
+            let words = words(target);
+            let words: Vec<&str> = words.split(' ').collect();
+            table.jobctl(&words).await
+        };
+        run("mial").await.failed(
+            1,
+            &[
+                &format!("jobctl: {who} mial (did you mean mail?), and nothing was added; "),
+                &table.line(&format!("{given}{shows}")),
+            ],
+        );
+        run("nope").await.failed(1, &[&format!("{who} nope, and")]);
+        let rows = table.jobctl(&["list", "--json"]).await.json();
+        assert_eq!(rows["jobs"], json!([]));
+        // What is served goes on to the daemon, for which another spelling may be the same.
+        run("mail").await.failed(1, &["job 1 was added"]);
+        if given.is_empty() {
+            run("MAIL").await.failed(1, &["job 2 was added"]);
+        }
+    }
 }

@@ -390,6 +390,7 @@ async fn a_job_runs_like_a_command() {
     );
     let follow = json!({"id": 1, "tail": 131_072, "wait": true, "window": 8});
     let asked = [
+        ("status".to_owned(), Value::Null),
         ("follow".to_owned(), follow),
         ("run-manual".to_owned(), json!({"ids": [1]})),
     ];

@@ -100,6 +100,10 @@ fn advice(said: &str) -> Option<&'static str> {
         )
     } else if said.starts_with("Unknown database") {
         Some("look at mysql_database in the config")
+    } else if said.starts_with("UNIQUE constraint failed") || said.starts_with("Duplicate entry") {
+        Some(
+            "such a row is there already: leave out id, which comes by itself, or wait until that job is done",
+        )
     } else {
         None
     }
@@ -129,6 +133,7 @@ mod tests {
                 "mysql_password",
             ),
             ("Unknown database 'x'", "mysql_database"),
+            ("Duplicate entry '5' for key 'PRIMARY'", "leave out id"),
             (
                 "SELECT command denied to user 'a'@'h' for table 'jobs'",
                 "GRANT",

@@ -3,6 +3,7 @@
 
 mod args;
 mod command;
+mod mistakes;
 mod overview;
 mod values;
 
@@ -70,34 +71,21 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Reads a command line. A command that there is not is answered with the near one, or with the
-    /// one that does what other tools call so.
+    /// Reads a command line. What cannot be read is answered with what would do instead, where that is known.
     pub(crate) fn read<T>(line: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
     where
-        T: Into<std::ffi::OsString> + Clone,
+        T: Into<std::ffi::OsString>,
     {
-        use clap::error::{ContextKind, ContextValue, ErrorKind};
-        let cli = Self::try_parse_from(line).map_err(|mut error| {
-            let wrong = match error.get(ContextKind::InvalidSubcommand) {
-                Some(ContextValue::String(wrong)) => wrong.to_lowercase(),
-                _ => return error,
-            };
-            let known = ELSEWHERE
-                .iter()
-                .find(|(words, _)| words.contains(&wrong.as_str()));
-            if let Some((_, ours)) = known {
-                let ours = ours.iter().map(|name| (*name).to_owned()).collect();
-                error.insert(
-                    ContextKind::SuggestedSubcommand,
-                    ContextValue::Strings(ours),
-                );
-            }
-            error
+        let line: Vec<std::ffi::OsString> = line.into_iter().map(Into::into).collect();
+        let cli = Self::try_parse_from(&line).map_err(|error| {
+            let words = line.iter().skip(1);
+            let words: Vec<String> = words.map(|word| word.to_string_lossy().into()).collect();
+            mistakes::explained(error, &Self::command(), &words)
         })?;
         // Clap does not see that options before and behind the command exclude each other.
         if cli.master && cli.worker {
             let text = "--master and --worker exclude each other";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, text));
+            return Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, text));
         }
         Ok(cli)
     }
@@ -118,42 +106,6 @@ impl Cli {
         self.json |= shell.json;
     }
 }
-
-/// What other tools call what these commands do. Some of these words look more like a command that
-/// does quite another thing, as `resume` does like `prune`.
-const ELSEWHERE: [(&[&str], &[&str]); 13] = [
-    (
-        &["ps", "ls", "jobs", "queue", "queues"],
-        &["status", "list"],
-    ),
-    (
-        &["kill", "stop", "abort", "terminate"],
-        &["cancel", "send-signal", "pause"],
-    ),
-    (
-        &["rm", "remove", "delete"],
-        &["cancel", "prune", "remove-target"],
-    ),
-    (&["clean", "clear", "purge", "vacuum"], &["prune"]),
-    (&["resume", "unpause", "unfreeze", "start"], &["continue"]),
-    (&["freeze", "suspend", "hold"], &["pause"]),
-    (&["restart", "rerun", "again", "requeue"], &["retry"]),
-    (
-        &["enqueue", "insert", "push", "submit", "new"],
-        &["add", "run"],
-    ),
-    (&["exec", "execute", "call"], &["run", "run-manual"]),
-    (
-        &["tail", "output", "cat", "log", "journal"],
-        &["logs", "follow"],
-    ),
-    (&["info", "describe", "get", "view"], &["show"]),
-    (&["workers", "nodes", "hosts"], &["list-workers", "status"]),
-    (
-        &["check", "health", "ping", "verify"],
-        &["doctor", "status"],
-    ),
-];
 
 fn log_levels() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
     PossibleValuesParser::new(LogLevel::WORDS.map(|(word, _)| word)).map(|chosen| {
@@ -303,7 +255,7 @@ mod tests {
     fn words_of_other_tools_lead_to_ours() {
         let all = Cli::command();
         let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
-        for (words, ours) in ELSEWHERE {
+        for (words, ours) in mistakes::ELSEWHERE {
             for name in ours {
                 assert!(names.contains(name), "{name} is no command");
             }
@@ -317,6 +269,27 @@ mod tests {
         }
         let error = Cli::read(["jobctl", "Resume"]).unwrap_err().to_string();
         assert!(!error.contains("prune"), "{error}");
+    }
+
+    #[test]
+    fn what_would_do_instead_is_said() {
+        for (line, said, not) in [
+            ("status --watch 5s", "write --watch=5s", ""),
+            ("add mail", "write --target mail", ""),
+            ("list --json mail", "write --target mail", ""),
+            ("cancel --all", "named by id: 17, 10-20 or last", "-- --all"),
+            ("cancel --target mail", "named by id", "-- --target"),
+            ("retry --all", "--failed takes all", "-- --all"),
+            ("retry --faild", "'--failed'", "-- --faild"),
+            ("pause --al", "unexpected argument '--al'", "-- --al"),
+            ("help lst", "'list'", ""),
+            ("help ps", "'status'", ""),
+        ] {
+            let words = ["jobctl"].into_iter().chain(line.split(' '));
+            let error = Cli::read(words).unwrap_err().to_string();
+            let is_silent = not.is_empty() || !error.contains(not);
+            assert!(error.contains(said) && is_silent, "{line}: {error}");
+        }
     }
 
     #[test]

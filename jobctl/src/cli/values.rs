@@ -174,19 +174,17 @@ pub(super) fn parse_pause(text: &str) -> Result<Duration, String> {
     Ok(pause)
 }
 
-/// Seconds, or numbers with `ms`, `s`, `m` or `min`, `h`, `d` or `w`, as `2h 10m`; at most a century, so that sums
-/// stay in range.
+/// Seconds, or numbers with `ms`, `s`, `m` or `min`, `h`, `d` or `w`, or the words for these, as `2h 10m`; at most a century,
+/// so that sums stay in range.
 fn duration(text: &str) -> Result<Duration, ()> {
     const CENTURY: f64 = 100.0 * 365.0 * 86_400.0;
-    let units = [
-        ("", 1.0),
-        ("ms", 0.001),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("min", 60.0),
-        ("h", 3600.0),
-        ("d", 86_400.0),
-        ("w", 604_800.0),
+    const UNITS: [(&[&str], f64); 6] = [
+        (&["ms"], 0.001),
+        (&["", "s", "sec", "second", "seconds"], 1.0),
+        (&["m", "min", "minute", "minutes"], 60.0),
+        (&["h", "hour", "hours"], 3600.0),
+        (&["d", "day", "days"], 86_400.0),
+        (&["w", "week", "weeks"], 604_800.0),
     ];
     let text = text.trim();
     let mut sum = 0.0;
@@ -198,7 +196,7 @@ fn duration(text: &str) -> Result<Duration, ()> {
         let behind = behind.trim_start();
         let letters = behind.find(|c: char| !c.is_ascii_alphabetic());
         let (unit, behind) = behind.split_at(letters.unwrap_or(behind.len()));
-        let known = units.iter().find(|(known, _)| *known == unit);
+        let known = UNITS.iter().find(|(known, _)| known.contains(&unit));
         let (_, factor) = known.ok_or(())?;
         sum += number * factor;
         // Of several numbers each says what it counts.
@@ -325,6 +323,8 @@ mod tests {
             ("1h30m", 5_400_000),
             ("5min", 300_000),
             ("1 h 500 ms", 3_600_500),
+            ("2weeks", 1_209_600_000),
+            ("1 hour 5 minutes", 3_900_000),
         ] {
             let parsed = parse_duration(text);
             assert_eq!(parsed, Ok(Duration::from_millis(ms)), "{text}");
@@ -358,6 +358,7 @@ mod tests {
         assert!((at("1970-01-03").unwrap_or_default() - 172_800).abs() <= 86_400);
         assert!(at("1970-01-03 12:30").is_ok());
         assert_eq!(at("2h ago"), at("2h"));
+        assert_eq!(at("2 hours ago"), at("2h"));
         assert_eq!(at("20251122"), at("2025-11-22"));
         assert!(at("2025").is_err_and(|error| error.contains("2025d")));
         for wrong in [

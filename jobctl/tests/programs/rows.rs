@@ -112,7 +112,11 @@ async fn a_wrong_column_is_named_with_those_that_are_there() {
     let twice = table
         .jobctl(&["add", "--target", "mail", "--", "Target=x"])
         .await;
-    twice.failed(1, &["column `Target` is given twice"]);
+    twice.failed(1, &["column `Target` is given twice; target, status and"]);
+    let own = ["add", "--target", "mail", "--", "id=5"];
+    table.jobctl(&own).await.failed(0, &[]);
+    table.jobctl(&own).await.failed(1, &["leave out id"]);
+    table.execute("DELETE FROM jobs").await;
     let none = table.jobctl(&["list"]).await.stdout;
     assert_eq!(none, "ID\tTARGET\tSTATUS\tRESULT\tADDED\tTOOK\n");
 }

@@ -104,7 +104,7 @@ pub enum RowError {
         known: String,
     },
     /// Two values for one column.
-    #[error("column `{0}` is given twice")]
+    #[error("column `{0}` is given twice; target, status and data are set by options")]
     Repeated(String),
     /// The database took longer than anybody waits.
     #[error("no answer within {} s", .0.as_secs())]

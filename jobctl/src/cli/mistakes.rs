@@ -1,0 +1,119 @@
+//! What is said of a command line that cannot be read, beyond what clap says.
+
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Command, Error};
+use jobd_proto::settings::near_match;
+
+/// Adds to `error`, made from `words`, what would do instead, and takes out what would only fail again.
+pub(super) fn explained(mut error: Error, all: &Command, words: &[String]) -> Error {
+    if let Some(wrong) = text(&error, ContextKind::InvalidSubcommand) {
+        let suggested = error.get(ContextKind::SuggestedSubcommand);
+        let is_near = matches!(suggested, Some(ContextValue::Strings(near)) if !near.is_empty());
+        let near = || {
+            let names = all.get_subcommands().map(Command::get_name);
+            near_match(&wrong, names).map(|near| vec![near])
+        };
+        let ours = elsewhere(&wrong).map(<[_]>::to_vec);
+        if let Some(ours) = ours.or_else(|| near().filter(|_| !is_near)) {
+            let ours = ours.into_iter().map(str::to_owned).collect();
+            error.insert(
+                ContextKind::SuggestedSubcommand,
+                ContextValue::Strings(ours),
+            );
+        }
+    }
+    let command = words.iter().find_map(|word| all.find_subcommand(word));
+    if let (Some(wrong), Some(command)) = (text(&error, ContextKind::InvalidArg), command)
+        && error.kind() == clap::error::ErrorKind::UnknownArgument
+    {
+        // Clap proposes it behind `--`, for a job, a target or a column of that name.
+        if wrong.starts_with("--") {
+            error.remove(ContextKind::Suggested);
+        }
+        let is_similar = error.get(ContextKind::SuggestedArg).is_some();
+        if let Some(hint) = instead(command, words, &wrong).filter(|_| !is_similar) {
+            let hint = ContextValue::StyledStrs(vec![StyledStr::from(hint)]);
+            error.insert(ContextKind::Suggested, hint);
+        }
+    }
+    error
+}
+
+fn text(error: &Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// What would do instead of an argument that the command does not take.
+fn instead(command: &Command, words: &[String], wrong: &str) -> Option<String> {
+    let has = |name: &str| {
+        let mut options = command.get_arguments();
+        options.any(|option| option.get_long() == Some(name))
+    };
+    if wrong.starts_with('-') {
+        let mut names = command.get_positionals();
+        let takes_ids = names.any(|argument| {
+            let names = argument.get_value_names().unwrap_or_default();
+            names.iter().any(|name| name.starts_with("ID"))
+        });
+        let failed = if has("failed") {
+            ", or --failed takes all that failed"
+        } else {
+            ""
+        };
+        return takes_ids.then(|| format!("jobs are named by id: 17, 10-20 or last{failed}"));
+    }
+    let before = words.iter().position(|word| word == wrong)?.checked_sub(1);
+    let before = words.get(before?)?;
+    if before == "--watch" {
+        return Some(format!("write {before}={wrong}"));
+    }
+    has("target").then(|| format!("write --target {wrong}"))
+}
+
+fn elsewhere(wrong: &str) -> Option<&'static [&'static str]> {
+    let wrong = wrong.to_lowercase();
+    let known = ELSEWHERE
+        .iter()
+        .find(|(words, _)| words.contains(&wrong.as_str()));
+    known.map(|(_, ours)| *ours)
+}
+
+/// What other tools call what these commands do. Some of these words look more like a command that
+/// does quite another thing, as `resume` does like `prune`.
+pub(super) const ELSEWHERE: [(&[&str], &[&str]); 13] = [
+    (
+        &["ps", "ls", "jobs", "queue", "queues"],
+        &["status", "list"],
+    ),
+    (
+        &["kill", "stop", "abort", "terminate"],
+        &["cancel", "send-signal", "pause"],
+    ),
+    (
+        &["rm", "remove", "delete"],
+        &["cancel", "prune", "remove-target"],
+    ),
+    (&["clean", "clear", "purge", "vacuum"], &["prune"]),
+    (&["resume", "unpause", "unfreeze", "start"], &["continue"]),
+    (&["freeze", "suspend", "hold"], &["pause"]),
+    (&["restart", "rerun", "again", "requeue"], &["retry"]),
+    (
+        &["enqueue", "insert", "push", "submit", "new"],
+        &["add", "run"],
+    ),
+    (&["exec", "execute", "call"], &["run", "run-manual"]),
+    (
+        &["tail", "output", "cat", "log", "journal"],
+        &["logs", "follow"],
+    ),
+    (&["info", "describe", "get", "view"], &["show"]),
+    (&["workers", "nodes", "hosts"], &["list-workers", "status"]),
+    (
+        &["check", "health", "ping", "verify"],
+        &["doctor", "status"],
+    ),
+];

@@ -1,5 +1,7 @@
 //! Opens the job table of the config, and says what to do where it cannot. No statements here.
 
+use std::path::Path;
+
 use jobd_proto::table::{Connection, DatabaseSettings, Patience, RowError};
 
 use crate::failure::Failure;
@@ -29,8 +31,13 @@ pub(crate) fn settings(settings: &Settings) -> Result<&Database, Failure> {
 
 /// Opens the table.
 pub(crate) async fn open(database: &Database) -> Result<Connection, Failure> {
-    let opened = Connection::open(&database.settings, patience(database)).await;
+    let opened = try_open(database).await;
     opened.map_err(|error| failure(database, &error))
+}
+
+/// The same for those who look at why it cannot be opened.
+pub(crate) async fn try_open(database: &Database) -> Result<Connection, RowError> {
+    Connection::open(&database.settings, patience(database)).await
 }
 
 /// Names the database on the terminal while it is waited for.
@@ -58,8 +65,12 @@ pub(crate) fn failure(database: &Database, error: &RowError) -> Failure {
     };
     match cause {
         sqlx::Error::Database(answer) if answer.code().as_deref() == Some(SQLITE_CANNOT_OPEN) => {
+            let advice = match no_folder(database) {
+                Some(folder) => format!("there is no {}", folder.display()),
+                None => format!("{jobctl} create-table creates it"),
+            };
             Failure::Unreachable(format!(
-                "cannot open {place}: {}; {jobctl} create-table creates it",
+                "cannot open {place}: {}; {advice}",
                 answer.message()
             ))
         }
@@ -88,6 +99,34 @@ pub(crate) fn failure(database: &Database, error: &RowError) -> Failure {
             Failure::Unreachable(format!("cannot reach {place}: {other}{advice}"))
         }
     }
+}
+
+/// What makes a table readable that could not be opened; `config` is the file that names it.
+pub(crate) fn mend(database: &Database, error: &RowError, config: &Path) -> String {
+    let jobctl = database.given.same();
+    let config = config.display();
+    let create_table = format!("{jobctl} create-table # if it is not there");
+    match (error, &database.settings) {
+        (RowError::NoTable(_), _) => create_table,
+        (_, DatabaseSettings::Sqlite(_)) => match no_folder(database) {
+            Some(_) => format!("mend sqlite_path in {config}"),
+            None => format!("{create_table}; else look at the rights on the file and its folder"),
+        },
+        (RowError::Database(sqlx::Error::Database(_)), _) => format!(
+            "mend mysql_user, mysql_password and mysql_database in {config}, or grant that account SELECT on the table"
+        ),
+        _ => format!("start the database server, or mend mysql_host and mysql_port in {config}"),
+    }
+}
+
+/// The folder that an SQLite file would be in, if there is none.
+fn no_folder(database: &Database) -> Option<&Path> {
+    let DatabaseSettings::Sqlite(sqlite) = &database.settings else {
+        return None;
+    };
+    // Of a bare name it is the one that jobctl runs in.
+    let folder = sqlite.path.parent()?;
+    (!folder.as_os_str().is_empty() && !folder.exists()).then_some(folder)
 }
 
 /// What helps against a refusal, where that is known.

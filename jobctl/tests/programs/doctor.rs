@@ -192,6 +192,31 @@ async fn what_the_tables_of_workers_lack_is_told_once() {
     let (level, mend) = finding(&doctor, "web1, web2: no ownership (columns worker)");
     assert_eq!(level, "warning");
     assert!(mend.starts_with("jobd --check-config #"), "{mend}");
+    // With a table to look at it is told of that, with the statements.
+    let table = Table::new(Some(daemon.address)).await;
+    let doctor = table.jobctl(&["--master", "doctor"]).await;
+    assert!(!doctor.stdout.contains("no ownership"), "{doctor:?}");
+    let (_, mend) = finding(&doctor, "without ownership rows of a worker");
+    assert!(mend.contains("ADD COLUMN"), "{mend}");
+}
+
+#[tokio::test]
+async fn a_name_that_looks_like_an_option_is_written_as_a_name() {
+    let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status) VALUES \
+             ('-rf', unixepoch(), 'waiting'), (char(27) || 'x', unixepoch(), 'waiting'), ('mail', 1, 'waiting')",
+        )
+        .await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    let (_, mend) = finding(&run, "1 job waits for -rf,");
+    assert!(mend.contains("add-target -- -rf 1 #"), "{mend}");
+    let (_, mend) = finding(&run, "{1b}x, which no worker serves");
+    assert!(!mend.contains("add-target"), "{mend}");
+    let (_, mend) = finding(&run, "although it has free slots");
+    assert!(mend.contains("--master poke mail # poll"), "{mend}");
 }
 
 #[tokio::test]
@@ -273,7 +298,21 @@ async fn what_cannot_be_reached_is_a_finding_and_no_end() {
     assert_eq!(finding(&doctor, "cannot reach jobd").0, "error");
     let (level, mend) = finding(&doctor, "cannot open SQLite file");
     assert_eq!(level, "error");
+    assert_eq!(mend, format!("mend sqlite_path in {}", config.display()));
+    assert!(doctor.stdout.contains("there is no /nonexistent"));
+    let text = format!("sqlite_path = {}/jobs.db\n", folder.path().display());
+    std::fs::write(&config, text).unwrap();
+    let doctor = run(["--config", config.to_str().unwrap(), "doctor"]).await;
+    let (_, mend) = finding(&doctor, "cannot open SQLite file");
     assert!(mend.contains(" create-table # if"), "{mend}");
+    // Port 1 is nobody's.
+    let text = "mysql_host = 127.0.0.1\nmysql_port = 1\nmysql_user = u\nmysql_password = p\nmysql_database = d\nmysql_table = jobs\n";
+    std::fs::write(&config, text).unwrap();
+    let doctor = run(["--config", config.to_str().unwrap(), "doctor"]).await;
+    let (level, mend) = finding(&doctor, "cannot reach database d");
+    let start = "start the database server, or mend mysql_host and mysql_port in";
+    assert_eq!(level, "error");
+    assert!(mend.starts_with(start), "{mend}");
     let none = Daemon::master(Ok(master(&json!([])))).await;
     let alone = crate::jobctl::ask(none.address, &["--master", "doctor"]).await;
     assert_eq!(finding(&alone, "no workers are registered").0, "error");

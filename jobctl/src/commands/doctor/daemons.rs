@@ -54,11 +54,6 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     for worker in &workers {
         findings.extend(about(context, worker));
     }
-    findings.extend(lacks(&workers).into_iter().map(|(lack, workers)| {
-        let text = format!("{}: {lack}", several_names(&workers));
-        let mend = "jobd --check-config # on its host: says what it finds; sql/mysql/add-*.sql add columns";
-        Finding::warning("reach", plain(&text), mend)
-    }));
     let versions: BTreeSet<&str> = workers
         .iter()
         .filter(|worker| worker.error.is_none())
@@ -73,6 +68,28 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         ));
     }
     Some(workers)
+}
+
+/// What missing columns cost, as the workers say: for where the table itself cannot be looked at.
+pub(super) fn lacking(workers: Option<&[Worker]>) -> Vec<Finding> {
+    let lacks = lacks(workers.unwrap_or_default()).into_iter();
+    let findings = lacks.map(|(lack, workers)| {
+        let text = format!("{}: {lack}", several_names(&workers));
+        let mend = "jobd --check-config # on its host: says what it finds; sql/mysql/add-*.sql add columns";
+        Finding::warning("reach", plain(&text), mend)
+    });
+    findings.collect()
+}
+
+/// A command on these targets, as it is typed.
+fn on_targets(command: &str, targets: &[&str], behind: &str) -> String {
+    if targets.iter().any(|name| name.contains(char::is_control)) {
+        return "nobody can type such a name: look at what adds jobs for it".to_owned();
+    }
+    let is_option = targets.iter().any(|name| name.starts_with('-'));
+    let dashes = if is_option { "-- " } else { "" };
+    let names = shell_words::join(targets);
+    format!("{command} {dashes}{names}{behind}")
 }
 
 fn about(context: &Context, worker: &Worker) -> Vec<Finding> {
@@ -101,11 +118,7 @@ fn about(context: &Context, worker: &Worker) -> Vec<Finding> {
         findings.push(Finding::warning(
             "reach",
             format!("{name} has paused {}", plain(&paused.join(", "))),
-            format!(
-                "{} continue {}",
-                context.jobctl(),
-                plain(&shell_words::join(&paused))
-            ),
+            on_targets(&format!("{} continue", context.jobctl()), &paused, ""),
         ));
     }
     findings
@@ -168,10 +181,13 @@ fn waits(context: &Context, target: &Summary) -> Option<Finding> {
                 1 => format!("1 job waits for {name}, which no worker serves"),
                 _ => format!("{waiting} jobs wait for {name}, which no worker serves"),
             },
-            format!(
-                "{} --worker --host WORKER add-target {} 1 # and the same in its config",
-                context.settings.given.other(),
-                shell_words::quote(&name)
+            on_targets(
+                &format!(
+                    "{} --worker --host WORKER add-target",
+                    context.settings.given.other()
+                ),
+                &[&target.name],
+                " 1 # and the same in its config",
             ),
         ));
     }
@@ -189,10 +205,10 @@ fn waits(context: &Context, target: &Summary) -> Option<Finding> {
             "jobs of {name} wait for up to {}, although it has free slots",
             seconds(oldest)
         ),
-        format!(
-            "{} {poke} {} # poll_interval of its workers should not be 0",
-            context.jobctl(),
-            shell_words::quote(&name)
+        on_targets(
+            &format!("{} {poke}", context.jobctl()),
+            &[&target.name],
+            " # poll_interval of its workers should not be 0",
         ),
     ))
 }

@@ -84,23 +84,24 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let mut findings = vec![config(&context.settings)];
     let workers = daemons::examine(context, &mut findings).await;
     match &context.settings.database {
-        None => findings.push(Finding::warning(
-            "table",
-            "the config names no table, so that rows cannot be looked at",
-            format!(
-                "put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {}",
-                context.settings.config.display()
-            ),
-        )),
-        Some(settings) => match database::open(settings).await {
-            Err(failure) => findings.push(Finding::error(
+        None => {
+            findings.extend(daemons::lacking(workers.as_deref()));
+            findings.push(Finding::warning(
                 "table",
-                failure.to_string(),
+                "the config names no table, so that rows cannot be looked at",
                 format!(
-                    "{} create-table # if it is not there; else look after the database or the account",
-                    context.jobctl()
+                    "put mysql_host, mysql_user, mysql_password, mysql_database and mysql_table, or sqlite_path, into {}",
+                    context.settings.config.display()
                 ),
-            )),
+            ));
+        }
+        Some(settings) => match database::try_open(settings).await {
+            Err(error) => {
+                findings.extend(daemons::lacking(workers.as_deref()));
+                let failure = database::failure(settings, &error).to_string();
+                let mend = database::mend(settings, &error, &context.settings.config);
+                findings.push(Finding::error("table", failure, mend));
+            }
             Ok(mut open) => {
                 let examined = table::examine(&mut open, settings, &mut findings).await;
                 if let Err(error) = examined {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::given::Given;
-use crate::output::{excerpt, waiting_for};
+use crate::output::{excerpt, plain, waiting_for};
 use crate::settings::{Kind, Server, Settings};
 
 /// How long connecting may take: a daemon that is there answers within a network round trip.
@@ -155,7 +155,7 @@ impl<'a> Client<'a> {
         Failure::Refused(format!(
             "{} refused: {}{advice}",
             self.server,
-            excerpt(text)
+            plain(&excerpt(text))
         ))
     }
 
@@ -165,7 +165,7 @@ impl<'a> Client<'a> {
             Failure::Refused(format!(
                 "{} gave an answer to {kind} that cannot be read ({}); {}",
                 self.server,
-                excerpt(&error.to_string()),
+                plain(&excerpt(&error.to_string())),
                 other_kind(self.server.kind)
             ))
         })

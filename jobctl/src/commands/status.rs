@@ -8,7 +8,7 @@ use jobd_proto::table::{Connection, JobRow};
 
 use super::Context;
 use super::outcome::progress;
-use super::view::{Summary, Totals, View, Worker, look};
+use super::view::{Summary, Totals, View, Worker, look, sum};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
 use crate::output::{Screen, Table, Tone, complain, is_closed, plain, print, seconds, several};
@@ -185,8 +185,8 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
     if left_targets > 0 {
         text.extend([
             "… and ",
-            &left_targets.to_string(),
-            " targets with less to see: --all\n",
+            &several(left_targets, "target"),
+            " with less to see: --all\n",
         ]);
     }
     if !workers.is_empty() {
@@ -195,7 +195,7 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
         text += "no workers are registered\n";
     }
     if left_workers > 0 {
-        text.extend(["… and ", &left_workers.to_string(), " workers: --all\n"]);
+        text.extend(["… and ", &several(left_workers, "worker"), ": --all\n"]);
     }
     for (tone, note) in notes {
         text += &(screen.tone(tone, &screen.wrapped(&note)) + "\n");
@@ -226,7 +226,7 @@ pub(super) fn worker_urgency(worker: &Worker) -> (bool, bool, usize) {
     (
         worker.error.is_some(),
         worker.database_away == Some(true),
-        jobs.sum(),
+        sum(jobs),
     )
 }
 
@@ -294,9 +294,9 @@ fn worker_table(workers: &[&Worker]) -> Table {
 
 /// A cell for each of [`WORKER_COLUMNS`], and their colour.
 pub(super) fn worker_cells(worker: &Worker) -> ([String; 9], Tone) {
-    let sum = |count: fn(&super::view::Target) -> Option<usize>| {
+    let told = |count: fn(&super::view::Target) -> Option<usize>| {
         let counts: Option<Vec<usize>> = worker.targets.iter().map(count).collect();
-        counts.map_or_else(unknown, |counts| counts.iter().sum::<usize>().to_string())
+        counts.map_or_else(unknown, |counts| sum(counts.into_iter()).to_string())
     };
     let slots: Option<Vec<u32>> = worker.targets.iter().map(|target| target.slots).collect();
     let slots = slots.map(|slots| slots.into_iter().map(u64::from).sum());
@@ -309,9 +309,9 @@ pub(super) fn worker_cells(worker: &Worker) -> ([String; 9], Tone) {
         worker.uptime_s.map_or_else(unknown, seconds),
         state,
         number(slots),
-        sum(|target| target.queued),
-        sum(|target| target.running),
-        sum(|target| target.jobs),
+        told(|target| target.queued),
+        told(|target| target.running),
+        told(|target| target.jobs),
         names.join(", "),
     ];
     (cells, tone)
@@ -430,15 +430,16 @@ fn unknown() -> String {
 
 fn summary(totals: &Totals) -> String {
     // Of workers before version 2 only the sum is known.
-    let untold = match totals.jobs.saturating_sub(totals.queued + totals.running) {
+    let told = sum([totals.queued, totals.running].into_iter());
+    let untold = match totals.jobs.saturating_sub(told) {
         0 => String::new(),
         jobs => format!(" {jobs} queued or running (not told which),"),
     };
     format!(
-        "{}, {}, {} slots: {} queued, {} running,{untold} {} paused\n",
+        "{}, {}, {}: {} queued, {} running,{untold} {} paused\n",
         several(totals.workers, "worker"),
         several(totals.targets, "target"),
-        totals.slots,
+        several(usize::try_from(totals.slots).unwrap_or(usize::MAX), "slot"),
         totals.queued,
         totals.running,
         totals.paused

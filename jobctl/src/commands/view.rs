@@ -311,9 +311,9 @@ fn totals(workers: &[Worker]) -> Totals {
             .filter_map(|target| target.slots)
             .map(u64::from)
             .sum(),
-        queued: targets().filter_map(|target| target.queued).sum(),
-        running: targets().filter_map(|target| target.running).sum(),
-        jobs: targets().filter_map(|target| target.jobs).sum(),
+        queued: sum(targets().filter_map(|target| target.queued)),
+        running: sum(targets().filter_map(|target| target.running)),
+        jobs: sum(targets().filter_map(|target| target.jobs)),
         paused: targets()
             .filter(|target| target.paused == Some(true))
             .count(),
@@ -370,9 +370,15 @@ pub(super) fn is_among<'a>(mut names: impl Iterator<Item = &'a str>, name: &str)
     })
 }
 
+/// The sum of what daemons tell, which may be anything.
+pub(super) fn sum(counts: impl Iterator<Item = usize>) -> usize {
+    counts.fold(0, usize::saturating_add)
+}
+
 fn add(sum: &mut Option<u64>, more: Option<u64>) {
     if let Some(more) = more {
-        *sum.get_or_insert(0) += more;
+        let sum = sum.get_or_insert(0);
+        *sum = sum.saturating_add(more);
     }
 }
 

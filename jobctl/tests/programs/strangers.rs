@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::daemon::Daemon;
 use crate::jobctl::{Run, finish, program};
 use crate::terminal::Terminal;
 
@@ -269,4 +270,24 @@ async fn what_a_daemon_says_cannot_steer_the_terminal() {
         let shown = crate::jobctl::ask(daemon.address, &[command]).await;
         assert!(!shown.stdout.contains(['\u{1b}', '\u{7}']), "{shown:?}");
     }
+}
+
+#[tokio::test]
+async fn counts_beyond_all_bounds_and_errors_of_two_lines_are_shown() {
+    let most = u64::MAX;
+    let target =
+        json!({"paused": false, "concurrency": 1, "length": most, "running": most, "queued": most});
+    let status =
+        json!({"targets": {"a": target, "b": target}, "jobPromisesCount": 0, "memoryUsage": {}});
+    let worker = json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "name": "web1", "targets": ["a", "b"], "workerStatus": status});
+    for workers in [json!([worker]), json!([worker, worker])] {
+        let master = Daemon::master(Ok(json!({"workers": workers, "memoryUsage": {}}))).await;
+        let status = ask(master.address, &["--master", "status"]).await;
+        assert_eq!(status.code, 0, "{status:?}");
+        assert!(status.stdout.contains(&most.to_string()), "{status:?}");
+        assert!(!status.stdout.contains("1 slots"), "{status:?}");
+    }
+    let master = Daemon::master(Err("one\ntwo")).await;
+    let refused = ask(master.address, &["--master", "poke"]).await;
+    refused.failed(1, &["refused: one\\ntwo\n"]);
 }

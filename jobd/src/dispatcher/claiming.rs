@@ -1,7 +1,5 @@
 //! Rows in and rows back: when to look at the table, what to claim, what to do when that fails.
 
-use std::time::Duration;
-
 use jobd_proto::{JobId, RequestError, TargetName};
 use tokio::time::Instant as Deadline;
 
@@ -21,7 +19,6 @@ impl Dispatcher {
         let retry = self.settings.per_target.of(&target).retries.retry;
         tokio::spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let began = clock::now();
             // Claims that wait for a slow database must not hold up a shutdown one after the other.
             let claimed = if drain.is_cancelled() {
                 Err(StoreError::Unavailable(SHUTTING_DOWN.to_owned()))
@@ -31,7 +28,6 @@ impl Dispatcher {
             drop(sender.send(Event::Claimed {
                 target,
                 asked,
-                took: clock::now() - began,
                 claimed,
             }));
         });
@@ -41,7 +37,6 @@ impl Dispatcher {
         &mut self,
         target: &TargetName,
         asked: u32,
-        took: Duration,
         claimed: Result<Claimed, StoreError>,
     ) {
         if self.drain == DrainState::Working {
@@ -51,7 +46,6 @@ impl Dispatcher {
             Ok(Claimed { jobs, refused, .. }) => {
                 tracing::debug!(%target, rows = jobs.len(), "claimed");
                 let full = jobs.len() >= asked as usize;
-                let in_vain = jobs.is_empty() && !refused.is_empty();
                 let (cancelled, jobs): (Vec<Job>, Vec<Job>) =
                     jobs.into_iter().partition(|job| job.terms.cancel);
                 if full && !cancelled.is_empty() || !refused.is_empty() {
@@ -60,10 +54,6 @@ impl Dispatcher {
                 self.cancel_accepted(cancelled);
                 for job in self.targets.claimed(target, asked, jobs, clock::now()) {
                     self.release(job);
-                }
-                if in_vain {
-                    // All may be refused, however many: trying them one after the other may take half of the time.
-                    self.targets.rest(target, clock::now() + took);
                 }
             }
             Err(_) => self.targets.claim_failed(target, clock::now() + REST),

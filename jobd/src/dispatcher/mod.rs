@@ -86,7 +86,6 @@ enum Event {
     Claimed {
         target: TargetName,
         asked: u32,
-        took: Duration,
         claimed: Result<Claimed, StoreError>,
     },
     /// Rows were cancelled, or not.
@@ -383,9 +382,8 @@ impl Dispatcher {
             Event::Claimed {
                 target,
                 asked,
-                took,
                 claimed,
-            } => self.claimed(&target, asked, took, claimed),
+            } => self.claimed(&target, asked, claimed),
             Event::Cancelled(ended) => self.rows_cancelled(ended),
             Event::ManualClaimed {
                 ticket,

@@ -1,14 +1,13 @@
 //! Cancellations as the table sees them: rows that nobody runs end at once, of the others it may say that they
 //! are to. Knows nothing of processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jobd_proto::JobId;
 
 use super::StoreError;
 use super::connection::{Connection, Value, key};
-use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 use super::refusals::{Refused, change};
 use super::statements::Statements;
@@ -140,7 +139,7 @@ pub(super) async fn cancel<C: Connection>(
             .map(|(id, error)| (id, error.to_string()))
             .collect();
         if !errors.is_empty() {
-            told.extend(name(connection, texts, &errors, &sorted.accepted).await?);
+            told.extend(name(connection, texts, &errors, &sorted).await?);
         }
         let refused = errors.into_iter();
         fates.extend(refused.map(|(id, error)| (id, Cancelled::Refused(error))));
@@ -149,36 +148,21 @@ pub(super) async fn cancel<C: Connection>(
     Ok((fates, told))
 }
 
-/// Rows that were refused, as claims pass over them.
+/// Rows that were refused, with their targets.
 async fn name<C: Connection>(
     connection: &mut C,
     texts: &CancelStatements,
     errors: &BTreeMap<JobId, String>,
-    accepted: &[(JobId, ClaimToken)],
+    sorted: &Sorted,
 ) -> Result<Vec<Refused>, sqlx::Error> {
     let ids: Vec<JobId> = errors.keys().copied().collect();
     let (sql, keys) = texts.whose.for_ids(&ids);
-    let rows = connection.texts(&sql, &keys).await?;
-    let number = |text: &Option<String>| text.as_deref()?.parse().ok();
-    let whose: BTreeMap<Option<i64>, _> = rows
-        .into_iter()
-        .map(|[id, target, priority]| (number(&id), (target, number(&priority).unwrap_or(0))))
-        .collect();
-    let told = errors.iter().map(|(id, error)| {
-        let whose = whose.get(&Some(key(*id))).cloned();
-        let (target, priority) = whose.unwrap_or_default();
-        let of_claim =
-            |(accepted, token): &(JobId, ClaimToken)| accepted == id && !token.origin().is_manual();
-        let taken = accepted.iter().any(of_claim);
-        Refused {
-            id: *id,
-            target,
-            place: taken.then(|| Place {
-                priority,
-                id: key(*id),
-            }),
-            error: error.clone(),
-        }
+    let targets: BTreeMap<i64, _> = connection.notes(&sql, &keys).await?.into_iter().collect();
+    let told = errors.iter().map(|(id, error)| Refused {
+        id: *id,
+        target: targets.get(&key(*id)).cloned().flatten(),
+        claimable: sorted.claimable.contains(id),
+        error: error.clone(),
     });
     Ok(told.collect())
 }
@@ -193,6 +177,8 @@ struct Sorted {
     over: Vec<JobId>,
     /// Of `over`, what an earlier cancellation has ended.
     cancelled: Vec<JobId>,
+    /// What a claim by a poll would bring, or has.
+    claimable: BTreeSet<JobId>,
 }
 
 impl Sorted {
@@ -206,6 +192,9 @@ impl Sorted {
         let mut sorted = Self::default();
         for (id, row) in rows {
             let claim = claims.get(&id).filter(|claim| claim.as_str() == row.worker);
+            if row.status == "waiting" || claim.is_some_and(|claim| !claim.origin().is_manual()) {
+                sorted.claimable.insert(id);
+            }
             match (row.status.as_str(), claim) {
                 ("waiting" | "manual" | "scheduled", _) => sorted.waiting.push(id),
                 ("accepted", Some(claim)) => sorted.accepted.push((id, (*claim).clone())),
@@ -235,7 +224,6 @@ impl CancelStatements {
             unleased,
             later,
             reasons,
-            prioritised,
         } = parts;
         let row = format!(
             "CAST(`id` AS SIGNED), CAST(`status` AS CHAR), \
@@ -279,10 +267,7 @@ impl CancelStatements {
                 &format!("`{token}` = ? AND `status` IN ('accepted', 'running')"),
             ),
             whose: ListStatement::new(
-                &format!(
-                    "SELECT CAST(`id` AS CHAR), CAST(`target` AS CHAR), CAST({} AS CHAR) FROM {t} {id_index} WHERE",
-                    if *prioritised { "`priority`" } else { "0" }
-                ),
+                &format!("SELECT CAST(`id` AS SIGNED), CAST(`target` AS CHAR) FROM {t} {id_index} WHERE"),
                 "",
             ),
             requests: cancel_index.map(|index| {
@@ -345,5 +330,4 @@ pub(super) struct Parts<'a> {
     pub(super) unleased: &'a str,
     pub(super) later: bool,
     pub(super) reasons: bool,
-    pub(super) prioritised: bool,
 }

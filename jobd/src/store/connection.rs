@@ -10,7 +10,6 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::Abilities;
-use super::floors::Place;
 use super::manual::Found;
 use crate::job::{ClaimToken, Job, Terms};
 use crate::leases::Lease;
@@ -60,14 +59,6 @@ impl Taken {
                 priority,
                 ..Terms::default()
             },
-        }
-    }
-
-    /// Where it stands.
-    pub(super) fn place(&self) -> Place {
-        Place {
-            priority: self.terms.priority,
-            id: key(self.id),
         }
     }
 

@@ -35,20 +35,10 @@ impl Place {
         id: 0,
     };
 
-    /// Whether it comes before another one.
-    pub(super) fn is_before(self, other: Self) -> bool {
-        let rank = |place: Self| (Reverse(place.priority), place.id);
-        rank(self) < rank(other)
-    }
-
-    /// The one of both that comes earlier.
-    pub(super) fn earlier(self, other: Self) -> Self {
-        if other.is_before(self) { other } else { self }
-    }
-
     /// The one of both that comes later.
-    pub(super) fn later(self, other: Self) -> Self {
-        if self.is_before(other) { other } else { self }
+    fn later(self, other: Self) -> Self {
+        let rank = |place: &Self| (Reverse(place.priority), place.id);
+        std::cmp::max_by_key(self, other, rank)
     }
 }
 

@@ -3,7 +3,7 @@
 //! `run_at` is NULL in every other status: its index holds nothing but rows whose time is to come, and claims, starts
 //! and ends never touch it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use jobd_proto::JobId;
@@ -169,7 +169,7 @@ pub(super) async fn in_the_way<C: Connection>(
 pub(super) async fn promote<C: Connection>(
     connection: &mut C,
     statements: &Statements,
-    aside: &[JobId],
+    aside: &HashSet<JobId>,
 ) -> Result<(Promoted, Vec<Refused>), sqlx::Error> {
     let Some(later) = &statements.later else {
         return Ok((Promoted::default(), Vec::new()));
@@ -209,7 +209,7 @@ pub(super) async fn promote<C: Connection>(
             Some((_, error)) => told.push(Refused {
                 id,
                 target,
-                place: None,
+                claimable: false,
                 error: error.to_string(),
             }),
         }

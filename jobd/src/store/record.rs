@@ -3,9 +3,8 @@
 use jobd_proto::{JobId, JobResult};
 
 use super::advance::Advance;
-use super::connection::{Connection, Value, key};
+use super::connection::{Connection, Value};
 use super::errors::Failure;
-use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 use super::refusals::{self, Refused, is_about_row, is_duplicate};
 use super::statements::Statements;
@@ -47,14 +46,10 @@ pub(super) async fn record<C: Connection>(
         ) {
             // One statement, which has changed nothing. The row goes back, and would be the first to be claimed again.
             (Err(error), [start]) if batch.len() == 1 && is_about_row(&error) => {
-                let place = Place {
-                    priority: start.terms.priority,
-                    id: key(start.id),
-                };
                 return Ok(Err(Refused {
                     id: start.id,
                     target: Some(start.target.to_string()),
-                    place: Some(place).filter(|_| !start.origin.is_manual()),
+                    claimable: !start.origin.is_manual(),
                     error: error.to_string(),
                 }));
             }

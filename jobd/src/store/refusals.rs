@@ -2,21 +2,20 @@
 //! them would stop the others, each time anew; so each is tried alone then, and those that are refused are passed
 //! over for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use jobd_proto::{JobId, TargetName};
 use sqlx::mysql::MySqlDatabaseError;
 
 use super::connection::{Connection, Value};
-use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
 
-/// Rows that are remembered of one target that have been claimed: each of its claims reads over as many.
-const MAX_OF_TARGET: usize = 256;
+/// Rows of one target that claims bring and that are remembered: each claim reads over as many.
+const MAX_OF_TARGET: usize = 1000;
 
-/// Rows that are remembered in all.
-const MAX_KNOWN: usize = 4096;
+/// Rows of one kind that are remembered in all.
+const MAX_OF_KIND: usize = 4096;
 
 /// Rows of one target that are named in the log, each.
 const NAMED: usize = 16;
@@ -31,8 +30,8 @@ pub struct Refused {
     pub id: JobId,
     /// Its `target`, where that was read.
     pub target: Option<String>,
-    /// Where it stands in the order of claims, if one has brought it.
-    pub(super) place: Option<Place>,
+    /// The next claim of its target would bring it again.
+    pub(super) claimable: bool,
     /// The server's words.
     pub error: String,
 }
@@ -124,11 +123,6 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// A row that is claimed, and cannot become this, goes back to be claimed again.
-    fn is_of_claims(self) -> bool {
-        matches!(self, Self::Accepted | Self::Running | Self::Cancelled)
-    }
-
     fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -148,30 +142,16 @@ pub(super) struct Refusals(HashMap<String, OfTarget>);
 #[derive(Debug, Default)]
 struct OfTarget {
     rows: HashMap<(Kind, JobId), Refusal>,
-    stretch: Option<Stretch>,
+    /// That there are more was said.
+    is_full: bool,
 }
 
 #[derive(Debug)]
 struct Refusal {
+    /// See [`Refused`].
+    claimable: bool,
     pause: Duration,
     until: Instant,
-}
-
-/// A part of a target's rows that holds more refused ones than are remembered: claims take what stands before and behind it.
-#[derive(Debug)]
-struct Stretch {
-    /// The first and the last of those that are not remembered.
-    ends: [Place; 2],
-    /// When it is tried anew: some time after a claim has come to the end of the target's rows behind it.
-    until: Option<Instant>,
-}
-
-/// What a claim passes over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Skip {
-    /// These two rows, and what stands between them.
-    pub(super) stretch: Option<[Place; 2]>,
-    pub(super) aside: Vec<JobId>,
 }
 
 impl Refusal {
@@ -181,116 +161,102 @@ impl Refusal {
     }
 }
 
-impl OfTarget {
-    fn aside(&self, now: Instant, of: impl Fn(Kind) -> bool) -> impl Iterator<Item = JobId> {
-        let aside = self.rows.iter();
-        let aside = aside.filter(move |((kind, _), row)| now < row.until && of(*kind));
-        aside.map(|((_, id), _)| *id)
+impl Refusals {
+    /// Those to pass over now.
+    pub(super) fn aside(&self, kind: Kind, now: Instant) -> HashSet<JobId> {
+        let rows = self.0.values().flat_map(|of| &of.rows);
+        let aside = rows.filter(|((of, _), row)| *of == kind && now < row.until);
+        aside.map(|((_, id), _)| *id).collect()
     }
 
-    /// Forgets what is over; whether anything is left.
-    fn is_left(&mut self, now: Instant) -> bool {
-        self.rows.retain(|_, row| !row.is_over(now));
-        let stretch = self.stretch.take();
-        self.stretch = stretch.filter(|stretch| stretch.until.is_none_or(|until| now < until));
-        !self.rows.is_empty() || self.stretch.is_some()
+    /// Those that a claim is to pass over now.
+    pub(super) fn of_claim(&self, target: &TargetName, now: Instant) -> HashSet<JobId> {
+        let of = self.0.get(&folded(target.as_str()));
+        let rows = of.into_iter().flat_map(|of| &of.rows);
+        let aside = rows.filter(|(_, row)| row.claimable && now < row.until);
+        aside.map(|((_, id), _)| *id).collect()
     }
 
-    /// Whether no further row is remembered, where so many are known already in all.
-    fn is_full(&self, known: usize, claimed: bool) -> bool {
-        let of_claims = || self.rows.keys().filter(|(kind, _)| kind.is_of_claims());
-        known >= MAX_KNOWN || claimed && of_claims().count() >= MAX_OF_TARGET
-    }
-
-    /// Takes in a row that is not remembered.
-    fn stretch_to(&mut self, place: Place) {
-        self.stretch = Some(match self.stretch.take() {
-            None => Stretch {
-                ends: [place; 2],
-                until: None,
-            },
-            Some(Stretch { ends, until }) => Stretch {
-                ends: [ends[0].earlier(place), ends[1].later(place)],
-                until,
-            },
+    /// Takes in rows that were refused, and names them in the log. What is left of them is passed over from now on; the others
+    /// are too many to be remembered.
+    pub(super) fn note(
+        &mut self,
+        now: Instant,
+        kind: Kind,
+        mut refused: Vec<Refused>,
+    ) -> Vec<Refused> {
+        self.0.retain(|_, of| {
+            of.rows.retain(|_, row| !row.is_over(now));
+            !of.rows.is_empty()
         });
+        let of_kind = self.0.values().flat_map(|of| of.rows.keys());
+        let mut known = of_kind.filter(|(of, _)| *of == kind).count();
+        refused.retain(|row| {
+            let target = row.target.as_deref().map(folded).unwrap_or_default();
+            let of = self.0.entry(target).or_default();
+            let noted = of.note(now, kind, row, known < MAX_OF_KIND);
+            known += usize::from(noted == Noted::New);
+            noted != Noted::TooMany
+        });
+        refused
     }
 }
 
-impl Refusals {
-    /// Those to pass over now.
-    pub(super) fn aside(&self, kind: Kind, now: Instant) -> Vec<JobId> {
-        let targets = self.0.values();
-        targets
-            .flat_map(|it| it.aside(now, |of| of == kind))
-            .collect()
-    }
+/// What has become of a row that was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    New,
+    Known,
+    TooMany,
+}
 
-    /// What a claim is to pass over now.
-    pub(super) fn skip(&self, target: &TargetName, now: Instant) -> Skip {
-        let Some(of) = self.0.get(&folded(target.as_str())) else {
-            return Skip::default();
-        };
-        let stretch = of.stretch.as_ref();
-        let stretch = stretch.filter(|stretch| stretch.until.is_none_or(|until| now < until));
-        Skip {
-            stretch: stretch.map(|stretch| stretch.ends),
-            aside: of.aside(now, Kind::is_of_claims).collect(),
-        }
-    }
-
-    /// A claim has come to the end of the rows of a target.
-    pub(super) fn came_to_the_end(&mut self, target: &TargetName, now: Instant) {
-        let of = self.0.get_mut(&folded(target.as_str()));
-        if let Some(stretch) = of.and_then(|of| of.stretch.as_mut()) {
-            stretch.until.get_or_insert(now + PAUSE.1);
-        }
-    }
-
-    /// Takes in rows that were refused, and names them in the log. What is too much to be remembered becomes part of the
-    /// stretch that claims pass over.
-    pub(super) fn note(&mut self, now: Instant, kind: Kind, refused: &[Refused]) {
-        self.0.retain(|_, of| of.is_left(now));
-        let mut known: usize = self.0.values().map(|of| of.rows.len()).sum();
-        let to = kind.as_str();
-        for Refused {
+impl OfTarget {
+    fn note(&mut self, now: Instant, kind: Kind, refused: &Refused, has_room: bool) -> Noted {
+        let Refused {
             id,
             target,
-            place,
+            claimable,
             error,
-        } in refused
-        {
-            let target = target.as_deref();
-            let of = self.0.entry(target.map(folded).unwrap_or_default());
-            let of = of.or_default();
-            if let Some(row) = of.rows.get_mut(&(kind, *id)) {
-                row.pause = (row.pause * 2).min(PAUSE.1);
-                row.until = now + row.pause;
-                tracing::debug!(job = %id, error, pause = ?row.pause, "the database still refuses to let a row be {to}");
-                continue;
-            }
-            let full = of.is_full(known, place.is_some());
-            if full {
-                place.inspect(|place| of.stretch_to(*place));
-            } else {
-                let (pause, until) = (PAUSE.0, now + PAUSE.0);
-                of.rows.insert((kind, *id), Refusal { pause, until });
-                known += 1;
-            }
-            match of.rows.len() {
-                0..NAMED => tracing::warn!(
+        } = refused;
+        let to = kind.as_str();
+        if let Some(row) = self.rows.get_mut(&(kind, *id)) {
+            row.pause = (row.pause * 2).min(PAUSE.1);
+            row.until = now + row.pause;
+            tracing::debug!(job = %id, error, pause = ?row.pause, "the database still refuses to let a row be {to}");
+            return Noted::Known;
+        }
+        let of_claims = self.rows.values().filter(|row| row.claimable).count();
+        let too_many = *claimable && of_claims >= MAX_OF_TARGET;
+        // The looks for requests pass over them in any case.
+        if !has_room || too_many && kind != Kind::Cancelled {
+            if !std::mem::replace(&mut self.is_full, true) {
+                tracing::error!(
                     job = %id, target, error,
-                    "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
-                ),
-                NAMED if !full => tracing::warn!(
-                    job = %id, target, error,
-                    "the database refuses to let a row be {to}, and many others of its target, which are passed over as well and not named any more"
-                ),
-                _ => {
-                    tracing::debug!(job = %id, target, error, "the database refuses to let a row be {to}, as many others");
-                }
+                    "the database refuses to let more rows be {to} than can be passed over: they hold up what stands behind them until they are mended, or the trigger, CHECK or index that refuses them"
+                );
+            }
+            return Noted::TooMany;
+        }
+        let row = Refusal {
+            claimable: *claimable && !too_many,
+            pause: PAUSE.0,
+            until: now + PAUSE.0,
+        };
+        self.rows.insert((kind, *id), row);
+        match self.rows.len() {
+            0..NAMED => tracing::warn!(
+                job = %id, target, error,
+                "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
+            ),
+            NAMED => tracing::warn!(
+                job = %id, target, error,
+                "the database refuses to let a row be {to}, and many others of its target, which are passed over as well and not named any more"
+            ),
+            _ => {
+                tracing::debug!(job = %id, target, error, "the database refuses to let a row be {to}, as many others");
             }
         }
+        Noted::New
     }
 }
 
@@ -307,17 +273,14 @@ mod tests {
         let row = |id: u64| Refused {
             id: JobId(id),
             target: Some("Mail ".into()),
-            place: Some(place(id)),
+            claimable: true,
             error: "no".into(),
         };
         ids.map(row).collect()
     }
 
-    fn place(id: u64) -> Place {
-        Place {
-            priority: 0,
-            id: super::super::connection::key(JobId(id)),
-        }
+    fn set(ids: &[u64]) -> HashSet<JobId> {
+        ids.iter().map(|id| JobId(*id)).collect()
     }
 
     fn mail() -> TargetName {
@@ -329,7 +292,7 @@ mod tests {
         let (mut refusals, mut now) = (Refusals::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            refusals.note(now, Kind::Waiting, &refused(1..2));
+            refusals.note(now, Kind::Waiting, refused(1..2));
             let before = now;
             while !refusals.aside(Kind::Waiting, now).is_empty() {
                 now += Duration::from_secs(1);
@@ -339,7 +302,7 @@ mod tests {
         assert_eq!(pauses, [5, 10, 20, 40, 80, 120, 120, 120]);
         // Somebody has mended it: the next refusal is another one.
         now += PAUSE.1;
-        refusals.note(now, Kind::Waiting, &refused(1..2));
+        refusals.note(now, Kind::Waiting, refused(1..2));
         assert!(refusals.aside(Kind::Waiting, now + PAUSE.0).is_empty());
     }
 
@@ -349,67 +312,57 @@ mod tests {
         let aside = |refusals: &Refusals| {
             let others = TargetName::new("other").unwrap();
             [
-                refusals.skip(&mail(), now).aside,
-                refusals.skip(&others, now).aside,
+                refusals.of_claim(&mail(), now),
+                refusals.of_claim(&others, now),
                 refusals.aside(Kind::Cancelled, now),
             ]
         };
-        refusals.note(now, Kind::Waiting, &refused(1..2));
-        assert_eq!(aside(&refusals), [vec![], vec![], vec![]]);
-        refusals.note(now, Kind::Running, &refused(2..3));
-        assert_eq!(aside(&refusals), [vec![JobId(2)], vec![], vec![]]);
+        let mut scheduled = refused(1..2);
+        scheduled[0].claimable = false;
+        refusals.note(now, Kind::Waiting, scheduled);
+        assert_eq!(aside(&refusals), [&[][..], &[], &[]].map(set));
+        refusals.note(now, Kind::Running, refused(2..3));
+        assert_eq!(aside(&refusals), [&[2][..], &[], &[]].map(set));
         let mut refusals = Refusals::default();
-        refusals.note(now, Kind::Cancelled, &refused(3..4));
-        let three = vec![JobId(3)];
-        assert_eq!(aside(&refusals), [three.clone(), vec![], three]);
+        refusals.note(now, Kind::Cancelled, refused(3..4));
+        assert_eq!(aside(&refusals), [&[3][..], &[], &[3]].map(set));
     }
 
     #[test]
-    fn claims_pass_over_a_stretch_of_more_rows_than_are_remembered() {
+    fn as_many_rows_of_a_target_are_remembered_as_a_claim_may_read_over() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
-        let all = 11..MAX_OF_TARGET as u64 + 11;
-        refusals.note(now, Kind::Accepted, &refused(all.clone()));
-        let skip = |refusals: &Refusals, at| {
-            let Skip { stretch, aside } = refusals.skip(&mail(), at);
-            (stretch, aside.len())
-        };
-        assert_eq!(skip(&refusals, now), (None, MAX_OF_TARGET));
-        for (row, ends) in [(400, [400, 400]), (600, [400, 600]), (7, [7, 600])] {
-            refusals.note(now, Kind::Running, &refused(row..row + 1));
-            let stretch = Some(ends.map(place));
-            assert_eq!(skip(&refusals, now), (stretch, MAX_OF_TARGET));
+        let most = MAX_OF_TARGET as u64;
+        let rows = refusals.note(now, Kind::Accepted, refused(1..most + 9));
+        assert_eq!(rows.len(), MAX_OF_TARGET, "the others are not passed over");
+        assert_eq!(refusals.of_claim(&mail(), now).len(), MAX_OF_TARGET);
+        // What no claim brings costs claims nothing, and finds room.
+        let mut others = refused(most + 1..most + 9);
+        for row in &mut others {
+            row.claimable = false;
         }
-        // A row that no claim has brought says nothing of where claims have been.
-        let mut by_hand = refused(900..901);
-        by_hand[0].place = None;
-        refusals.note(now, Kind::Running, &by_hand);
-        let stretch = Some([7, 600].map(place));
-        assert_eq!(skip(&refusals, now).0, stretch);
-        // However long it takes to come to the end, and however much is refused meanwhile and after it.
-        let end = now + PAUSE.1 * 2;
-        assert_eq!(skip(&refusals, end).0, stretch);
-        refusals.came_to_the_end(&mail(), end);
-        refusals.came_to_the_end(&mail(), end + PAUSE.1 / 2);
-        let last = end + PAUSE.1 * 9 / 10;
-        refusals.note(last, Kind::Running, &refused(601..602));
-        assert_ne!(skip(&refusals, last).0, None);
-        assert_eq!(skip(&refusals, end + PAUSE.1).0, None);
+        assert_eq!(refusals.note(now, Kind::Cancelled, others).len(), 8);
+        assert_eq!(refusals.of_claim(&mail(), now).len(), MAX_OF_TARGET);
+        // There is room again for others once these are mended.
+        let later = now + PAUSE.0 + PAUSE.1;
+        refusals.note(later, Kind::Accepted, refused(most + 1..most + 9));
+        assert_eq!(refusals.of_claim(&mail(), later).len(), 8);
     }
 
     #[test]
-    fn what_is_remembered_of_all_targets_is_bounded() {
+    fn what_is_remembered_of_all_targets_is_bounded_for_each_kind() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
-        for target in 0..MAX_KNOWN {
-            let mut rows = refused(1..20);
+        for target in 0..MAX_OF_KIND {
+            let mut rows = refused(1..4);
             for row in &mut rows {
                 row.target = Some(target.to_string());
             }
-            refusals.note(now, Kind::Accepted, &rows);
+            refusals.note(now, Kind::Accepted, rows);
         }
-        let rows = refusals.0.values().map(|of| of.rows.len());
-        assert_eq!(rows.sum::<usize>(), MAX_KNOWN);
-        let last = TargetName::new((MAX_KNOWN - 1).to_string()).unwrap();
-        let stretch = Some([1, 19].map(place));
-        assert_eq!(refusals.skip(&last, now).stretch, stretch);
+        assert_eq!(
+            refusals.0.values().map(|of| of.rows.len()).sum::<usize>(),
+            MAX_OF_KIND
+        );
+        let rows = refusals.note(now, Kind::Waiting, refused(7..8));
+        assert_eq!(rows.len(), 1);
     }
 }

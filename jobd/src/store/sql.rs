@@ -1,6 +1,6 @@
 //! The store over any SQL backend: which unit runs where. What a lost answer means stands in [`commits`](super::commits).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -67,13 +67,13 @@ impl<B: Backend> SqlStore<B> {
     }
 
     /// Rows that were refused and are passed over now.
-    fn aside(&self, kind: Kind) -> Vec<JobId> {
+    fn aside(&self, kind: Kind) -> HashSet<JobId> {
         locked(&self.refusals).aside(kind, Instant::now())
     }
 
-    /// Passes over these rows from now on.
-    fn pass_over(&self, kind: Kind, refused: &[Refused]) {
-        locked(&self.refusals).note(Instant::now(), kind, refused);
+    /// Passes over these rows from now on, but for those that are too many.
+    fn pass_over(&self, kind: Kind, refused: Vec<Refused>) -> Vec<Refused> {
+        locked(&self.refusals).note(Instant::now(), kind, refused)
     }
 
     async fn look(&self) -> Result<Inspection, StoreError> {
@@ -193,15 +193,15 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
             let floor = self.floors().of(&target, began);
-            let skip = locked(&self.refusals).skip(&target, began);
+            let aside = locked(&self.refusals).of_claim(&target, began);
             let served = target.clone();
             let claimed = self.claimed(
                 Lane::Claims,
                 &named,
                 move |connection, statements, committing| {
-                    let (token, target, skip) = (token.clone(), served.clone(), skip.clone());
+                    let (token, target, aside) = (token.clone(), served.clone(), aside.clone());
                     async move {
-                        let part = (floor, &skip, limit);
+                        let part = (floor, limit, &aside);
                         units::claim(
                             connection,
                             &statements,
@@ -216,12 +216,10 @@ impl<B: Backend> Store for SqlStore<B> {
                     .boxed()
                 },
             );
-            let claimed = claimed.await;
-            if let Ok(Claimed { jobs, refused, .. }) = &claimed {
-                self.pass_over(Kind::Accepted, refused);
-                if jobs.len() + refused.len() < limit as usize {
-                    locked(&self.refusals).came_to_the_end(&target, Instant::now());
-                }
+            let mut claimed = claimed.await;
+            if let Ok(claimed) = &mut claimed {
+                let refused = std::mem::take(&mut claimed.refused);
+                claimed.refused = self.pass_over(Kind::Accepted, refused);
             }
             let time = (began, Instant::now());
             match &claimed {
@@ -276,7 +274,7 @@ impl<B: Backend> Store for SqlStore<B> {
                 cancel::cancel(connection, &statements, &free, false)
             });
             let (mut fates, refused) = self.refreshed(cancelled.await).await?;
-            self.pass_over(Kind::Cancelled, &refused);
+            self.pass_over(Kind::Cancelled, refused);
             let locked = |(id, _): &Wish| fates.get(id) == Some(&Cancelled::Locked);
             let rest: Vec<Wish> = wishes.into_iter().filter(locked).collect();
             if patient && !rest.is_empty() {
@@ -287,7 +285,7 @@ impl<B: Backend> Store for SqlStore<B> {
                 match self.refreshed(cancelled.await).await {
                     Ok((rest, refused)) => {
                         fates.extend(rest);
-                        self.pass_over(Kind::Cancelled, &refused);
+                        self.pass_over(Kind::Cancelled, refused);
                     }
                     Err(error) => {
                         let locked = |fate: &&mut Cancelled| **fate == Cancelled::Locked;
@@ -327,7 +325,7 @@ impl<B: Backend> Store for SqlStore<B> {
                 later::promote(connection, &statements, &aside)
             });
             let (promoted, refused) = self.refreshed(promoted.await).await?;
-            self.pass_over(Kind::Waiting, &refused);
+            self.pass_over(Kind::Waiting, refused);
             Ok(promoted)
         }
         .boxed()
@@ -340,8 +338,9 @@ impl<B: Backend> Store for SqlStore<B> {
                 record::record(connection, &statements, &written)
             });
             recorded.await?.map_err(|refused| {
-                self.pass_over(Kind::Running, std::slice::from_ref(&refused));
-                StoreError::Refused(refused.error)
+                let error = refused.error.clone();
+                self.pass_over(Kind::Running, vec![refused]);
+                StoreError::Refused(error)
             })
         }
         .boxed()
@@ -364,7 +363,7 @@ impl<B: Backend> Store for SqlStore<B> {
                     Err(StoreError::Locked(_)) if !passing => passing = true,
                     outcome => {
                         let outcome = outcome.map(|(unrenewed, refused)| {
-                            self.pass_over(Kind::Renewed, &refused);
+                            self.pass_over(Kind::Renewed, refused);
                             unrenewed
                         });
                         let met = |unrenewed: &Unrenewed| !unrenewed.locked.is_empty();

@@ -168,6 +168,8 @@ impl Statements {
         let prioritised = abilities.has(Ability::Priority);
         // Two ranges of the index, in its order: the rest of a priority, and lower ones. A third, for higher ones, would
         // begin before the floor, and be read through all that nobody has purged yet.
+        // A sum is no range: see `claim_first`. No id of ours is below 1.
+        let any = format!("0 + {t}.`id` > 0");
         let (behind, order) = if prioritised {
             let p = format!("{unranged}`priority`");
             let behind = format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?)");
@@ -215,7 +217,6 @@ impl Statements {
                 unleased,
                 later: abilities.has(Ability::Later),
                 reasons: counts.reasons,
-                prioritised,
             },
         );
         let later = abilities
@@ -229,7 +230,7 @@ impl Statements {
             begin,
             glance: Glance::new(&due.chain(requests).collect::<Vec<_>>()),
             claim_locks: !skip_locked.is_empty(),
-            claim_first: format!("SELECT {claim} {waiting} {order} LIMIT ? {skip_locked}").into(),
+            claim_first: format!("SELECT {claim} {waiting} AND {any} {order} LIMIT ? {skip_locked}").into(),
             claim_behind: format!("SELECT {claim} {waiting} AND {behind} {order} LIMIT ? {skip_locked}").into(),
             prioritised,
             accept: list(update(&accept, guard!("claim-without-status", "`status` = 'waiting'", "1 = 1"))),

@@ -2,7 +2,7 @@
 //!
 //! A unit that fails is rolled back by its caller, so it may return early anywhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use jobd_proto::{JobId, JobResult, TargetName};
@@ -11,7 +11,7 @@ use super::connection::{Connection, Taken, Value, id, key};
 use super::errors::Failure;
 use super::floors::Place;
 use super::lists::{ListStatement, MAX_LIST};
-use super::refusals::{self, Skip, is_duplicate};
+use super::refusals::{self, is_duplicate};
 use super::statements::{PROBES, Statements};
 use super::{Claimed, Names, REQUESTS, Refused, RowState, Unrenewed, manual};
 use crate::faults::crash_point;
@@ -94,12 +94,12 @@ pub(super) async fn claim<C: Connection>(
     statements: &Statements,
     token: &ClaimToken,
     target: &TargetName,
-    (floor, skip, limit): (Place, &Skip, u32),
+    part: (Place, u32, &HashSet<JobId>),
     most: u32,
     committing: &OnceLock<Claimed>,
 ) -> Outcome<Claimed> {
     connection.control(statements.begin).await?;
-    let mut rows = find(connection, statements, target, (floor, skip, limit)).await?;
+    let mut rows = find(connection, statements, target, part).await?;
     let mut ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     crash_point!("claim-selected", ids.len());
     let retried = statements.accept_retried.as_ref().filter(|_| most > 1);
@@ -116,11 +116,7 @@ pub(super) async fn claim<C: Connection>(
         }
         None => refusals::change(connection, &statements.accept, &named, &ids).await?,
     };
-    let mut refused = refused(changed.refused, Some(target));
-    for row in &rows {
-        let of_it = refused.iter_mut().filter(|refused| refused.id == row.id);
-        of_it.for_each(|refused| refused.place = Some(row.place()));
-    }
+    let refused = refused(changed.refused, Some(target));
     let passed = |id: &JobId| !refused.iter().any(|refused| refused.id == *id);
     ids.retain(passed);
     rows.retain(|row| passed(&row.id));
@@ -144,38 +140,26 @@ pub(super) async fn claim<C: Connection>(
     Ok(claimed)
 }
 
-/// Waiting rows for a claim: those behind `floor`, or all, where there are too few behind it. Where it skips a stretch,
-/// those before and those behind that.
+/// Waiting rows for a claim, but for those of `aside`: those behind `floor`, or all, where there are too few behind it.
 async fn find<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     target: &TargetName,
-    (floor, skip, limit): (Place, &Skip, u32),
+    (floor, limit, aside): (Place, u32, &HashSet<JobId>),
 ) -> Result<Vec<Taken>, sqlx::Error> {
-    let Skip { stretch, aside } = skip;
-    let most = limit as usize;
+    let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
+    let asked = i64::from(limit).saturating_add(passed);
     let mut read = async |from: Place| {
         let (select, places) = statements.claim_from(from);
-        let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
-        let asked = i64::from(limit).saturating_add(passed);
         let mut values = vec![Value::Text(target.as_str())];
         values.extend(places.into_iter().chain([asked]).map(Value::Number));
         let mut rows = connection.taken(select, &values).await?;
         rows.retain(|row| !aside.contains(&row.id));
-        rows.truncate(most);
+        rows.truncate(limit as usize);
         Ok::<_, sqlx::Error>(rows)
     };
-    if let Some([first, last]) = stretch {
-        let mut rows = read(Place::FIRST).await?;
-        rows.retain(|row| row.place().is_before(*first));
-        if rows.len() < most {
-            rows.extend(read(*last).await?);
-            rows.truncate(most);
-        }
-        return Ok(rows);
-    }
     let rows = read(floor).await?;
-    if floor == Place::FIRST || rows.len() >= most {
+    if floor == Place::FIRST || rows.len() >= limit as usize {
         return Ok(rows);
     }
     // With those behind the floor, which nobody else can have locked now.
@@ -228,7 +212,7 @@ pub(super) fn refused(
     let told = |(id, error): (JobId, sqlx::Error)| Refused {
         id,
         target: target.map(ToString::to_string),
-        place: None,
+        claimable: target.is_some(),
         error: error.to_string(),
     };
     rows.into_iter().map(told).collect()
@@ -380,7 +364,7 @@ pub(super) async fn requests<C: Connection>(
     connection: &mut C,
     statements: &Statements,
     worker: &str,
-    aside: &[JobId],
+    aside: &HashSet<JobId>,
 ) -> Outcome<Vec<Lease>> {
     let Some(requests) = &statements.cancel.requests else {
         return Ok(Vec::new());

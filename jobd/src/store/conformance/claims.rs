@@ -67,6 +67,24 @@ pub(super) async fn claims_of_neighbouring_targets_hide_no_row(mut ground: Groun
     }
 }
 
+/// In a table whose column has a sign.
+pub(super) async fn a_row_without_a_proper_id_stands_in_nobodys_way(mut ground: Ground) {
+    if matches!(ground.settings, DatabaseSettings::MySql(_)) {
+        ground
+            .run("ALTER TABLE jobs MODIFY id bigint NOT NULL AUTO_INCREMENT")
+            .await;
+    }
+    let mine = ground.insert("mail", false, 2).await;
+    ground
+        .run(
+            "INSERT INTO jobs (id, target, time_created, status) VALUES (-1, 'mail', 1, 'waiting')",
+        )
+        .await;
+    for id in mine {
+        assert_eq!(ids(&ground.claim("mail", 1).await), [id]);
+    }
+}
+
 pub(super) async fn manual_rows_are_claimed_together_and_others_left_alone(mut ground: Ground) {
     let manual = ground.insert("mail", true, 2).await;
     let waiting = ground.insert("mail", false, 1).await;

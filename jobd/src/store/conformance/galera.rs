@@ -1,5 +1,6 @@
 //! What a claim must be on a cluster, where a transaction of one node knows nothing of another node's locks.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use jobd_tests::galera::Cluster;
@@ -11,7 +12,6 @@ use crate::store::backend::Backend as _;
 use crate::store::connection::{Connection as _, Value};
 use crate::store::floors::Place;
 use crate::store::mysql::{GALERA_WAITS, MySql};
-use crate::store::refusals::Skip;
 use crate::store::statements::Statements;
 use crate::store::units;
 
@@ -46,7 +46,7 @@ async fn starts_where_it_was_not_claimed(cluster: &Cluster) {
             &statements,
             &token,
             &target,
-            (Place::FIRST, &Skip::default(), 1),
+            (Place::FIRST, 1, &HashSet::new()),
             1,
             &cell,
         )
@@ -90,7 +90,7 @@ async fn check(cluster: &Cluster, create: &'static str) {
         &statements,
         &token,
         &target,
-        (Place::FIRST, &Skip::default(), 1),
+        (Place::FIRST, 1, &HashSet::new()),
         1,
         &committing,
     )

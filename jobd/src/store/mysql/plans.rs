@@ -1,5 +1,6 @@
 //! How the server carries out each statement, on a table with a backlog and a past.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use jobd_proto::table::connect_mysql;
@@ -150,7 +151,9 @@ async fn a_million_rows_for_later_cost_a_promotion_what_ten_cost() {
         let seen = glance(&mut connection, &statements).await.unwrap();
         let (looked, glanced) = (handler_reads(&mut connection).await, begun.elapsed());
         let begun = Instant::now();
-        let (promoted, _) = promote(&mut connection, &statements, &[]).await.unwrap();
+        let (promoted, _) = promote(&mut connection, &statements, &HashSet::new())
+            .await
+            .unwrap();
         let time = begun.elapsed();
         let after = handler_reads(&mut connection).await;
         assert_eq!(seen, [Sight::Due]);

@@ -1,5 +1,6 @@
 //! What SQLite does for a look, counted in instructions of its virtual machine.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,7 +45,9 @@ async fn a_million_rows_for_later_cost_a_promotion_what_ten_cost() {
         let seen = glance(&mut connection, &statements).await.unwrap();
         let (looked, glanced) = (steps.swap(0, Ordering::Relaxed), begun.elapsed());
         let begun = Instant::now();
-        let (promoted, _) = promote(&mut connection, &statements, &[]).await.unwrap();
+        let (promoted, _) = promote(&mut connection, &statements, &HashSet::new())
+            .await
+            .unwrap();
         let (promotion, time) = (steps.swap(0, Ordering::Relaxed), begun.elapsed());
         assert_eq!(seen, [Sight::Due]);
         assert_eq!((promoted.targets.len(), promoted.more), (1, false));

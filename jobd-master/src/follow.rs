@@ -17,6 +17,7 @@ use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{CallError, RequestError};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
@@ -28,8 +29,12 @@ const MAX_FOLLOWERS: usize = 256;
 /// Workers that may be asked for them at a time. One that waits for a job asks every worker for as long as it waits.
 const MAX_ASKED: usize = 16_384;
 
-/// How often all workers are asked: a job may go from one to another while they are.
+/// How often all workers are asked in a row: a job may go from one to another while they are.
 const ROUNDS: usize = 3;
+
+/// A round that takes longer has waited for the job, and the count begins anew with it: workers that give no answer
+/// make none so long.
+const WAITED: Duration = DEADLINE.saturating_mul(3);
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -103,15 +108,21 @@ enum Found {
     Running(Member, Replies, Value),
     /// The last message.
     Last(Value),
-    /// Whoever kept an eye on the row is gone.
+    /// Whoever kept an eye on the row does so no more.
     Again(String),
 }
 
 impl Search<'_> {
     async fn run(&self) -> Result<Value, RequestError> {
-        let mut rounds = 1;
+        let mut rounds = 0;
         loop {
-            match self.round().await? {
+            let begun = Instant::now();
+            let found = self.round().await?;
+            if begun.elapsed() > WAITED {
+                rounds = 0;
+            }
+            rounds += 1;
+            match found {
                 Found::Running(member, replies, first) => {
                     return self.relay(&member, replies, first).await;
                 }
@@ -121,7 +132,6 @@ impl Search<'_> {
                 Found::Again(_) if rounds < ROUNDS => {}
                 Found::Again(error) => return Err(RequestError(error)),
             }
-            rounds += 1;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -165,8 +175,10 @@ impl Search<'_> {
                     let complaint = complaint(&member, &error);
                     match error {
                         _ if !looks => trouble = Some(complaint),
-                        CallError::Closed(_) => return Ok(Found::Again(complaint)),
-                        _ => return Err(RequestError(complaint)),
+                        CallError::Refused(text) if is_about_row(&text) => {
+                            return Err(RequestError(complaint));
+                        }
+                        _ => return Ok(Found::Again(complaint)),
                     }
                 }
                 Ok((Reply::Last(data), _)) if is(&data, State::UNKNOWN) => witness = Some(member),
@@ -256,13 +268,17 @@ fn is_held(last: &Value) -> bool {
     })
 }
 
+/// Whether a worker complains of the row: any other would, too.
+fn is_about_row(text: &str) -> bool {
+    text.starts_with("job ")
+}
+
 fn complaint(member: &Member, error: &CallError) -> String {
     match error {
         CallError::Refused(text) if text == REFUSED_CLOSING => {
             format!("{member} is closing its connection: follow the job again")
         }
-        // About the row: the worker does not matter.
-        CallError::Refused(text) if text.starts_with("job ") => text.clone(),
+        CallError::Refused(text) if is_about_row(text) => text.clone(),
         CallError::Refused(text) => format!("{member}: {text}"),
         CallError::Closed(_) => {
             format!("{member} disconnected before the job ended; look at the row")
@@ -275,3 +291,7 @@ fn complaint(member: &Member, error: &CallError) -> String {
 fn stopped() -> RequestError {
     RequestError::new("stopped as asked")
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -44,8 +44,11 @@ pub(super) async fn pending<C: Connection>(
     Ok(found)
 }
 
-/// Names that one look for them takes: as many short reads.
+/// Names that one look for them takes.
 const NAMES: usize = 64;
+
+/// Short reads that it makes for them at most: what is no name costs one, too.
+const STEPS: usize = 4096;
 
 /// Which names that begin with `prefix` have a `waiting` row: leaps from each to the next, over all its rows.
 pub(super) async fn names<C: Connection>(
@@ -73,7 +76,7 @@ pub(super) async fn names<C: Connection>(
     let within = statements.beginning.value(prefix);
     let mut names: Vec<String> = Vec::new();
     let mut last = after.unwrap_or(prefix).as_bytes().to_vec();
-    for _ in 0..NAMES {
+    for _ in 0..STEPS {
         let behind = str::from_utf8(&last).map_or(Value::Bytes(&last), Value::Text);
         let values = [behind, Value::Text(&within)];
         let Some(name) = connection.bytes(&statements.next_name, &values).await? else {
@@ -82,6 +85,9 @@ pub(super) async fn names<C: Connection>(
         // What is no UTF-8 is no target's name, and must not hide those behind it.
         names.extend(str::from_utf8(&name).map(String::from));
         last = name;
+        if names.len() == NAMES {
+            break;
+        }
     }
     // Without a name that it could begin behind, the next look would be the same.
     let more = !names.is_empty();

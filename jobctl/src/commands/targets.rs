@@ -128,8 +128,8 @@ pub(super) async fn are_served(
     }
 }
 
-/// Refuses to add a job that nobody would run of whom this daemon knows. One that cannot say whom it knows is believed: it will
-/// refuse the job itself.
+/// Refuses to add a job that nobody would run of whom this daemon knows, or where it does not say whom it knows: it
+/// would not run the job either.
 pub(super) async fn is_run(
     context: &Context,
     client: &Client<'_>,
@@ -138,26 +138,25 @@ pub(super) async fn is_run(
     let names = std::slice::from_ref(target);
     let (unserved, shows) = match context.kind() {
         Kind::Master => {
-            let unserved = unserved(context, client, names).await;
+            let unserved = unserved(context, client, names).await?;
             (unserved, "list-workers shows what they serve")
         }
         Kind::Worker => {
-            let unserved = worker_status(client).await.map(|status| {
-                let served = || status.targets.keys().map(String::as_str);
-                let unserved = Unserved::among("this worker does not serve", names, served);
-                // Its database may take 'Mail' for 'mail'.
-                let lower = target.to_lowercase();
-                unserved.filter(|_| served().all(|known| known.to_lowercase() != lower))
-            });
+            let status = worker_status(client).await?;
+            let served = || status.targets.keys().map(String::as_str);
+            let unserved = Unserved::among("this worker does not serve", names, served);
+            // Its database may take 'Mail' for 'mail'.
+            let lower = target.to_lowercase();
+            let unserved = unserved.filter(|_| served().all(|known| known.to_lowercase() != lower));
             (unserved, "list-targets shows what it serves")
         }
     };
     match unserved {
-        Ok(Some(unserved)) => Err(Failure::Refused(format!(
+        None => Ok(()),
+        Some(unserved) => Err(Failure::Refused(format!(
             "{unserved}, and nothing was added; {} {shows}",
             context.jobctl()
         ))),
-        _ => Ok(()),
     }
 }
 

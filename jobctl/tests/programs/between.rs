@@ -1,8 +1,8 @@
 //! `run` and `add`, when something comes between: a stream that breaks off, a daemon that is silent, Ctrl-C.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, serves_mail};
 use crate::table::Table;
 use crate::terminal::Terminal;
 
@@ -14,7 +14,7 @@ fn start(table: &Table, arguments: &[&str]) -> Terminal {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_stream_breaks_off_is_followed_again() {
-    let (worker, job) = Daemon::teller(Value::Null).await;
+    let (worker, job) = Daemon::teller(serves_mail()).await;
     let table = Table::new(Some(worker.address)).await;
     let mut run = start(&table, &["run", "mail"]);
     job.tells(json!({"state": "manual"}));
@@ -57,20 +57,22 @@ async fn rows_that_are_there_are_named_after_ctrl_c() {
             "{words:?}: {text}"
         );
     }
+    let (worker, _job) = Daemon::teller(serves_mail()).await;
+    let table = Table::new(Some(worker.address)).await;
     let mut run = start(&table, &["run", "mail"]);
-    run.sees(&["waiting: job 5 (mail) is asked for ["]);
+    run.sees(&["waiting: job 1 (mail) is asked for ["]);
     run.press("\x03");
     let (code, text) = run.ends();
     assert_eq!(code, 130, "{text}");
     assert!(
-        text.contains("job 5 was added: jobctl --config") && text.contains(" run-manual 5 has"),
+        text.contains("job 1 was added: jobctl --config") && text.contains(" run-manual 1 has"),
         "{text}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_says_of_a_job_that_has_begun_that_it_goes_on() {
-    let (worker, job) = Daemon::teller(Value::Null).await;
+    let (worker, job) = Daemon::teller(serves_mail()).await;
     let table = Table::new(Some(worker.address)).await;
     let mut run = start(&table, &["run", "mail"]);
     job.tells(json!({"state": "manual"}));
@@ -85,7 +87,7 @@ async fn ctrl_c_says_of_a_job_that_has_begun_that_it_goes_on() {
 
 /// Runs a job that ends with 4 behind this output.
 async fn run_fails<T>(stderr: &str, run: impl AsyncFnOnce(Table) -> T) -> T {
-    let (worker, job) = Daemon::teller(Value::Null).await;
+    let (worker, job) = Daemon::teller(serves_mail()).await;
     let table = Table::new(Some(worker.address)).await;
     job.tells(json!({"state": "running"}));
     job.tells(json!({"stream": "stderr", "at": 0, "text": stderr}));

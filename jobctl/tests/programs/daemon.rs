@@ -7,7 +7,7 @@ use jobd_proto::listener::{self, Access, ListenerOptions};
 use jobd_proto::master::MasterRequest;
 use jobd_proto::worker::WorkerRequest;
 use jobd_proto::{IncomingRequest, RequestError, Secret};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,12 @@ type Check = fn(&str, &Value) -> Result<(), RequestError>;
 
 /// Of a check: the request is left without an answer.
 const NO_ANSWER: &str = "no answer";
+
+/// The status of a worker that serves `mail`.
+pub(crate) fn serves_mail() -> Value {
+    let mail = json!({"paused": false, "concurrency": 1, "length": 0});
+    json!({"targets": {"mail": mail}, "jobPromisesCount": 0, "memoryUsage": {}})
+}
 
 /// A listening daemon; it ends with the test.
 pub(crate) struct Daemon {

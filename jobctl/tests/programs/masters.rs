@@ -382,7 +382,7 @@ async fn the_table_does_what_it_can_without_a_master() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_was_added_for_a_master_that_goes_is_named() {
     for (does, code) in [(Does::Half, 3), (Does::Garbage, 3), (Does::WrongData, 1)] {
-        let master = Master::start(does).await;
+        let master = Master::after_status(does).await;
         let table = table(master.address).await;
         for (id, json) in [(4, &[][..]), (5, &["--json"])] {
             let words = [&["--master", "run", "mail"], json].concat();
@@ -394,6 +394,19 @@ async fn a_row_that_was_added_for_a_master_that_goes_is_named() {
                 &[&format!("job {id} was added: {show}, {run_manual}")],
             );
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_is_added_for_a_master_that_cannot_say_how_it_is() {
+    for (does, code) in [(Does::Half, 3), (Does::Garbage, 3), (Does::WrongData, 1)] {
+        let master = Master::start(does).await;
+        let table = table(master.address).await;
+        let run = table.jobctl(&["--master", "run", "mail"]).await;
+        run.failed(code, &["jobd-master"]);
+        assert!(!run.stderr.contains("was added"), "{run:?}");
+        let rows = table.jobctl(&["list", "--json"]).await.json();
+        assert_eq!(rows["jobs"].as_array().unwrap().len(), 3, "{does:?}");
     }
 }
 

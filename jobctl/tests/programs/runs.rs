@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, serves_mail};
 use crate::jobctl::ask;
 use crate::table::Table;
 
@@ -126,11 +126,10 @@ async fn signals_through_a_master_say_what_nobody_serves() {
 
 #[tokio::test]
 async fn a_job_that_nobody_runs_is_not_added() {
-    let status = json!({"targets": {"mail": {"paused": false, "concurrency": 1, "length": 0}}, "jobPromisesCount": 0, "memoryUsage": {}});
     let master = json!({"workers": [{"remoteAddr": "10.0.0.1", "remotePort": 1, "targets": ["mail"]}], "memoryUsage": {}});
     for (daemon, given, who, shows) in [
         (
-            Daemon::worker(Ok(status)).await,
+            Daemon::worker(Ok(serves_mail())).await,
             "",
             "this worker does not serve",
             "list-targets shows what it serves",
@@ -165,4 +164,15 @@ async fn a_job_that_nobody_runs_is_not_added() {
             run("MAIL").await.failed(1, &["job 2 was added"]);
         }
     }
+}
+
+#[tokio::test]
+async fn a_job_is_not_added_behind_a_password_that_is_not_known() {
+    let worker = Daemon::locked("correct").await;
+    let table = Table::new(Some(worker.address)).await;
+    let run = table.jobctl(&["run", "mail"]).await;
+    run.failed(1, &["invalid password", "--password"]);
+    assert!(!run.stderr.contains("was added"), "{run:?}");
+    let rows = table.jobctl(&["list", "--json"]).await.json();
+    assert_eq!(rows["jobs"], json!([]));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, serves_mail};
 use crate::jobctl::run;
 use crate::table::Table;
 use crate::terminal::Terminal;
@@ -299,8 +299,8 @@ async fn a_daemon_that_is_silent_is_named_while_it_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_waited_for_is_named_whatever_the_form_of_the_answer() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let table = Table::new(Some(silent.local_addr().unwrap())).await;
+    let (worker, _job) = Daemon::teller(serves_mail()).await;
+    let table = Table::new(Some(worker.address)).await;
     for (command, waited) in [
         (
             &["run", "mail", "--json"][..],

@@ -1,6 +1,6 @@
 //! A master over bytes, which answers, or does what a master should not.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -51,8 +51,8 @@ fn proper(kind: &str) -> Value {
     }
 }
 
-/// Answers all requests of a connection.
-async fn converse(does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
+/// Answers all requests of a connection; `first` is what it does with `status`.
+async fn converse(first: Does, does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
     let (mut heard, mut bytes) = (Vec::new(), vec![0; 4096]);
     loop {
         let read = stream.read(&mut bytes).await?;
@@ -67,6 +67,7 @@ async fn converse(does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
             let (Some(no), Some(kind)) = (no, kind) else {
                 continue;
             };
+            let does = if kind == "status" { first } else { does };
             let answer =
                 |no: i64, data: Value| format!("[1,{}]\u{4}", json!({"no": no, "data": data}));
             let said = match does {
@@ -90,6 +91,9 @@ async fn converse(does: Does, stream: &mut TcpStream) -> std::io::Result<()> {
     }
 }
 
+/// A port that is free.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A listening master; it is gone, and its connections with it, when this is dropped.
 pub(crate) struct Master {
     pub(crate) address: SocketAddr,
@@ -98,6 +102,19 @@ pub(crate) struct Master {
 
 impl Master {
     pub(crate) async fn at(address: SocketAddr, does: Does) -> Self {
+        Self::serve(address, does, does).await
+    }
+
+    pub(crate) async fn start(does: Does) -> Self {
+        Self::at(ANY, does).await
+    }
+
+    /// One that says how it is as it should, and does this with every other request.
+    pub(crate) async fn after_status(does: Does) -> Self {
+        Self::serve(ANY, Does::Answers, does).await
+    }
+
+    async fn serve(address: SocketAddr, first: Does, does: Does) -> Self {
         let deadline = Instant::now() + Duration::from_secs(10);
         // The one before is on its way out.
         let listener = loop {
@@ -113,16 +130,12 @@ impl Master {
             let mut connections = JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 // It does not matter how the client went.
-                connections.spawn(async move { drop(converse(does, &mut stream).await) });
+                connections.spawn(async move { drop(converse(first, does, &mut stream).await) });
             }
         });
         Self {
             address,
             _serving: serving,
         }
-    }
-
-    pub(crate) async fn start(does: Does) -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), does).await
     }
 }

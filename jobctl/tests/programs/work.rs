@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, serves_mail};
 use crate::jobctl::run;
 use crate::table::Table;
 
@@ -380,7 +380,9 @@ async fn a_list_is_narrowed_by_result_and_time_and_shows_any_column() {
 #[tokio::test]
 async fn a_job_runs_like_a_command() {
     let outcome = json!({"result": "fail", "code": 7, "signal": null, "stdout": "out\n", "stderr": "sorry\n"});
-    let worker = Daemon::worker(Ok(json!({"jobs": {"1": outcome}}))).await;
+    let mut answer = serves_mail();
+    answer["jobs"] = json!({"1": outcome});
+    let worker = Daemon::worker(Ok(answer)).await;
     let table = Table::new(Some(worker.address)).await;
     let ran = table.jobctl(&["run", "mail", "--", "name=x"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "out\n"));
@@ -422,7 +424,9 @@ async fn a_job_runs_like_a_command() {
 async fn what_runs_through_an_old_master_is_shown_at_its_end() {
     let outcome =
         json!({"result": "ok", "code": 0, "signal": null, "stdout": "out\n", "stderr": ""});
-    let master = Daemon::old_master(Ok(json!({"jobs": {"1": outcome}}))).await;
+    let worker = json!({"remoteAddr": "10.0.0.1", "remotePort": 1, "targets": ["mail"]});
+    let answer = json!({"workers": [worker], "memoryUsage": {}, "jobs": {"1": outcome}});
+    let master = Daemon::old_master(Ok(answer)).await;
     let table = Table::new(Some(master.address)).await;
     let ran = table.jobctl(&["--master", "run", "mail"]).await;
     assert_eq!(

@@ -22,7 +22,9 @@ use crate::settings::Kind;
 /// Asks for it; 1 if any job had ended, or nothing could be done.
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
     let chosen = named(context, args.jobs).await?;
-    let ids: Vec<JobId> = chosen.jobs.into_iter().map(|job| job.id).collect();
+    let mut known = BTreeSet::new();
+    let ids = chosen.jobs.into_iter().map(|job| job.id);
+    let ids: Vec<JobId> = ids.filter(|id| known.insert(*id)).collect();
     if !args.yes
         && let Some(question) = question(context, &ids).await
     {

@@ -391,6 +391,12 @@ async fn a_cancel_says_where_its_jobs_stand_and_asks() {
         2,
         &["\nanother one is over already\nthis ends 1 job of mail"],
     );
+    // Named twice it is one job.
+    for words in [&["cancel", "2", "2"][..], &["cancel", "2-2", "2"]] {
+        let twice = table.jobctl(words).await;
+        let question = format!("jobctl: {running};");
+        twice.failed(2, &[&question]);
+    }
     // Nobody can be asked: not with the table, and not without it.
     let complaint = "for good; nobody can be asked here, add --yes: jobctl ";
     let piped = table.jobctl(&["cancel", "2", "--json"]).await;

@@ -31,16 +31,7 @@ fn finding(run: &Run, text: &str) -> (String, String) {
 async fn a_sound_cluster_is_well() {
     let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
     let table = Table::new(Some(daemon.address)).await;
-    for column in [
-        "worker TEXT",
-        "lease_until INTEGER",
-        "attempts INTEGER NOT NULL DEFAULT 0",
-        "interruptions INTEGER NOT NULL DEFAULT 0",
-    ] {
-        table
-            .execute(&format!("ALTER TABLE jobs ADD COLUMN {column}"))
-            .await;
-    }
+    table.owned().await;
     let run = table.jobctl(&["--master", "doctor"]).await;
     assert_eq!(run.code, 0, "{run:?}");
     let levels = run
@@ -198,6 +189,22 @@ async fn what_the_tables_of_workers_lack_is_told_once() {
     assert!(!doctor.stdout.contains("no ownership"), "{doctor:?}");
     let (_, mend) = finding(&doctor, "without ownership rows of a worker");
     assert!(mend.contains("ADD COLUMN"), "{mend}");
+}
+
+#[tokio::test]
+async fn a_worker_that_knows_nothing_of_new_columns_is_to_be_restarted() {
+    let mut old = worker(false);
+    old["workerStatus"]["tableLacks"] = json!(["no ownership (columns worker)"]);
+    let daemon = Daemon::master(Ok(master(&json!([old])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table.owned().await;
+    let doctor = table.jobctl(&["--master", "doctor"]).await;
+    let (level, mend) = finding(&doctor, "web1: no ownership (columns worker)");
+    assert_eq!(level, "warning");
+    assert!(
+        mend.starts_with("systemctl restart jobd # on its host"),
+        "{mend}"
+    );
 }
 
 #[tokio::test]

@@ -53,6 +53,19 @@ impl Table {
         done.unwrap().rows_affected()
     }
 
+    /// Adds the columns of ownership.
+    pub(crate) async fn owned(&self) {
+        for column in [
+            "worker TEXT",
+            "lease_until INTEGER",
+            "attempts INTEGER NOT NULL DEFAULT 0",
+            "interruptions INTEGER NOT NULL DEFAULT 0",
+        ] {
+            let sql = format!("ALTER TABLE jobs ADD COLUMN {column}");
+            self.execute(&sql).await;
+        }
+    }
+
     pub(crate) async fn jobctl(&self, arguments: &[&str]) -> Run {
         let config = ["--config", self.config.to_str().unwrap()];
         run(config.into_iter().chain(arguments.iter().copied())).await

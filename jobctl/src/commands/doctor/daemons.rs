@@ -70,12 +70,11 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     Some(workers)
 }
 
-/// What missing columns cost, as the workers say: for where the table itself cannot be looked at.
-pub(super) fn lacking(workers: Option<&[Worker]>) -> Vec<Finding> {
+/// What missing columns cost, as the workers say who miss them.
+pub(super) fn lacking(workers: Option<&[Worker]>, mend: &str) -> Vec<Finding> {
     let lacks = lacks(workers.unwrap_or_default()).into_iter();
     let findings = lacks.map(|(lack, workers)| {
         let text = format!("{}: {lack}", several_names(&workers));
-        let mend = "jobd --check-config # on its host: says what it finds; sql/mysql/add-*.sql add columns";
         Finding::warning("reach", plain(&text), mend)
     });
     findings.collect()

@@ -66,6 +66,13 @@ impl Finding {
     }
 }
 
+/// What helps a worker whose table lacks columns, where the table itself cannot be looked at.
+const ADD_COLUMNS: &str =
+    "jobd --check-config # on its host: says what it finds; sql/mysql/add-*.sql add columns";
+
+/// The same where the table has them by now.
+const RESTART: &str = "systemctl restart jobd # on its host: it looks for columns when it starts, and this table has them";
+
 /// Of many findings of one kind the first ones, and how many there are beside.
 fn few(mut findings: Vec<Finding>, shows_all: &str) -> Vec<Finding> {
     const FEW: usize = 10;
@@ -85,7 +92,7 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let workers = daemons::examine(context, &mut findings).await;
     match &context.settings.database {
         None => {
-            findings.extend(daemons::lacking(workers.as_deref()));
+            findings.extend(daemons::lacking(workers.as_deref(), ADD_COLUMNS));
             findings.push(Finding::warning(
                 "table",
                 "the config names no table, so that rows cannot be looked at",
@@ -97,12 +104,16 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
         }
         Some(settings) => match database::try_open(settings).await {
             Err(error) => {
-                findings.extend(daemons::lacking(workers.as_deref()));
+                findings.extend(daemons::lacking(workers.as_deref(), ADD_COLUMNS));
                 let failure = database::failure(settings, &error).to_string();
                 let mend = database::mend(settings, &error, &context.settings.config);
                 findings.push(Finding::error("table", failure, mend));
             }
             Ok(mut open) => {
+                // Else the table's own finding says the same, with the statements.
+                if table::has_ownership(&open) {
+                    findings.extend(daemons::lacking(workers.as_deref(), RESTART));
+                }
                 let examined = table::examine(&mut open, settings, &mut findings).await;
                 if let Err(error) = examined {
                     let failure = database::failure(settings, &error);

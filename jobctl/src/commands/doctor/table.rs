@@ -22,12 +22,12 @@ const LONG_RUN_S: i64 = 86_400;
 /// An accepted job that is not started for longer has lost its worker.
 const LONG_QUEUE_S: i64 = 3_600;
 
+/// The columns of ownership.
+const OWNERSHIP: &[&str] = &["worker", "lease_until", "attempts", "interruptions"];
+
 /// Columns that belong together, and what they are for.
 const ABILITIES: [(&str, &[&str]); 10] = [
-    (
-        "ownership",
-        &["worker", "lease_until", "attempts", "interruptions"],
-    ),
+    ("ownership", OWNERSHIP),
     ("retries", &["max_attempts", "errors"]),
     ("later", &["run_at"]),
     ("priority", &["priority"]),
@@ -78,6 +78,11 @@ pub(super) async fn examine(
     let lists: Vec<String> = lists.collect();
     findings.extend(few(stuck, &lists.join("; ")));
     Ok(())
+}
+
+/// Whether a worker that looks at this table finds ownership.
+pub(super) fn has_ownership(table: &Connection) -> bool {
+    OWNERSHIP.iter().all(|name| table.columns().has(name))
 }
 
 fn columns(table: &Connection, settings: &Database) -> Vec<Finding> {

@@ -2,8 +2,10 @@
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Command, Error};
+use clap::{Arg, ArgAction, Command, Error};
 use jobd_proto::settings::near_match;
+
+use super::values::When;
 
 /// Adds to `error`, made from `words`, what would do instead, and takes out what would only fail again.
 pub(super) fn explained(mut error: Error, all: &Command, words: &[String]) -> Error {
@@ -32,7 +34,7 @@ pub(super) fn explained(mut error: Error, all: &Command, words: &[String]) -> Er
             error.remove(ContextKind::Suggested);
         }
         let is_similar = error.get(ContextKind::SuggestedArg).is_some();
-        if let Some(hint) = instead(command, words, &wrong).filter(|_| !is_similar) {
+        if let Some(hint) = instead(all, command, words, &wrong).filter(|_| !is_similar) {
             let hint = ContextValue::StyledStrs(vec![StyledStr::from(hint)]);
             error.insert(ContextKind::Suggested, hint);
         }
@@ -48,30 +50,79 @@ fn text(error: &Error, kind: ContextKind) -> Option<String> {
 }
 
 /// What would do instead of an argument that the command does not take.
-fn instead(command: &Command, words: &[String], wrong: &str) -> Option<String> {
-    let has = |name: &str| {
-        let mut options = command.get_arguments();
-        options.any(|option| option.get_long() == Some(name))
-    };
+fn instead(all: &Command, command: &Command, words: &[String], wrong: &str) -> Option<String> {
     if wrong.starts_with('-') {
-        let mut names = command.get_positionals();
-        let takes_ids = names.any(|argument| {
-            let names = argument.get_value_names().unwrap_or_default();
-            names.iter().any(|name| name.starts_with("ID"))
-        });
-        let failed = if has("failed") {
-            ", or --failed takes all that failed"
-        } else {
-            ""
-        };
-        return takes_ids.then(|| format!("jobs are named by id: 17, 10-20 or last{failed}"));
+        return by_id(command, wrong);
     }
-    let before = words.iter().position(|word| word == wrong)?.checked_sub(1);
-    let before = words.get(before?)?;
+    let at = words.iter().position(|word| word == wrong)?;
+    let before = words.get(at.checked_sub(1)?)?;
+    let quoted = shell_words::quote(wrong);
     if before == "--watch" {
-        return Some(format!("write {before}={wrong}"));
+        return Some(format!("write {before}={quoted}"));
     }
-    has("target").then(|| format!("write --target {wrong}"))
+    let option = |word: &str| {
+        let name = word.strip_prefix("--")?;
+        let mut options = command.get_arguments().chain(all.get_arguments());
+        options.find(|option| option.get_long() == Some(name))
+    };
+    if let Some(hint) = whole_time(words, at, option) {
+        return Some(hint);
+    }
+    let is_flag = option(before).is_some_and(|option| !option.get_action().takes_values());
+    let is_first = is_flag || all.find_subcommand(before).is_some();
+    (is_first && has(command, "target")).then(|| format!("write --target {quoted}"))
+}
+
+fn has(command: &Command, name: &str) -> bool {
+    let mut options = command.get_arguments();
+    options.any(|option| option.get_long() == Some(name))
+}
+
+/// How jobs are named where they cannot be chosen otherwise.
+fn by_id(command: &Command, wrong: &str) -> Option<String> {
+    const CHOOSES: [&str; 6] = [
+        "--all", "--failed", "--result", "--since", "--status", "--target",
+    ];
+    let mut names = command.get_positionals();
+    let ids = names.find(|argument| {
+        let names = argument.get_value_names().unwrap_or_default();
+        names.iter().any(|name| name.starts_with("ID"))
+    });
+    let ids = ids.filter(|_| CHOOSES.contains(&wrong))?;
+    let said = match ids.get_action() {
+        ArgAction::Append => "jobs are named by id: 17, 10-20 or last",
+        _ => "the job is named by id: 17 or last",
+    };
+    let failed = if has(command, "failed") {
+        ", or --failed takes all that failed"
+    } else {
+        ""
+    };
+    Some(format!("{said}{failed}"))
+}
+
+/// The words of a time as one argument, where the word at `at` is a later one of them.
+fn whole_time<'a>(
+    words: &[String],
+    at: usize,
+    option: impl Fn(&str) -> Option<&'a Arg>,
+) -> Option<String> {
+    let before = words.get(at.checked_sub(1)?)?;
+    let (name, first) = match before.split_once('=') {
+        Some(parts) => parts,
+        None => (words.get(at.checked_sub(2)?)?.as_str(), before.as_str()),
+    };
+    let names = option(name)?.get_value_names().unwrap_or_default();
+    if names.iter().all(|name| *name != "TIME") {
+        return None;
+    }
+    let mut time = first.to_owned();
+    let times = words[at..].iter().map(|word| {
+        time.extend([" ", word]);
+        time.clone()
+    });
+    let time = times.filter(|time| time.parse::<When>().is_ok()).last()?;
+    Some(format!("write {name} {}", shell_words::quote(&time)))
 }
 
 fn elsewhere(wrong: &str) -> Option<&'static [&'static str]> {

@@ -277,8 +277,30 @@ mod tests {
             ("status --watch 5s", "write --watch=5s", ""),
             ("add mail", "write --target mail", ""),
             ("list --json mail", "write --target mail", ""),
+            ("list --master mail", "write --target mail", ""),
+            ("list --status done mail", "argument 'mail'", "--target"),
+            ("list --since 2h mail", "argument 'mail'", "--target"),
+            (
+                "list --since 2 hours ago",
+                "write --since '2 hours ago'",
+                "--target",
+            ),
+            ("list --since=2h ago", "write --since '2h ago'", "--target"),
+            (
+                "list --since 2h ago --json",
+                "write --since '2h ago'",
+                "--target",
+            ),
+            (
+                "prune --older-than 30 days",
+                "write --older-than '30 days'",
+                "--target",
+            ),
             ("cancel --all", "named by id: 17, 10-20 or last", "-- --all"),
             ("cancel --target mail", "named by id", "-- --target"),
+            ("show 1 --all", "named by id: 17 or last", "10-20"),
+            ("logs --lines 5 1", "argument '--lines'", "named by"),
+            ("cancel -y 5", "argument '-y'", "named by"),
             ("retry --all", "--failed takes all", "-- --all"),
             ("retry --faild", "'--failed'", "-- --faild"),
             ("pause --al", "unexpected argument '--al'", "-- --al"),
@@ -289,6 +311,14 @@ mod tests {
             let error = Cli::read(words).unwrap_err().to_string();
             let is_silent = not.is_empty() || !error.contains(not);
             assert!(error.contains(said) && is_silent, "{line}: {error}");
+        }
+        for (words, said) in [
+            (["add", "a b"].as_slice(), "write --target 'a b'"),
+            (&["status", "--watch", "5 s"], "write --watch='5 s'"),
+        ] {
+            let words = ["jobctl"].iter().chain(words);
+            let error = Cli::read(words).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
         }
     }
 

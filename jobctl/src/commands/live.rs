@@ -147,9 +147,15 @@ impl View {
         Ok(())
     }
 
-    /// The attempt is over, and there will be another one, whose output begins anew: that is the whole then.
-    pub(super) fn again(&mut self) {
-        self.ran = false;
+    /// The attempt is over, and there will be another one, whose output begins anew: that is the whole then. `state` is
+    /// the job's now. Where somebody has seen the attempt that is told, below what it wrote.
+    pub(super) fn again(&mut self, state: &str) {
+        if std::mem::take(&mut self.ran) {
+            let (id, now) = (self.id, plain(state));
+            complain(&format!(
+                "jobctl: the attempt of job {id} was cut short; the job is {now} now"
+            ));
+        }
         for side in &mut self.sides {
             side.state = Shown::All;
             side.kept.clear();

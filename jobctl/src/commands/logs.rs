@@ -137,11 +137,7 @@ async fn followed(context: &Context, id: JobId, view: &mut View) -> Result<Optio
             let worker = state.worker.unwrap_or_default();
             return Err(Failure::Refused(elsewhere(id, &state.state, &worker)));
         }
-        let now = plain(&state.state);
-        complain(&format!(
-            "jobctl: the attempt of job {id} was cut short; the job is {now} now"
-        ));
-        view.again();
+        view.again(&state.state);
         tokio::time::sleep(PAUSE).await;
     }
 }

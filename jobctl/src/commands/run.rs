@@ -141,11 +141,12 @@ async fn followed(
         let Watched::Last(message) = watch(client, follow, view).await? else {
             return Ok(true);
         };
-        if outcome(&state(context, follow.id, message)?).is_some() {
+        let state = state(context, follow.id, message)?;
+        if outcome(&state).is_some() {
             return Ok(view.ran());
         }
         // On its way to a worker, or cut short: the answer to the request says when that is enough.
-        view.again();
+        view.again(&state.state);
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -108,6 +108,9 @@ pub(crate) fn mend(database: &Database, error: &RowError, config: &Path) -> Stri
     let create_table = format!("{jobctl} create-table # if it is not there");
     match (error, &database.settings) {
         (RowError::NoTable(_), _) => create_table,
+        (RowError::NoAnswer(_), _) => {
+            "look at the load of its host and at what holds locks there".to_owned()
+        }
         (_, DatabaseSettings::Sqlite(_)) => match no_folder(database) {
             Some(_) => format!("mend sqlite_path in {config}"),
             None => format!("{create_table}; else look at the rights on the file and its folder"),

@@ -214,14 +214,17 @@ async fn a_name_that_looks_like_an_option_is_written_as_a_name() {
     table
         .execute(
             "INSERT INTO jobs (target, time_created, status) VALUES \
-             ('-rf', unixepoch(), 'waiting'), (char(27) || 'x', unixepoch(), 'waiting'), ('mail', 1, 'waiting')",
+             ('-rf', unixepoch(), 'waiting'), (char(27) || 'x', unixepoch(), 'waiting'), \
+             ('y' || char(8238), unixepoch(), 'waiting'), ('mail', 1, 'waiting')",
         )
         .await;
     let run = table.jobctl(&["--master", "doctor"]).await;
     let (_, mend) = finding(&run, "1 job waits for -rf,");
     assert!(mend.contains("add-target -- -rf 1 #"), "{mend}");
-    let (_, mend) = finding(&run, "{1b}x, which no worker serves");
-    assert!(!mend.contains("add-target"), "{mend}");
+    for name in ["\\u{1b}x", "y\\u{202e}"] {
+        let (_, mend) = finding(&run, &format!("{name}, which no worker serves"));
+        assert!(!mend.contains("add-target"), "{mend}");
+    }
     let (_, mend) = finding(&run, "although it has free slots");
     assert!(mend.contains("--master poke mail # poll"), "{mend}");
 }

@@ -244,9 +244,15 @@ async fn a_database_that_never_answers_is_named_and_given_up() {
         command.args(["--config", config]).args(arguments);
         (arguments, finish(&mut command).await)
     });
-    for (arguments, run) in futures::future::join_all(runs).await {
+    let mut doctor = program();
+    doctor.args(["--config", config, "doctor"]);
+    let (runs, doctor) = tokio::join!(futures::future::join_all(runs), finish(&mut doctor));
+    let complaint = "no answer within 10 s; is it stopped, overloaded or locked?";
+    let mend = "\tlook at the load of its host and at what holds locks there\n";
+    let told = doctor.stdout.contains(complaint) && doctor.stdout.contains(mend);
+    assert!(told, "{doctor:?}");
+    for (arguments, run) in runs {
         assert_eq!(run.code, 3, "{arguments:?}: {run:?}");
-        let complaint = "no answer within 10 s; is it stopped, overloaded or locked?";
         run.failed(3, &[&waited, complaint]);
     }
     let (code, text) = seen.ends();

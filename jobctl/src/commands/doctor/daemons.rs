@@ -82,7 +82,7 @@ pub(super) fn lacking(workers: Option<&[Worker]>, mend: &str) -> Vec<Finding> {
 
 /// A command on these targets, as it is typed.
 fn on_targets(command: &str, targets: &[&str], behind: &str) -> String {
-    if targets.iter().any(|name| name.contains(char::is_control)) {
+    if targets.iter().any(|name| plain(name) != *name) {
         return "nobody can type such a name: look at what adds jobs for it".to_owned();
     }
     let is_option = targets.iter().any(|name| name.starts_with('-'));

@@ -146,8 +146,9 @@ pub(super) async fn is_run(
             let served = || status.targets.keys().map(String::as_str);
             let unserved = Unserved::among("this worker does not serve", names, served);
             // Its database may take 'Mail' for 'mail'.
-            let lower = target.to_lowercase();
-            let unserved = unserved.filter(|_| served().all(|known| known.to_lowercase() != lower));
+            let lower: Vec<String> = served().map(str::to_lowercase).collect();
+            let lower = lower.iter().map(String::as_str);
+            let unserved = unserved.filter(|_| !is_among(lower, &target.to_lowercase()));
             (unserved, "list-targets shows what it serves")
         }
     };

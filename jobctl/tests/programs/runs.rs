@@ -167,6 +167,20 @@ async fn a_job_that_nobody_runs_is_not_added() {
 }
 
 #[tokio::test]
+async fn a_pattern_in_another_case_is_the_database_s_to_compare() {
+    let mut status = serves_mail();
+    status["targets"]["user/*"] = status["targets"]["mail"].clone();
+    let worker = Daemon::worker(Ok(status)).await;
+    let table = Table::new(Some(worker.address)).await;
+    for (target, said) in [
+        ("User/7", "job 1 was added"),
+        ("Users/7", "this worker does not serve Users/7"),
+    ] {
+        table.jobctl(&["run", target]).await.failed(1, &[said]);
+    }
+}
+
+#[tokio::test]
 async fn a_job_is_not_added_behind_a_password_that_is_not_known() {
     let worker = Daemon::locked("correct").await;
     let table = Table::new(Some(worker.address)).await;

@@ -75,10 +75,9 @@ pub(super) async fn a_row_without_a_proper_id_stands_in_nobodys_way(mut ground: 
             .await;
     }
     let mine = ground.insert("mail", false, 2).await;
+    let odd = ground.insert("mail", false, 1).await[0];
     ground
-        .run(
-            "INSERT INTO jobs (id, target, time_created, status) VALUES (-1, 'mail', 1, 'waiting')",
-        )
+        .run(&format!("UPDATE jobs SET id = -1 WHERE id = {odd}"))
         .await;
     for id in mine {
         assert_eq!(ids(&ground.claim("mail", 1).await), [id]);

@@ -104,7 +104,7 @@ pub(super) async fn only_what_a_row_is_refused_for_counts_against_it(mut ground:
              THEN SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1143; END IF"
         }
         DatabaseSettings::Sqlite(_) => {
-            "CREATE TRIGGER every BEFORE UPDATE OF time_started ON jobs BEGIN INSERT INTO gone VALUES (1); END"
+            "CREATE TRIGGER every BEFORE UPDATE OF time_started ON jobs BEGIN UPDATE gone SET x = 1; END"
         }
     };
     for (sql, left) in [

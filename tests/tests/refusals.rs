@@ -1,7 +1,7 @@
 //! A server that answers and says no: for a while, for one row, or for a size. The worker keeps what it
 //! has to write, whole, and everybody else's jobs go on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jobd_tests::programs::Daemon;
 use jobd_tests::server::{Durability, Server};
@@ -110,18 +110,22 @@ async fn a_row_that_is_refused_stops_no_other() {
     assert!(jobd.stop().await.success());
 }
 
-/// One that refuses to let rows before the fourth be something.
-async fn refusing(status: &str, poll_interval: &str) -> (Scratch, Database, Vec<u64>, Daemon) {
+/// One that refuses to let the first rows be something, so many of them; six stand behind them.
+async fn refusing(
+    status: &str,
+    poll_interval: &str,
+    rows: usize,
+) -> (Scratch, Database, Vec<u64>, Daemon) {
     let scratch = Scratch::new();
     let database = Server::shared().await.database().await;
     database.minimal_table().await;
     database
         .run(&format!(
             "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW \
-             IF NEW.id < 4 AND NEW.status = '{status}' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
+             IF NEW.id <= {rows} AND NEW.status = '{status}' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF",
         ))
         .await;
-    let ids = database.insert(9, "a", "waiting").await;
+    let ids = database.insert(rows + 6, "a", "waiting").await;
     let ini = Ini::worker(&database)
         .set("poll_interval", poll_interval)
         .set("launcher", "echo {id}")
@@ -133,7 +137,7 @@ async fn refusing(status: &str, poll_interval: &str) -> (Scratch, Database, Vec<
 #[tokio::test]
 async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
     // It looks at its start, and hardly ever again.
-    let (_scratch, database, ids, jobd) = refusing("accepted", "600").await;
+    let (_scratch, database, ids, jobd) = refusing("accepted", "600", 3).await;
     for id in &ids[3..] {
         database.done(*id).await;
     }
@@ -148,14 +152,19 @@ async fn a_row_that_cannot_be_claimed_stops_no_other_of_its_target() {
 
 #[tokio::test]
 async fn a_row_that_cannot_be_started_stops_no_other_of_its_target() {
-    let (_scratch, database, ids, jobd) = refusing("running", "0.2").await;
-    for id in &ids[3..] {
+    let (_scratch, database, ids, jobd) = refusing("running", "0.2", 200).await;
+    let begun = Instant::now();
+    for id in &ids[200..] {
         database.done(*id).await;
     }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_mins(1), "they cost {took:?}");
+    let log = jobd.process.log();
+    let warned = |line: &&str| line.contains(" WARN ") && line.contains("not this one");
+    assert_eq!(log.lines().filter(warned).count(), 16, "{log}");
+    assert!(!log.contains(" ERROR "), "{log}");
     database.run("DROP TRIGGER refuse").await;
-    for id in &ids[..3] {
-        database.done(*id).await;
-    }
+    database.done(ids[199]).await;
     assert!(jobd.stop().await.success());
 }
 

@@ -7,7 +7,8 @@ use jobd_proto::JobId;
 use jobd_proto::worker::{CancelFate, CancelReply};
 use tokio::sync::oneshot;
 
-use super::{Dispatcher, Event, slot};
+use super::{Dispatcher, Event, REST, slot};
+use crate::clock;
 use crate::fate::Reason;
 use crate::job::Job;
 use crate::launcher::End;
@@ -149,12 +150,11 @@ impl Dispatcher {
             self.cancelling.remove(&slot(&job));
             let refused = match &fates {
                 Ok(fates) => match fates.get(&job.id) {
-                    Some(Cancelled::Refused(error) | Cancelled::Unknown(error)) => {
-                        Some(error.clone())
-                    }
+                    Some(Cancelled::Refused { error, passed }) => Some((error.clone(), *passed)),
+                    Some(Cancelled::Unknown(error)) => Some((error.clone(), false)),
                     _ => None,
                 },
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some((error.to_string(), false)),
             };
             match refused {
                 None => {
@@ -163,7 +163,13 @@ impl Dispatcher {
                     self.free_slot(&job);
                 }
                 // Its row may say `done` all the same, and then this changes nothing.
-                Some(error) => self.back_out(job, &error),
+                Some((error, passed)) => {
+                    // The next claim would bring it again, and be as vain.
+                    if !passed {
+                        self.targets.rest(&job.target, clock::now() + REST);
+                    }
+                    self.back_out(job, &error);
+                }
             }
         }
         match (fates, client) {
@@ -227,7 +233,9 @@ fn tell(reply: &mut CancelReply, id: JobId, fate: Option<&Cancelled>) {
             "another worker has job {id}, and the table has no column cancel_requested: ask that worker, or the master"
         )),
         Some(Cancelled::Locked) => Err(format!("somebody has job {id} locked, try again later")),
-        Some(Cancelled::Refused(error)) => Err(format!("job {id} cannot be cancelled: {error}")),
+        Some(Cancelled::Refused { error, .. }) => {
+            Err(format!("job {id} cannot be cancelled: {error}"))
+        }
         Some(Cancelled::Unknown(error)) => Err(format!(
             "nobody knows whether job {id} is cancelled ({error}): ask again"
         )),

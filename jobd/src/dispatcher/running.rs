@@ -26,12 +26,9 @@ impl Dispatcher {
             Note::Unstartable(job, error) => {
                 tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
                 self.targets.rest(&job.target, clock::now() + REST);
-                if self.is_cancelled(&job) {
-                    self.cancel_accepted(vec![job]);
-                } else {
-                    self.back_out(job, &error);
-                }
+                self.unstarted(job, &error);
             }
+            Note::Refused(job, error) => self.unstarted(job, &error),
             Note::Released(job) => {
                 self.releasing -= 1;
                 self.free_slot(&job);
@@ -111,6 +108,15 @@ impl Dispatcher {
                 self.targets.rest(&job.target, clock::now() + REST);
                 self.back_out(job, &format!("cannot start a process: {error}"));
             }
+        }
+    }
+
+    /// Its row cannot be `running`.
+    fn unstarted(&mut self, job: Job, error: &str) {
+        if self.is_cancelled(&job) {
+            self.cancel_accepted(vec![job]);
+        } else {
+            self.back_out(job, error);
         }
     }
 

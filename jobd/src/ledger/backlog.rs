@@ -329,6 +329,10 @@ impl Backlog {
         if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
             tracing::info!(after = ?now - since, "writing to the table again");
         }
+        if let Some(error) = &recorded.refused {
+            let refused = |job| Note::Refused(job, error.clone());
+            return batch.starts.into_iter().map(refused).collect();
+        }
         let mut notes = Vec::with_capacity(batch.len());
         let finished = batch.finishes.into_iter().zip(&recorded.finished);
         let retried = batch.retries.into_iter().zip(&recorded.retried);

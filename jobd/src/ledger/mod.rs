@@ -55,8 +55,11 @@ pub enum Note {
     Started(Job),
     /// The row is not ours any more: do not launch it.
     Lost(Job),
-    /// The row cannot be set to `running`, for this reason: do not launch it.
+    /// The row cannot be set to `running`, for this reason, and the next claim of its target brings it again: do not launch
+    /// it.
     Unstartable(Job, String),
+    /// The same, but claims pass over it for a while.
+    Refused(Job, String),
     /// The row says `done` with this outcome, or `scheduled`, or was taken away while the job ran.
     Finished(Finish),
     /// A row went back.

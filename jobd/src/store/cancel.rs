@@ -36,7 +36,12 @@ pub enum Cancelled {
     /// Somebody has it locked, and was not waited for.
     Locked,
     /// The database does not let it be changed, and this is why.
-    Refused(String),
+    Refused {
+        /// The server's words.
+        error: String,
+        /// Looks for requests pass over it for a while, and claims where one has brought it.
+        passed: bool,
+    },
     /// The database's answer is missing, and this is why: it may have ended.
     Unknown(String),
 }
@@ -45,8 +50,15 @@ impl From<&StoreError> for Cancelled {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unknown(error.to_string()),
-            _ => Self::Refused(error.to_string()),
+            _ => Self::refused(error.to_string()),
         }
+    }
+}
+
+impl Cancelled {
+    fn refused(error: String) -> Self {
+        let passed = false;
+        Self::Refused { error, passed }
     }
 }
 
@@ -142,7 +154,7 @@ pub(super) async fn cancel<C: Connection>(
             told.extend(name(connection, texts, &errors, &sorted).await?);
         }
         let refused = errors.into_iter();
-        fates.extend(refused.map(|(id, error)| (id, Cancelled::Refused(error))));
+        fates.extend(refused.map(|(id, error)| (id, Cancelled::refused(error))));
     }
     connection.control("COMMIT").await?;
     Ok((fates, told))
@@ -177,7 +189,7 @@ struct Sorted {
     over: Vec<JobId>,
     /// Of `over`, what an earlier cancellation has ended.
     cancelled: Vec<JobId>,
-    /// What a claim by a poll would bring, or has.
+    /// What a claim by a poll has brought.
     claimable: BTreeSet<JobId>,
 }
 
@@ -192,7 +204,7 @@ impl Sorted {
         let mut sorted = Self::default();
         for (id, row) in rows {
             let claim = claims.get(&id).filter(|claim| claim.as_str() == row.worker);
-            if row.status == "waiting" || claim.is_some_and(|claim| !claim.origin().is_manual()) {
+            if claim.is_some_and(|claim| !claim.origin().is_manual()) {
                 sorted.claimable.insert(id);
             }
             match (row.status.as_str(), claim) {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use jobd_proto::{JobId, TargetName};
+use jobd_proto::JobId;
 use sqlx::mysql::MySqlDatabaseError;
 
 use super::connection::{Connection, Value};
@@ -30,7 +30,7 @@ pub struct Refused {
     pub id: JobId,
     /// Its `target`, where that was read.
     pub target: Option<String>,
-    /// The next claim of its target would bring it again.
+    /// A claim has brought it, and the next one of its target would again.
     pub(super) claimable: bool,
     /// The server's words.
     pub error: String,
@@ -69,8 +69,8 @@ pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-/// Runs an update of `ids` with these values before them, within a transaction: together, and one by one where one of
-/// them is refused.
+/// Runs an update of `ids` with these values before them, within a transaction: together, and in halves where one of them is
+/// refused, so that each of these costs the others a few statements.
 pub(super) async fn change<C: Connection>(
     connection: &mut C,
     statement: &ListStatement,
@@ -78,24 +78,15 @@ pub(super) async fn change<C: Connection>(
     ids: &[JobId],
 ) -> Result<Changed, sqlx::Error> {
     let mut changed = Changed::default();
-    for ids in ids.chunks(MAX_LIST) {
-        match change_list(connection, statement, before, ids).await {
-            Err(error) if is_about_row(&error) => {
-                if let [id] = ids {
-                    changed.refused.push((*id, error));
-                    continue;
-                }
+    let mut lists: Vec<&[JobId]> = ids.chunks(MAX_LIST).rev().collect();
+    while let Some(ids) = lists.pop() {
+        match (change_list(connection, statement, before, ids).await, ids) {
+            (Err(error), [id]) if is_about_row(&error) => changed.refused.push((*id, error)),
+            (Err(error), _) if is_about_row(&error) => {
+                let (first, second) = ids.split_at(ids.len() / 2);
+                lists.extend([second, first]);
             }
-            outcome => {
-                changed.rows += outcome?;
-                continue;
-            }
-        }
-        for id in ids {
-            match change_list(connection, statement, before, &[*id]).await {
-                Err(error) if is_about_row(&error) => changed.refused.push((*id, error)),
-                outcome => changed.rows += outcome?,
-            }
+            (outcome, _) => changed.rows += outcome?,
         }
     }
     Ok(changed)
@@ -140,15 +131,11 @@ pub(super) struct Refusals(HashMap<String, OfTarget>);
 
 /// Those of a target, whose name is the key, [`folded`].
 #[derive(Debug, Default)]
-struct OfTarget {
-    rows: HashMap<(Kind, JobId), Refusal>,
-    /// That there are more was said.
-    is_full: bool,
-}
+struct OfTarget(HashMap<(Kind, JobId), Refusal>);
 
 #[derive(Debug)]
 struct Refusal {
-    /// See [`Refused`].
+    /// See [`Refused`]: claims pass over it.
     claimable: bool,
     pause: Duration,
     until: Instant,
@@ -164,54 +151,50 @@ impl Refusal {
 impl Refusals {
     /// Those to pass over now.
     pub(super) fn aside(&self, kind: Kind, now: Instant) -> HashSet<JobId> {
-        let rows = self.0.values().flat_map(|of| &of.rows);
-        let aside = rows.filter(|((of, _), row)| *of == kind && now < row.until);
-        aside.map(|((_, id), _)| *id).collect()
+        self.paused(now, |of, _| of == kind)
     }
 
-    /// Those that a claim is to pass over now.
-    pub(super) fn of_claim(&self, target: &TargetName, now: Instant) -> HashSet<JobId> {
-        let of = self.0.get(&folded(target.as_str()));
-        let rows = of.into_iter().flat_map(|of| &of.rows);
-        let aside = rows.filter(|(_, row)| row.claimable && now < row.until);
+    /// Those that claims are to pass over now, of all targets: what a claim is for may be spelled otherwise in a row.
+    pub(super) fn of_claims(&self, now: Instant) -> HashSet<JobId> {
+        self.paused(now, |_, row| row.claimable)
+    }
+
+    fn paused(&self, now: Instant, is_meant: impl Fn(Kind, &Refusal) -> bool) -> HashSet<JobId> {
+        let rows = self.0.values().flat_map(|OfTarget(rows)| rows);
+        let aside = rows.filter(|((of, _), row)| now < row.until && is_meant(*of, row));
         aside.map(|((_, id), _)| *id).collect()
     }
 
     /// Takes in rows that were refused, and names them in the log. What is left of them is passed over from now on; the others
-    /// are too many to be remembered.
+    /// are too many for that.
     pub(super) fn note(
         &mut self,
         now: Instant,
         kind: Kind,
         mut refused: Vec<Refused>,
     ) -> Vec<Refused> {
-        self.0.retain(|_, of| {
-            of.rows.retain(|_, row| !row.is_over(now));
-            !of.rows.is_empty()
+        if refused.is_empty() {
+            return refused;
+        }
+        self.0.retain(|_, OfTarget(rows)| {
+            rows.retain(|_, row| !row.is_over(now));
+            !rows.is_empty()
         });
-        let of_kind = self.0.values().flat_map(|of| of.rows.keys());
-        let mut known = of_kind.filter(|(of, _)| *of == kind).count();
+        let of_kind = self.0.values().flat_map(|OfTarget(rows)| rows.keys());
+        let known = of_kind.filter(|(of, _)| *of == kind).count();
+        let mut room = MAX_OF_KIND.saturating_sub(known);
         refused.retain(|row| {
             let target = row.target.as_deref().map(folded).unwrap_or_default();
             let of = self.0.entry(target).or_default();
-            let noted = of.note(now, kind, row, known < MAX_OF_KIND);
-            known += usize::from(noted == Noted::New);
-            noted != Noted::TooMany
+            of.note(now, kind, row, &mut room)
         });
         refused
     }
 }
 
-/// What has become of a row that was refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Noted {
-    New,
-    Known,
-    TooMany,
-}
-
 impl OfTarget {
-    fn note(&mut self, now: Instant, kind: Kind, refused: &Refused, has_room: bool) -> Noted {
+    /// Whether it is passed over from now on. `room` is that for others of the kind.
+    fn note(&mut self, now: Instant, kind: Kind, refused: &Refused, room: &mut usize) -> bool {
         let Refused {
             id,
             target,
@@ -219,31 +202,37 @@ impl OfTarget {
             error,
         } = refused;
         let to = kind.as_str();
-        if let Some(row) = self.rows.get_mut(&(kind, *id)) {
+        let rows = &mut self.0;
+        let of_claims = rows.values().filter(|row| row.claimable).count();
+        let fits = *claimable && of_claims < MAX_OF_TARGET;
+        if let Some(row) = rows.get_mut(&(kind, *id)) {
             row.pause = (row.pause * 2).min(PAUSE.1);
             row.until = now + row.pause;
+            // Its claim may have been refused after a look at it was.
+            row.claimable |= fits;
             tracing::debug!(job = %id, error, pause = ?row.pause, "the database still refuses to let a row be {to}");
-            return Noted::Known;
+            return row.claimable || !claimable;
         }
-        let of_claims = self.rows.values().filter(|row| row.claimable).count();
-        let too_many = *claimable && of_claims >= MAX_OF_TARGET;
-        // The looks for requests pass over them in any case.
-        if !has_room || too_many && kind != Kind::Cancelled {
-            if !std::mem::replace(&mut self.is_full, true) {
-                tracing::error!(
-                    job = %id, target, error,
-                    "the database refuses to let more rows be {to} than can be passed over: they hold up what stands behind them until they are mended, or the trigger, CHECK or index that refuses them"
-                );
-            }
-            return Noted::TooMany;
+        let is_passed = fits || !claimable;
+        // The looks for requests pass over as many as they find.
+        if *room == 0 || !is_passed && kind != Kind::Cancelled {
+            tracing::debug!(job = %id, target, error, "the database refuses to let a row be {to}, and there are too many to pass over it");
+            return false;
         }
         let row = Refusal {
-            claimable: *claimable && !too_many,
+            claimable: fits,
             pause: PAUSE.0,
             until: now + PAUSE.0,
         };
-        self.rows.insert((kind, *id), row);
-        match self.rows.len() {
+        rows.insert((kind, *id), row);
+        *room -= 1;
+        if *room == 0 || fits && of_claims + 1 == MAX_OF_TARGET {
+            tracing::error!(
+                job = %id, target, error,
+                "the database refuses to let so many rows be {to} that no more can be passed over: others hold up what stands behind them until they are mended, or the trigger, CHECK or index that refuses them"
+            );
+        }
+        match rows.len() {
             0..NAMED => tracing::warn!(
                 job = %id, target, error,
                 "the database refuses to let a row be {to}, passing over it and trying again now and then: mend the row, or the trigger, CHECK or index that refuses it"
@@ -256,7 +245,7 @@ impl OfTarget {
                 tracing::debug!(job = %id, target, error, "the database refuses to let a row be {to}, as many others");
             }
         }
-        Noted::New
+        is_passed
     }
 }
 
@@ -279,12 +268,17 @@ mod tests {
         ids.map(row).collect()
     }
 
-    fn set(ids: &[u64]) -> HashSet<JobId> {
-        ids.iter().map(|id| JobId(*id)).collect()
+    /// Which no claim has brought.
+    fn unclaimed(ids: std::ops::Range<u64>) -> Vec<Refused> {
+        let mut rows = refused(ids);
+        for row in &mut rows {
+            row.claimable = false;
+        }
+        rows
     }
 
-    fn mail() -> TargetName {
-        TargetName::new("mail").unwrap()
+    fn set(ids: &[u64]) -> HashSet<JobId> {
+        ids.iter().map(|id| JobId(*id)).collect()
     }
 
     #[test]
@@ -310,22 +304,19 @@ mod tests {
     fn a_row_is_passed_over_for_what_it_was_refused() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let aside = |refusals: &Refusals| {
-            let others = TargetName::new("other").unwrap();
-            [
-                refusals.of_claim(&mail(), now),
-                refusals.of_claim(&others, now),
-                refusals.aside(Kind::Cancelled, now),
-            ]
+            let of_cancels = refusals.aside(Kind::Cancelled, now);
+            [refusals.of_claims(now), of_cancels]
         };
-        let mut scheduled = refused(1..2);
-        scheduled[0].claimable = false;
-        refusals.note(now, Kind::Waiting, scheduled);
-        assert_eq!(aside(&refusals), [&[][..], &[], &[]].map(set));
+        refusals.note(now, Kind::Waiting, unclaimed(1..2));
+        assert_eq!(aside(&refusals), [&[][..], &[]].map(set));
         refusals.note(now, Kind::Running, refused(2..3));
-        assert_eq!(aside(&refusals), [&[2][..], &[], &[]].map(set));
+        assert_eq!(aside(&refusals), [&[2][..], &[]].map(set));
         let mut refusals = Refusals::default();
-        refusals.note(now, Kind::Cancelled, refused(3..4));
-        assert_eq!(aside(&refusals), [&[3][..], &[], &[3]].map(set));
+        refusals.note(now, Kind::Cancelled, unclaimed(3..4));
+        assert_eq!(aside(&refusals), [&[][..], &[3]].map(set));
+        // A claim has brought it, and it could not be cancelled then either.
+        assert_eq!(refusals.note(now, Kind::Cancelled, refused(3..4)).len(), 1);
+        assert_eq!(aside(&refusals), [&[3][..], &[3]].map(set));
     }
 
     #[test]
@@ -334,18 +325,19 @@ mod tests {
         let most = MAX_OF_TARGET as u64;
         let rows = refusals.note(now, Kind::Accepted, refused(1..most + 9));
         assert_eq!(rows.len(), MAX_OF_TARGET, "the others are not passed over");
-        assert_eq!(refusals.of_claim(&mail(), now).len(), MAX_OF_TARGET);
+        assert_eq!(refusals.of_claims(now).len(), MAX_OF_TARGET);
         // What no claim brings costs claims nothing, and finds room.
-        let mut others = refused(most + 1..most + 9);
-        for row in &mut others {
-            row.claimable = false;
-        }
+        let others = unclaimed(most + 1..most + 9);
         assert_eq!(refusals.note(now, Kind::Cancelled, others).len(), 8);
-        assert_eq!(refusals.of_claim(&mail(), now).len(), MAX_OF_TARGET);
+        assert_eq!(refusals.of_claims(now).len(), MAX_OF_TARGET);
+        let claimed = refused(most + 1..most + 19);
+        let rows = refusals.note(now, Kind::Cancelled, claimed);
+        assert_eq!(rows.len(), 0, "by claims");
+        assert_eq!(refusals.aside(Kind::Cancelled, now).len(), 18);
         // There is room again for others once these are mended.
         let later = now + PAUSE.0 + PAUSE.1;
         refusals.note(later, Kind::Accepted, refused(most + 1..most + 9));
-        assert_eq!(refusals.of_claim(&mail(), later).len(), 8);
+        assert_eq!(refusals.of_claims(later).len(), 8);
     }
 
     #[test]
@@ -358,10 +350,9 @@ mod tests {
             }
             refusals.note(now, Kind::Accepted, rows);
         }
-        assert_eq!(
-            refusals.0.values().map(|of| of.rows.len()).sum::<usize>(),
-            MAX_OF_KIND
-        );
+        assert_eq!(refusals.of_claims(now).len(), 3, "of as many targets");
+        let rows = refusals.0.values().map(|OfTarget(rows)| rows.len());
+        assert_eq!(rows.sum::<usize>(), MAX_OF_KIND);
         let rows = refusals.note(now, Kind::Waiting, refused(7..8));
         assert_eq!(rows.len(), 1);
     }

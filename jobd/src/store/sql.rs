@@ -71,6 +71,15 @@ impl<B: Backend> SqlStore<B> {
         locked(&self.refusals).aside(kind, Instant::now())
     }
 
+    /// Passes over rows that could not be cancelled, and says of which in their fates.
+    fn pass_over_uncancelled(&self, fates: &mut BTreeMap<JobId, Cancelled>, refused: Vec<Refused>) {
+        for row in self.pass_over(Kind::Cancelled, refused) {
+            if let Some(Cancelled::Refused { passed, .. }) = fates.get_mut(&row.id) {
+                *passed = true;
+            }
+        }
+    }
+
     /// Passes over these rows from now on, but for those that are too many.
     fn pass_over(&self, kind: Kind, refused: Vec<Refused>) -> Vec<Refused> {
         locked(&self.refusals).note(Instant::now(), kind, refused)
@@ -193,7 +202,7 @@ impl<B: Backend> Store for SqlStore<B> {
         async move {
             let (named, began) = (token.clone(), Instant::now());
             let floor = self.floors().of(&target, began);
-            let aside = locked(&self.refusals).of_claim(&target, began);
+            let aside = locked(&self.refusals).of_claims(began);
             let served = target.clone();
             let claimed = self.claimed(
                 Lane::Claims,
@@ -274,7 +283,7 @@ impl<B: Backend> Store for SqlStore<B> {
                 cancel::cancel(connection, &statements, &free, false)
             });
             let (mut fates, refused) = self.refreshed(cancelled.await).await?;
-            self.pass_over(Kind::Cancelled, refused);
+            self.pass_over_uncancelled(&mut fates, refused);
             let locked = |(id, _): &Wish| fates.get(id) == Some(&Cancelled::Locked);
             let rest: Vec<Wish> = wishes.into_iter().filter(locked).collect();
             if patient && !rest.is_empty() {
@@ -285,7 +294,7 @@ impl<B: Backend> Store for SqlStore<B> {
                 match self.refreshed(cancelled.await).await {
                     Ok((rest, refused)) => {
                         fates.extend(rest);
-                        self.pass_over(Kind::Cancelled, refused);
+                        self.pass_over_uncancelled(&mut fates, refused);
                     }
                     Err(error) => {
                         let locked = |fate: &&mut Cancelled| **fate == Cancelled::Locked;
@@ -337,11 +346,19 @@ impl<B: Backend> Store for SqlStore<B> {
             let recorded = on!(self, Ledger, [written], |connection, statements| {
                 record::record(connection, &statements, &written)
             });
-            recorded.await?.map_err(|refused| {
-                let error = refused.error.clone();
-                self.pass_over(Kind::Running, vec![refused]);
-                StoreError::Refused(error)
-            })
+            match recorded.await? {
+                Ok(recorded) => Ok(recorded),
+                Err(refused) => {
+                    let error = refused.error.clone();
+                    match self.pass_over(Kind::Running, vec![refused]).as_slice() {
+                        [] => Err(StoreError::Refused(error)),
+                        _ => Ok(Recorded {
+                            refused: Some(error),
+                            ..Recorded::default()
+                        }),
+                    }
+                }
+            }
         }
         .boxed()
     }

@@ -172,7 +172,7 @@ impl Statements {
         let any = format!("0 + {t}.`id` > 0");
         let (behind, order) = if prioritised {
             let p = format!("{unranged}`priority`");
-            let behind = format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?)");
+            let behind = format!("(({p} = ? AND {t}.`id` > ?) OR {p} < ?) AND {any}");
             (behind, format!("ORDER BY `priority` DESC, {t}.`id`"))
         } else {
             (format!("{t}.`id` > ?"), format!("ORDER BY {t}.`id`"))

@@ -153,19 +153,27 @@ async fn find<C: Connection>(
     target: &TargetName,
     (floor, limit, aside): (Place, u32, &HashSet<JobId>),
 ) -> Result<Vec<Taken>, sqlx::Error> {
-    let passed = i64::try_from(aside.len()).unwrap_or(i64::MAX);
-    let asked = i64::from(limit).saturating_add(passed);
+    let limit = limit as usize;
     let mut read = async |from: Place| {
         let (select, places) = statements.claim_from(from);
-        let mut values = vec![Value::Text(target.as_str())];
-        values.extend(places.into_iter().chain([asked]).map(Value::Number));
-        let mut rows = connection.taken(select, &values).await?;
-        rows.retain(|row| !aside.contains(&row.id));
-        rows.truncate(limit as usize);
-        Ok::<_, sqlx::Error>(rows)
+        // What it reads it locks, so it reads no more than it takes, until it meets some that it passes over.
+        let mut asked = limit;
+        loop {
+            let mut values = vec![Value::Text(target.as_str())];
+            values.extend(places.iter().copied().map(Value::Number));
+            values.push(Value::Number(i64::try_from(asked).unwrap_or(i64::MAX)));
+            let mut rows = connection.taken(select, &values).await?;
+            let read = rows.len();
+            rows.retain(|row| !aside.contains(&row.id));
+            if rows.len() >= limit || read < asked {
+                rows.truncate(limit);
+                return Ok::<_, sqlx::Error>(rows);
+            }
+            asked = limit + 2 * (read - rows.len());
+        }
     };
     let rows = read(floor).await?;
-    if floor == Place::FIRST || rows.len() >= limit as usize {
+    if floor == Place::FIRST || rows.len() >= limit {
         return Ok(rows);
     }
     // With those behind the floor, which nobody else can have locked now.

@@ -79,6 +79,7 @@ impl World {
             started: vec![true; batch.starts.len()],
             finished: vec![true; batch.finishes.len()],
             retried: vec![true; batch.retries.len()],
+            refused: None,
         });
         self.backlog.written(self.now, recorded).len()
     }
@@ -205,6 +206,21 @@ fn a_start_that_is_refused_is_handed_back_with_the_reason() {
     assert!(
         matches!(&notes[..], [Note::Unstartable(Job { id: JobId(1), .. }, why)] if why == "no")
     );
+    assert!(matches!(world.step(), Step::Wait(None)));
+}
+
+#[test]
+fn a_start_alone_whose_row_is_refused_is_handed_back_at_once_and_fails_nothing() {
+    let mut world = World::new();
+    world.push(Entry::Start(job(1)));
+    world.batch();
+    let refused = Recorded {
+        refused: Some("no".to_owned()),
+        ..Recorded::default()
+    };
+    let notes = world.backlog.written(world.now, Ok(refused));
+    assert!(matches!(&notes[..], [Note::Refused(Job { id: JobId(1), .. }, why)] if why == "no"));
+    assert!(world.backlog.failing.is_none());
     assert!(matches!(world.step(), Step::Wait(None)));
 }
 

@@ -96,6 +96,7 @@ impl World {
                 started: Vec::new(),
                 finished: vec![true; batch.finishes.len()],
                 retried: vec![true; batch.retries.len()],
+                refused: None,
             })
         } else {
             Err(StoreError::Unavailable("gone".to_owned()))

@@ -56,7 +56,10 @@ async fn a_target_of_any_bytes_stops_no_cancellation_and_no_manual_claim() {
         .await;
     let wishes = ids[..2].iter().map(|id| (*id, None)).collect();
     let fates = ground.store.cancel(wishes, false).await.unwrap();
-    assert!(matches!(fates[&ids[0]], Cancelled::Refused(_)), "{fates:?}");
+    assert!(
+        matches!(fates[&ids[0]], Cancelled::Refused { .. }),
+        "{fates:?}"
+    );
     assert_eq!(fates[&ids[1]], Cancelled::Ended);
     let token = ground.tokens.next(Origin::Manual);
     let wanted = vec![ids[0], ids[2]];

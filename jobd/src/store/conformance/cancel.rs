@@ -205,5 +205,8 @@ async fn an_error_of_a_locked_row_leaves_the_others_cancelled() {
     let both = tokio::time::timeout(Duration::from_secs(20), both).await;
     let fates = both.expect("it ends").0.unwrap();
     assert_eq!(fates[&ids[0]], Cancelled::Ended);
-    assert!(matches!(fates[&ids[1]], Cancelled::Refused(_)), "{fates:?}");
+    assert!(
+        matches!(fates[&ids[1]], Cancelled::Refused { .. }),
+        "{fates:?}"
+    );
 }

@@ -74,11 +74,17 @@ pub(super) async fn a_row_without_a_proper_id_stands_in_nobodys_way(mut ground: 
             .run("ALTER TABLE jobs MODIFY id bigint NOT NULL AUTO_INCREMENT")
             .await;
     }
-    let mine = ground.insert("mail", false, 2).await;
+    let mut mine = ground.insert("mail", false, 2).await;
     let odd = ground.insert("mail", false, 1).await[0];
     ground
         .run(&format!("UPDATE jobs SET id = -1 WHERE id = {odd}"))
         .await;
+    mine.extend(ground.insert("mail", false, 1).await);
+    if other(&ground.row(mine[0]).await, "priority").is_some() {
+        ground
+            .run("UPDATE jobs SET priority = CASE id WHEN 1 THEN 9 WHEN 2 THEN 8 WHEN -1 THEN 7 ELSE 6 END")
+            .await;
+    }
     for id in mine {
         assert_eq!(ids(&ground.claim("mail", 1).await), [id]);
     }

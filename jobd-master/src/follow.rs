@@ -32,8 +32,8 @@ const MAX_ASKED: usize = 16_384;
 /// How often all workers are asked in a row: a job may go from one to another while they are.
 const ROUNDS: usize = 3;
 
-/// A round that takes longer has waited for the job, and the count begins anew with it: workers that give no answer
-/// make none so long.
+/// A round that takes longer has waited for the job, or for a database that hangs, and the count begins anew with it: workers
+/// that give no answer make none so long.
 const WAITED: Duration = DEADLINE.saturating_mul(3);
 
 /// Between two rounds.

@@ -193,6 +193,11 @@ impl Statements {
         } else {
             ""
         };
+        // Of bytes that are no text MySQL would make NULL, which looks like the end of the table.
+        let name = match columns.get("target").map(|column| &column.kind) {
+            Some(Kind::Binary { .. }) => "`target`",
+            _ => "CAST(`target` AS CHAR)",
+        };
         let accept = format!("`status` = 'accepted', `{token}` = ?{leased}{at_once}");
         let named = "`worker` >= ? AND `worker` < ?";
         let of_us = format!("{named} AND {claimed}");
@@ -323,7 +328,7 @@ impl Statements {
                 .then(|| History::new(&t, token, &counts, dialect)),
             pending: (0..PROBES).map(|n| probe(n, &waiting)).collect::<Vec<_>>().join(" UNION ALL ").into(),
             next_name: format!(
-                "SELECT CAST(`target` AS CHAR) FROM {t} {claim_index} WHERE `status` = 'waiting' \
+                "SELECT {name} FROM {t} {claim_index} WHERE `status` = 'waiting' \
                  AND {} ORDER BY `target` LIMIT 1",
                 beginning.condition()
             )

@@ -1,4 +1,4 @@
-//! Texts of SQLite that are no UTF-8, as it takes whatever somebody writes: one such row stops no other.
+//! Texts that are no UTF-8, as SQLite takes whatever somebody writes, and a binary column: one such row stops no other.
 
 use super::refusals::refuse;
 use super::*;
@@ -122,6 +122,23 @@ async fn names_of_any_bytes_hide_no_others_and_lead_nowhere_twice() {
             .await;
     }
     assert_eq!(walk(&ground, "v/").await, all);
+}
+
+/// On a server a column that is no text takes any bytes.
+#[tokio::test]
+async fn names_in_a_binary_column_hide_no_others() {
+    let mut ground = Ground::mysql(Table::Minimal).await;
+    ground
+        .run("ALTER TABLE jobs MODIFY target VARBINARY(255) NOT NULL")
+        .await;
+    ground.store.inspect().await.unwrap();
+    for name in ["u/a", "u/b", "u/c"] {
+        ground.insert(name, false, 2).await;
+    }
+    ground
+        .run("UPDATE jobs SET target = CONCAT('u/a', x'ff') WHERE id IN (2, 3)")
+        .await;
+    assert_eq!(walk(&ground, "u/").await, ["u/a", "u/b", "u/c"]);
 }
 
 /// Rows whose targets are `u/` and two bytes that are no UTF-8, each another.

@@ -144,7 +144,7 @@ async fn rows_of_others_are_poked_about() {
 }
 
 /// Two workers of which only one serves the target (a master tells it what the other has found), of which both do, and of
-/// which the one that was there first has gone: half of the rows begin within a second of their time, and none before it.
+/// which the one that was there first has gone: five of six rows begin within a second of their time, and none before it.
 #[tokio::test]
 async fn rows_begin_within_a_second_whichever_worker_is_up() {
     let mut cases = Vec::new();
@@ -209,7 +209,7 @@ async fn on_time(ground: &Ground, served: [&str; 2], stop: bool) {
     let told = format!("{served:?}, the first one stops: {stop}, late: {late:.2?}");
     println!("{told}");
     assert!(late[0] >= 0.0, "{told}");
-    assert!(late[late.len() / 2] <= 1.0, "{told}");
+    assert!(late[late.len() * 5 / 6 - 1] <= 1.0, "{told}");
     for worker in workers {
         assert!(worker.stop().await.success());
     }

@@ -228,9 +228,12 @@ pub(super) fn remembered(
     };
     let is_of = |error: &Value, run: &Run| error["attempt"] == run.attempt;
     let code = |run: &Run| Plan::of(id, &run.target).code_of(run.attempt);
+    let unbegun = |text: &str| text.contains("cancelled while it did not run");
     for error in &errors {
+        // An attempt may be called off when its row says `running` and its process has yet to begin.
+        let is_end = error["stderr"].as_str().is_some_and(unbegun);
         let again = error["attempt"].as_u64() < Some(counts.attempts.into())
-            || row.err().contains("cancelled while it did not run");
+            || unbegun(row.err()) && !is_end;
         if error["reason"] == "cancelled" && again {
             let text = format!("was cancelled, and to be run again: {text}");
             breaches.push(Breach::of_job(Promise::NothingTwice, id, text));

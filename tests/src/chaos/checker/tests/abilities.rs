@@ -340,6 +340,22 @@ fn a_job_that_is_stopped_before_it_says_a_word_passes() {
     }
 }
 
+/// Or before its process has begun.
+#[test]
+fn a_job_that_is_called_off_between_its_start_and_its_launch_passes() {
+    let note = "jobd: cancelled while it did not run\n";
+    for (told, promise) in [(note, None), ("half\n", Some(Promise::NothingTwice))] {
+        let (id, mut case) = stopped("cancelled");
+        case.runs.clear();
+        let row = row(&mut case, id);
+        (row.stdout, row.stderr) = (Some(String::new()), Some(note.to_owned()));
+        (row.return_code, row.sig) = (None, None);
+        let errors = serde_json::json!([{"attempt": 1, "reason": "cancelled", "stderr": told}]);
+        case.ownership.get_mut(&id).unwrap().errors = Some(errors.to_string());
+        assert_eq!(breached(&case), promise.as_slice(), "{told}");
+    }
+}
+
 #[test]
 fn cancelled_jobs_that_do_not_stay_so_are_seen() {
     check_stopped("cancelled", Promise::NothingTwice, |case, id| {

@@ -306,12 +306,18 @@ impl Targets {
         self.part(name);
     }
 
-    /// The system has no room for a process: no claim and no start for a moment.
+    /// What was claimed could not begin, and would be claimed again: no claim and no start for a moment.
     pub fn rest(&mut self, name: &TargetName, until: Instant) {
+        if !self.by_name.contains_key(name) {
+            // One on demand has gone with its last job, and would be made anew. Where there is no room for it, it rests anyway.
+            let _ = self.demand(name.as_str());
+        }
         if let Some(target) = self.by_name.get_mut(name) {
             target.rest_until = Some(until);
             target.want = Want::Rows;
         }
+        // Where its pattern is paused it claims nothing anyway.
+        self.part(name);
     }
 
     /// When [`Self::wake`] or [`Self::stale`] next have something to do.

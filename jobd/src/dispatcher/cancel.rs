@@ -164,7 +164,7 @@ impl Dispatcher {
                 }
                 // Its row may say `done` all the same, and then this changes nothing.
                 Some((error, passed)) => {
-                    // The next claim would bring it again, and be as vain.
+                    // The next claim might bring it again, and be as vain.
                     if !passed {
                         self.targets.rest(&job.target, clock::now() + REST);
                     }

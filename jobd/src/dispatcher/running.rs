@@ -23,12 +23,17 @@ impl Dispatcher {
                 self.free_slot(&job);
             }
             Note::Finished(finish) => self.finished(finish),
-            Note::Unstartable(job, error) => {
-                tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
-                self.targets.rest(&job.target, clock::now() + REST);
-                self.unstarted(job, &error);
+            Note::Unstartable { job, error, passed } => {
+                if !passed {
+                    tracing::error!(job = %job.id, target = %job.target, error, "row cannot be set to running, giving it back");
+                    self.targets.rest(&job.target, clock::now() + REST);
+                }
+                if self.is_cancelled(&job) {
+                    self.cancel_accepted(vec![job]);
+                } else {
+                    self.back_out(job, &error);
+                }
             }
-            Note::Refused(job, error) => self.unstarted(job, &error),
             Note::Released(job) => {
                 self.releasing -= 1;
                 self.free_slot(&job);
@@ -108,15 +113,6 @@ impl Dispatcher {
                 self.targets.rest(&job.target, clock::now() + REST);
                 self.back_out(job, &format!("cannot start a process: {error}"));
             }
-        }
-    }
-
-    /// Its row cannot be `running`.
-    fn unstarted(&mut self, job: Job, error: &str) {
-        if self.is_cancelled(&job) {
-            self.cancel_accepted(vec![job]);
-        } else {
-            self.back_out(job, error);
         }
     }
 

@@ -298,7 +298,11 @@ impl Backlog {
         if let StoreError::Refused(error) = error
             && let Some(job) = turn.batch.starts.first()
         {
-            return Some(Note::Unstartable(job.clone(), error.clone()));
+            return Some(Note::Unstartable {
+                job: job.clone(),
+                error: error.clone(),
+                passed: false,
+            });
         }
         let until = now + if lost { PAUSE.1 } else { ASIDE };
         // Right before its next try, as what was set aside keeps its order.
@@ -326,12 +330,16 @@ impl Backlog {
     }
 
     fn report(&mut self, now: Instant, batch: Batch, recorded: &Recorded) -> Vec<Note> {
+        if let Some((error, passed)) = &recorded.refused {
+            let unstartable = |job| Note::Unstartable {
+                job,
+                error: error.clone(),
+                passed: *passed,
+            };
+            return batch.starts.into_iter().map(unstartable).collect();
+        }
         if let Some(since) = self.failing.take_if(|_| self.aside.is_empty()) {
             tracing::info!(after = ?now - since, "writing to the table again");
-        }
-        if let Some(error) = &recorded.refused {
-            let refused = |job| Note::Refused(job, error.clone());
-            return batch.starts.into_iter().map(refused).collect();
         }
         let mut notes = Vec::with_capacity(batch.len());
         let finished = batch.finishes.into_iter().zip(&recorded.finished);

@@ -55,11 +55,15 @@ pub enum Note {
     Started(Job),
     /// The row is not ours any more: do not launch it.
     Lost(Job),
-    /// The row cannot be set to `running`, for this reason, and the next claim of its target brings it again: do not launch
-    /// it.
-    Unstartable(Job, String),
-    /// The same, but claims pass over it for a while.
-    Refused(Job, String),
+    /// The row cannot be set to `running`: do not launch it.
+    Unstartable {
+        /// Whose row it is.
+        job: Job,
+        /// The server's words.
+        error: String,
+        /// Claims pass over it for a while; otherwise the next one of its target brings it again.
+        passed: bool,
+    },
     /// The row says `done` with this outcome, or `scheduled`, or was taken away while the job ran.
     Finished(Finish),
     /// A row went back.

@@ -279,9 +279,9 @@ pub struct Recorded {
     pub finished: Vec<bool>,
     /// Whether the row was `scheduled` by this; otherwise somebody else changed it, or it has run again since.
     pub retried: Vec<bool>,
-    /// Of a start alone: why the database does not let its row be `running`. Nothing was written, and claims pass over the row
-    /// for a while.
-    pub refused: Option<String>,
+    /// Of a start alone: why the database does not let its row be `running`, and whether claims pass over the row for a while.
+    /// Nothing was written.
+    pub refused: Option<(String, bool)>,
 }
 
 /// Rows whose leases a renewal did not renew.

@@ -205,11 +205,16 @@ impl OfTarget {
         let rows = &mut self.0;
         let of_claims = rows.values().filter(|row| row.claimable).count();
         let fits = *claimable && of_claims < MAX_OF_TARGET;
+        let is_last = fits && of_claims + 1 == MAX_OF_TARGET;
         if let Some(row) = rows.get_mut(&(kind, *id)) {
             row.pause = (row.pause * 2).min(PAUSE.1);
             row.until = now + row.pause;
-            // Its claim may have been refused after a look at it was.
+            // A look may have met it before a claim has.
+            let was_claimable = row.claimable;
             row.claimable |= fits;
+            if is_last && !was_claimable {
+                say_full(to, refused);
+            }
             tracing::debug!(job = %id, error, pause = ?row.pause, "the database still refuses to let a row be {to}");
             return row.claimable || !claimable;
         }
@@ -226,11 +231,8 @@ impl OfTarget {
         };
         rows.insert((kind, *id), row);
         *room -= 1;
-        if *room == 0 || fits && of_claims + 1 == MAX_OF_TARGET {
-            tracing::error!(
-                job = %id, target, error,
-                "the database refuses to let so many rows be {to} that no more can be passed over: others hold up what stands behind them until they are mended, or the trigger, CHECK or index that refuses them"
-            );
+        if *room == 0 || is_last {
+            say_full(to, refused);
         }
         match rows.len() {
             0..NAMED => tracing::warn!(
@@ -247,6 +249,19 @@ impl OfTarget {
         }
         is_passed
     }
+}
+
+/// The last place is taken.
+fn say_full(
+    to: &str,
+    Refused {
+        id, target, error, ..
+    }: &Refused,
+) {
+    tracing::error!(
+        job = %id, target, error,
+        "the database refuses to let so many rows be {to} that no more can be passed over: others hold up what stands behind them until they are mended, or the trigger, CHECK or index that refuses them"
+    );
 }
 
 /// A target as rows may spell it: columns of fixed width are padded, and collations may ignore case.

@@ -346,19 +346,14 @@ impl<B: Backend> Store for SqlStore<B> {
             let recorded = on!(self, Ledger, [written], |connection, statements| {
                 record::record(connection, &statements, &written)
             });
-            match recorded.await? {
-                Ok(recorded) => Ok(recorded),
-                Err(refused) => {
-                    let error = refused.error.clone();
-                    match self.pass_over(Kind::Running, vec![refused]).as_slice() {
-                        [] => Err(StoreError::Refused(error)),
-                        _ => Ok(Recorded {
-                            refused: Some(error),
-                            ..Recorded::default()
-                        }),
-                    }
+            Ok(recorded.await?.unwrap_or_else(|refused| {
+                let error = refused.error.clone();
+                let passed = self.pass_over(Kind::Running, vec![refused]);
+                Recorded {
+                    refused: Some((error, !passed.is_empty())),
+                    ..Recorded::default()
                 }
-            }
+            }))
         }
         .boxed()
     }

@@ -204,7 +204,7 @@ fn a_start_that_is_refused_is_handed_back_with_the_reason() {
         notes = world.backlog.written(world.now, refused);
     }
     assert!(
-        matches!(&notes[..], [Note::Unstartable(Job { id: JobId(1), .. }, why)] if why == "no")
+        matches!(&notes[..], [Note::Unstartable { job: Job { id: JobId(1), .. }, error, passed: false }] if error == "no")
     );
     assert!(matches!(world.step(), Step::Wait(None)));
 }
@@ -215,11 +215,13 @@ fn a_start_alone_whose_row_is_refused_is_handed_back_at_once_and_fails_nothing()
     world.push(Entry::Start(job(1)));
     world.batch();
     let refused = Recorded {
-        refused: Some("no".to_owned()),
+        refused: Some(("no".to_owned(), true)),
         ..Recorded::default()
     };
     let notes = world.backlog.written(world.now, Ok(refused));
-    assert!(matches!(&notes[..], [Note::Refused(Job { id: JobId(1), .. }, why)] if why == "no"));
+    assert!(
+        matches!(&notes[..], [Note::Unstartable { job: Job { id: JobId(1), .. }, error, passed: true }] if error == "no")
+    );
     assert!(world.backlog.failing.is_none());
     assert!(matches!(world.step(), Step::Wait(None)));
 }

@@ -116,7 +116,9 @@ pub(super) async fn only_what_a_row_is_refused_for_counts_against_it(mut ground:
         let jobs = ground.claim("mail", 9).await;
         let outcome = ground.store.record(Arc::new(starts(&jobs[..1]))).await;
         let is_as_meant = match &outcome {
-            Ok(recorded) if sql == own => recorded.refused.is_some() && recorded.started.is_empty(),
+            Ok(recorded) if sql == own => {
+                matches!(recorded.refused, Some((_, true))) && recorded.started.is_empty()
+            }
             Ok(recorded) => sql.starts_with("DROP") && recorded.started == [true],
             Err(error) => sql == every && !matches!(error, StoreError::Unavailable(_)),
         };

@@ -26,6 +26,21 @@ fn status(targets: &Targets) -> Vec<String> {
 }
 
 #[test]
+fn a_target_that_is_to_rest_does_so_although_it_has_gone_with_its_last_job() {
+    let now = Instant::now();
+    let mut targets = on_demand(1, &["user/7"]);
+    assert_eq!(targets.claims(now).len(), 1);
+    targets.claimed(&named("user/7"), 1, vec![], now);
+    assert_eq!(status(&targets), ["user/*"]);
+    let until = now + Duration::from_secs(1);
+    targets.rest(&named("user/7"), until);
+    targets.want(&[named("user/7")]);
+    assert_eq!(targets.claims(now), []);
+    targets.wake(until);
+    assert_eq!(targets.claims(until), [(named("user/7"), 1)]);
+}
+
+#[test]
 fn a_pattern_makes_a_target_for_each_name_and_parts_with_it_when_it_is_empty() {
     let now = Instant::now();
     let mut targets = on_demand(1, &["user/8"]);

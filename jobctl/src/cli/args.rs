@@ -119,7 +119,7 @@ pub(crate) struct CancelArgs {
     #[arg(required = true, value_name = "ID")]
     pub(crate) jobs: Vec<JobRef>,
     /// Do not ask; needed where nobody can be asked
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) yes: bool,
 }
 
@@ -133,7 +133,7 @@ pub(crate) struct SignalArgs {
     #[arg(required = true, value_name = "ID[:TARGET]")]
     pub(crate) jobs: Vec<JobRef>,
     /// Do not ask; needed where nobody can be asked
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) yes: bool,
 }
 
@@ -190,7 +190,7 @@ pub(crate) struct RetryArgs {
     #[arg(long, value_name = "T", requires = "failed")]
     pub(crate) target: Option<String>,
     /// Do not ask; needed where nobody can be asked
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) yes: bool,
 }
 
@@ -244,6 +244,6 @@ pub(crate) struct PruneArgs {
     #[arg(long, conflicts_with = "yes")]
     pub(crate) print_sql: bool,
     /// Do not ask; needed where nobody can be asked
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) yes: bool,
 }

@@ -36,8 +36,8 @@ Examples:
     #[command(
         after_help = "Keys: Tab and arrows choose; p pauses a target or continues it; + and - change its limit, among \
 workers on the chosen one, after a question, else on all that serve it, after one where they are \
-several; x cancels a job, after a question; f or Enter follows its output; q or Ctrl-C leaves, with the \
-terminal as it was. Needs a table in the config \
+several; x cancels a job, after a question; f or Enter follows its output; Ctrl-L draws the screen anew; q or Ctrl-C \
+leaves, with the terminal as it was. Needs a table in the config \
 for the running jobs. Each look costs what a status costs.
 
 Examples:

@@ -300,7 +300,7 @@ mod tests {
             ("cancel --target mail", "named by id", "-- --target"),
             ("show 1 --all", "named by id: 17 or last", "10-20"),
             ("logs --lines 5 1", "argument '--lines'", "named by"),
-            ("cancel -y 5", "argument '-y'", "named by"),
+            ("cancel -f 5", "argument '-f'", "named by"),
             ("retry --all", "--failed takes all", "-- --all"),
             ("retry --faild", "'--failed'", "-- --faild"),
             ("pause --al", "unexpected argument '--al'", "-- --al"),

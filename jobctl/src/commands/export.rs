@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failu
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     // Where the rows themselves are shown nobody need be told.
-    let told = (!io::stdout().is_terminal()).then(reading);
+    let told = (!io::stdout().is_terminal()).then(|| reading(settings));
     let mut from = None;
     let mut any = false;
     loop {

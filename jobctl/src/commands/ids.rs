@@ -97,7 +97,7 @@ async fn between(
         ..Scan::default()
     };
     let mut ids = Vec::new();
-    let read = scan::oldest(table, &scan, |rows| {
+    let read = scan::oldest(settings, table, &scan, |rows| {
         ids.extend(rows.into_iter().map(|row| row.id));
         ids.len() <= MOST
     });

@@ -11,7 +11,7 @@ use super::ask::confirm;
 use super::rows::hint_at;
 use super::{Context, scan};
 use crate::cli::PruneArgs;
-use crate::database;
+use crate::database::{self, Database};
 use crate::failure::Failure;
 use crate::output::{bar, counted, local_time, several};
 
@@ -63,7 +63,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
         ceiling: Some(table.first_since(before).await.map_err(failure)?),
         ..Scan::default()
     };
-    let targets = count(&mut table, &scan).await.map_err(failure)?;
+    let targets = count(settings, &mut table, &scan).await.map_err(failure)?;
     let jobs = targets.values().sum();
     let mut pruned = Pruned {
         before,
@@ -107,9 +107,13 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<u8, Failur
     Ok(0)
 }
 
-async fn count(table: &mut Connection, scan: &Scan) -> Result<BTreeMap<String, usize>, RowError> {
+async fn count(
+    database: &Database,
+    table: &mut Connection,
+    scan: &Scan,
+) -> Result<BTreeMap<String, usize>, RowError> {
     let mut targets = BTreeMap::new();
-    scan::oldest(table, scan, |rows| {
+    scan::oldest(database, table, scan, |rows| {
         for row in rows {
             *targets.entry(row.target).or_default() += 1;
         }

@@ -13,7 +13,7 @@ use super::rows::hint_at;
 use super::waiting::ranges;
 use super::{Context, ids, scan, until_interrupted};
 use crate::cli::{Id, Ids, RetryArgs};
-use crate::database;
+use crate::database::{self, Database};
 use crate::failure::{Failure, INTERRUPTED};
 use crate::output::{bar, by_target, complain, several};
 
@@ -114,7 +114,7 @@ async fn take(
     let failure = |error| database::failure(settings, &error);
     let mut table = database::open(settings).await?;
     let mut rows = if args.failed {
-        let rows = failed(&mut table, args).await.map_err(failure)?;
+        let rows = failed(settings, &mut table, args).await.map_err(failure)?;
         if let (true, Some(target)) = (rows.is_empty(), &args.target) {
             hint_at(&mut table, target).await.map_err(failure)?;
         }
@@ -190,7 +190,11 @@ async fn one_by_one(
 }
 
 /// Every row that failed of those added since then, the oldest first.
-async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>, RowError> {
+async fn failed(
+    database: &Database,
+    table: &mut Connection,
+    args: &RetryArgs,
+) -> Result<Vec<JobRow>, RowError> {
     let now = table.server_time().await?;
     let since = args.since.map_or(0, |since| since.seconds(now));
     let scan = Scan {
@@ -205,7 +209,7 @@ async fn failed(table: &mut Connection, args: &RetryArgs) -> Result<Vec<JobRow>,
         ..Scan::default()
     };
     let mut rows = Vec::new();
-    scan::oldest(table, &scan, |found| {
+    scan::oldest(database, table, &scan, |found| {
         rows.extend(found);
         rows.len() <= MOST
     })

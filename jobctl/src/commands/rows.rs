@@ -58,7 +58,7 @@ pub(crate) async fn list(context: &Context, args: ListArgs) -> Result<u8, Failur
         since: args.since.map(|since| since.seconds(now)),
         columns,
     };
-    let told = reading();
+    let told = reading(settings);
     let found = table.search(&filter, args.limit, |rows| told.inc(rows));
     let found = found.await;
     drop(told);

@@ -10,7 +10,7 @@ use super::rows::hint_at;
 use crate::cli::StatsArgs;
 use crate::database;
 use crate::failure::Failure;
-use crate::output::{Table, Tone, bytes, local_time, now, reading, seconds};
+use crate::output::{Table, Tone, bytes, local_time, now, reading, seconds, several};
 
 /// `{"since", "jobs_read", "complete", "targets": [TARGET], "total": TARGET}`
 #[derive(Serialize)]
@@ -149,7 +149,7 @@ pub(crate) async fn run(context: &Context, args: StatsArgs) -> Result<u8, Failur
     };
     let mut targets = BTreeMap::<String, Runs>::new();
     let (mut from, mut left) = (None, u64::from(args.limit));
-    let told = reading();
+    let told = reading(settings);
     let complete = loop {
         let step = u32::try_from(left).unwrap_or(u32::MAX).min(WINDOW);
         let window = table.newest(&scan, from, step).await.map_err(failure)?;
@@ -209,18 +209,20 @@ fn mean(seconds_each: f64) -> String {
 }
 
 fn text(context: &Context, stats: &Stats) -> String {
+    let read = several(
+        usize::try_from(stats.jobs_read).unwrap_or(usize::MAX),
+        "row",
+    );
+    let read = format!("the newest {read}");
     if !stats.complete {
-        crate::output::complain(&format!(
-            "jobctl: these are the newest {} rows only; --limit reads more",
-            stats.jobs_read
-        ));
+        crate::output::complain(&format!("jobctl: read {read} only; --limit reads more"));
     }
     let since = local_time(stats.since);
     if stats.targets.is_empty() && context.screen.is_terminal() {
         return if stats.complete {
             format!("no job that was added since {since} is done\n")
         } else {
-            format!("none of the newest {} rows is done\n", stats.jobs_read)
+            format!("no job of {read} is done\n")
         };
     }
     let accounted = stats.total.cpu_ms.is_some();
@@ -236,8 +238,12 @@ fn text(context: &Context, stats: &Stats) -> String {
     ];
     header.extend([">CPU", ">PEAK"].iter().filter(|_| accounted));
     let mut table = Table::new(&header).sparing(&["ATTEMPTS", "P50", "P99", "CPU", "PEAK"]);
-    let several = stats.targets.len() > 1;
-    for figures in stats.targets.iter().chain(several.then_some(&stats.total)) {
+    let has_several = stats.targets.len() > 1;
+    for figures in stats
+        .targets
+        .iter()
+        .chain(has_several.then_some(&stats.total))
+    {
         let time = |time: Option<i64>| {
             time.map_or_else(|| "-".to_owned(), |time| seconds(time.unsigned_abs()))
         };

@@ -179,7 +179,7 @@ pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String 
         }
     }
     let mut text = String::new();
-    if !targets.is_empty() {
+    if !targets.is_empty() || !screen.is_terminal() {
         text += &screen.table(&target_table(&targets));
     }
     if left_targets > 0 {

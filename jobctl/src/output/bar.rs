@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::text::plain;
+use crate::database::{Database, place};
 
 /// What takes no longer than that needs no bar: it would only flicker.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -49,9 +50,14 @@ pub(crate) fn bar(length: usize, template: &str) -> Bar {
     begin(length, template, Instant::now() + SILENCE)
 }
 
-/// Says how many rows have been read: [`ProgressBar::inc`] counts them.
-pub(crate) fn reading() -> Bar {
-    bar(0, "reading: {human_pos} rows so far [{elapsed}]")
+/// Says how many rows of a table have been read: [`ProgressBar::inc`] counts them.
+pub(crate) fn reading(database: &Database) -> Bar {
+    let bar = bar(
+        0,
+        "reading: {human_pos} rows so far [{elapsed}] of {wide_msg}",
+    );
+    bar.set_message(plain(&place(database)));
+    bar
 }
 
 /// A line that says what has been waited for without a word; none where a bar is there already.

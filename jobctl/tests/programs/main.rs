@@ -5,6 +5,7 @@
 
 mod arguments;
 mod between;
+mod clusters;
 mod daemon;
 mod doctor;
 mod jobctl;

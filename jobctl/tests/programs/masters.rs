@@ -407,6 +407,26 @@ async fn no_row_is_added_for_a_master_that_cannot_say_how_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_row_is_added_for_a_master_that_never_answers() {
+    let master = Master::start(Does::Nothing).await;
+    let table = table(master.address).await;
+    let mut asking = program();
+    asking
+        .arg("--config")
+        .arg(&table.config)
+        .args(["--master", "run", "mail"]);
+    let run = asking.output().await.unwrap();
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        told.contains("within 15 s") && !told.contains("was added"),
+        "{told}"
+    );
+    let rows = table.jobctl(&["list", "--json"]).await.json();
+    assert_eq!(rows["jobs"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn live_screens_outlast_their_master() {
     let master = Master::start(Does::Answers).await;
     let address = master.address;

@@ -46,7 +46,7 @@ async fn what_reads_many_rows_says_how_many_and_leaves_nothing_behind() {
         "export --json-lines > /dev/null",
     ] {
         let mut reading = line(&table, command);
-        let text = reading.sees(&["reading: ", "000 rows so far ["]);
+        let text = reading.sees(&["reading: ", "000 rows so far [", "] of SQLite file /"]);
         assert_eq!(text.trim_end().lines().count(), 1, "{command}: {text}");
         reading.press("\x03");
         let (code, text) = reading.ends();

@@ -81,6 +81,12 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
+    /// Writes on the screen as another program does.
+    pub(crate) fn spoil(&self, text: &str) {
+        let terminal = self.master.tty_name().unwrap();
+        std::fs::write(terminal, text).unwrap();
+    }
+
     /// Gives the terminal another size, of which the program is told.
     pub(crate) fn resize(&self, columns: u16, lines: u16) {
         let mut screen = self.screen.lock().unwrap();

@@ -69,7 +69,10 @@ async fn figures_of_no_job_say_how_far_was_looked() {
     let all = stats(&["2023-11-14T22:13:21Z"]);
     assert!(all.contains("no job that was added since"), "{all}");
     let part = stats(&["2020-01-01", "--limit", "1"]);
-    assert!(part.contains("none of the newest 1 rows is done"), "{part}");
+    assert!(
+        part.contains("no job of the newest 1 row is done"),
+        "{part}"
+    );
     assert!(part.contains("--limit reads more"), "{part}");
 }
 

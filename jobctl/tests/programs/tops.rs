@@ -54,6 +54,22 @@ fn is_restored(terminal: &Terminal) {
     });
 }
 
+/// What another program has written on the screen is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_l_draws_the_screen_anew() {
+    let worker = Daemon::worker(Ok(status(false))).await;
+    let table = busy(worker.address).await;
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["TARGET", "WORKER", "JOB", "web1@h"]);
+    top.spoil("\x1b[5;1Hwho wrote this?");
+    top.sees(&["who wrote this?"]);
+    top.press("\x0c");
+    top.sees_no("who wrote this?");
+    top.sees(&["TARGET", "WORKER", "JOB", "web1@h"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_shows_targets_workers_and_running_jobs() {
     let worker = Daemon::worker(Ok(status(false))).await;

@@ -26,6 +26,8 @@ pub(super) enum Pane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Leave,
+    /// The whole screen anew: something else has written on it.
+    Redraw,
     Pause(String),
     Continue(String),
     Limit(Limit),
@@ -142,7 +144,11 @@ impl Board {
     /// What a key means; `None` where it only moves the eye.
     pub(super) fn press(&mut self, key: KeyEvent) -> Option<Wish> {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return (key.code == KeyCode::Char('c')).then_some(Wish::Leave);
+            return match key.code {
+                KeyCode::Char('c') => Some(Wish::Leave),
+                KeyCode::Char('l') => Some(Wish::Redraw),
+                _ => None,
+            };
         }
         if let Some(wish) = self.question.take() {
             let is_yes = matches!(key.code, KeyCode::Char('y' | 'Y'));

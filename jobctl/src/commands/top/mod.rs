@@ -50,6 +50,13 @@ impl Screen {
             .map(Self)
             .map_err(|error| broken(&error))
     }
+
+    /// Forgets what stands there, so that all of it is drawn the next time. The terminal is asked nothing, as `clear` would:
+    /// one that does not answer would hold everything up.
+    fn forget(&mut self) -> Result<(), Failure> {
+        let size = self.0.size().map_err(|error| broken(&error))?;
+        self.0.resize(size.into()).map_err(|error| broken(&error))
+    }
 }
 
 impl Drop for Screen {
@@ -119,6 +126,7 @@ pub(crate) async fn run(context: &Context, every: Duration) -> Result<u8, Failur
             match board.press(key) {
                 None => {}
                 Some(Wish::Leave) => return Ok(0),
+                Some(Wish::Redraw) => screen.forget()?,
                 Some(Wish::Follow(id)) => {
                     drop(screen);
                     let said = tokio::select! {
@@ -184,7 +192,7 @@ async fn carry_out(context: &Context, wish: Wish) -> Result<String, Failure> {
         }
         Wish::Limit(limit) => set(context, &client, limit).await,
         Wish::Cancel(id, target) => cancel(context, &client, id, target).await,
-        Wish::Leave | Wish::Follow(_) => Ok(String::new()),
+        Wish::Leave | Wish::Redraw | Wish::Follow(_) => Ok(String::new()),
     }
 }
 

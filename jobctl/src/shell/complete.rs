@@ -15,12 +15,16 @@ use rustyline::{Helper, Result};
 use super::without_name;
 use crate::cli::Cli;
 use crate::commands::{self, Context, STATUSES, Seen};
+use crate::output::plain;
 
 /// Names that are older are asked for again before the next prompt.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The prompt waits for names no longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// More candidates than anybody reads; the editor lays out no more than 65,535.
+const MOST: usize = 1_000;
 
 /// What a word may be the name of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +67,17 @@ impl Names {
                 targets,
             } in workers
             {
-                self.targets.extend(targets);
+                learn(&mut self.targets, targets);
                 // One of version 1 says none.
-                self.workers.extend((name != "-").then_some(name));
+                learn(&mut self.workers, (name != "-").then_some(name));
                 let host = address.rsplit_once(':').map_or("", |(host, _)| host);
                 let host = host.trim_start_matches('[').trim_end_matches(']');
-                self.hosts
-                    .extend((!host.is_empty()).then(|| host.to_owned()));
+                learn(&mut self.hosts, [host.to_owned()]);
             }
         }
         if let Ok(Ok(rows)) = rows {
             self.ids = rows.iter().map(|row| row.id.to_string()).collect();
-            self.targets.extend(rows.into_iter().map(|row| row.target));
+            learn(&mut self.targets, rows.into_iter().map(|row| row.target));
         }
     }
 
@@ -91,6 +94,12 @@ impl Names {
             }
         }
     }
+}
+
+/// Adds those of the names that no terminal obeys: nobody could type the others.
+fn learn(known: &mut BTreeSet<String>, names: impl IntoIterator<Item = String>) {
+    let names = names.into_iter();
+    known.extend(names.filter(|name| !name.is_empty() && plain(name) == *name));
 }
 
 /// The editor's helper.
@@ -130,7 +139,7 @@ impl Completer for Completion {
     }
 }
 
-/// The candidates that `word` is the beginning of, each also as a line wants it: names may hold blanks and quotes.
+/// The first candidates that `word` is the beginning of, each also as a line wants it: names may hold blanks and quotes.
 fn fitting(names: &Names, before: &[&str], word: &str) -> Vec<(String, String)> {
     let all = candidates(names, before, word).into_iter();
     let quoted = all.map(|candidate| {
@@ -140,7 +149,7 @@ fn fitting(names: &Names, before: &[&str], word: &str) -> Vec<(String, String)> 
     let fits = |(candidate, quoted): &(String, String)| {
         candidate.starts_with(word) || quoted.starts_with(word)
     };
-    quoted.filter(fits).collect()
+    quoted.filter(fits).take(MOST).collect()
 }
 
 /// Where the last word of a line begins.
@@ -266,6 +275,16 @@ mod tests {
         let found = fitting(&names, without_name(&before), &line[start..]);
         let found: Vec<String> = found.into_iter().map(|(_, quoted)| quoted).collect();
         assert_eq!(found, expected, "{line}");
+    }
+
+    #[test]
+    fn no_more_is_offered_than_can_be_shown() {
+        let names = Names {
+            targets: (0..70_000).map(|at| format!("user/{at}")).collect(),
+            ..Names::default()
+        };
+        assert_eq!(fitting(&names, &["pause"], "us").len(), MOST);
+        assert_eq!(fitting(&names, &["pause"], "user/69999").len(), 1);
     }
 
     #[test]

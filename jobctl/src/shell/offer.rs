@@ -31,8 +31,8 @@ async fn names(words: &[String]) -> Option<String> {
     let context = Context::resolve(&Cli::read(line).ok()?).ok()?;
     let mut known = Names::default();
     known.refresh(&context).await;
-    let fits = |name: &String| name.starts_with(word) && !name.contains(char::is_control);
-    let names = known.of(name).into_iter().filter(fits);
+    let names = known.of(name).into_iter();
+    let names = names.filter(|name| name.starts_with(word));
     Some(names.map(|name| name + "\n").collect())
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, serves_mail};
 use crate::jobctl::run;
 use crate::table::Table;
 use crate::terminal::Terminal;
@@ -43,6 +43,34 @@ async fn commands_and_names_are_completed() {
         shell.press("exit\r");
         assert_eq!(shell.ends().0, 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_a_terminal_obeys_are_not_offered() {
+    let mut status = serves_mail();
+    status["targets"]["m\u{1b}[2J"] = status["targets"]["mail"].clone();
+    let worker = Daemon::worker(Ok(status)).await;
+    let table = Table::new(Some(worker.address)).await;
+    table
+        .execute(
+            "INSERT INTO jobs (target, time_created, status) VALUES \
+             ('m' || char(27) || ']0;owned' || char(7), 1, 'waiting'), \
+             ('m' || char(8238), 1, 'waiting'), ('more', 1, 'waiting')",
+        )
+        .await;
+    let home = tempfile::tempdir().unwrap();
+    let mut shell = shell(&table, &home, 80);
+    shell.sees(&["> "]);
+    shell.press("pause m\t\t");
+    shell.sees(&["mail", "more"]);
+    shell.press("a\t");
+    shell.sees(&["> pause mail"]);
+    let written = shell.written();
+    assert!(!written.contains("owned"), "{written:?}");
+    assert!(!written.contains(['\u{202e}']), "{written:?}");
+    assert!(!written.contains("m\u{1b}[2J"), "{written:?}");
+    shell.press("\x15exit\r");
+    assert_eq!(shell.ends().0, 0);
 }
 
 #[tokio::test]

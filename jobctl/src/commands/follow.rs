@@ -111,9 +111,11 @@ pub(super) fn outcome(state: &State) -> Option<JobOutcome> {
 
 /// The exit code, as that of a job that was run here.
 async fn end(context: &Context, id: JobId, view: &mut View, message: Value) -> Result<u8, Failure> {
-    view.last(&message)
-        .await
-        .map_err(|error| unwritten(&error))?;
+    match view.last(&message).await {
+        // How the job ended is to be known all the same.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(unwritten(&error)),
+        _ => {}
+    }
     let state = state(context, id, message)?;
     if let Some(outcome) = outcome(&state) {
         let ending = Ending::of_outcome(&outcome);

@@ -151,6 +151,7 @@ impl View {
     /// the job's now. Where somebody has seen the attempt that is told, below what it wrote.
     pub(super) fn again(&mut self, state: &str) {
         if std::mem::take(&mut self.ran) {
+            self.bar = None;
             let (id, now) = (self.id, plain(state));
             complain(&format!(
                 "jobctl: the attempt of job {id} was cut short; the job is {now} now"

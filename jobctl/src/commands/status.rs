@@ -11,7 +11,9 @@ use super::outcome::progress;
 use super::view::{Summary, Totals, View, Worker, look, sum};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::{Screen, Table, Tone, complain, is_closed, plain, print, seconds, several};
+use crate::output::{
+    Screen, Table, Tone, complain, is_closed, plain, print, put, seconds, several,
+};
 use crate::signals::Ends;
 
 /// Lines of a screen that are neither a target nor a worker: headers, a blank, what is left out, sums,
@@ -28,8 +30,8 @@ const REPORTING: usize = 5;
 const HOME: &str = "\x1b[H\x1b[J";
 
 /// A screen of one's own without a cursor, and back to the one before.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
+const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
 /// Gives the terminal back as it was, however the watch ends.
 struct OwnScreen;
@@ -39,7 +41,7 @@ impl OwnScreen {
         if !screen.is_terminal() || screen.is_json() {
             return Ok(None);
         }
-        print(ENTER)?;
+        put(ENTER)?;
         Ok(Some(Self))
     }
 }
@@ -47,7 +49,7 @@ impl OwnScreen {
 impl Drop for OwnScreen {
     fn drop(&mut self) {
         // A terminal that has gone needs nothing back.
-        let _ = print(LEAVE);
+        let _ = put(LEAVE);
     }
 }
 

@@ -126,18 +126,21 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// The same of what need not be text.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    put(bytes)?;
+    wrote(Stream::Stdout, bytes);
+    Ok(())
+}
+
+/// The same of what is no output, as orders to the terminal are: no later line takes note of it.
+pub(crate) fn put(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             IS_CLOSED.store(true, Ordering::Relaxed);
             Ok(())
         }
-        Err(error) => Err(Failure::Refused(format!(
-            "cannot write the output: {error}"
-        ))),
-        Ok(()) => {
-            wrote(Stream::Stdout, bytes);
-            Ok(())
+        written => {
+            written.map_err(|error| Failure::Refused(format!("cannot write the output: {error}")))
         }
     }
 }
@@ -159,6 +162,13 @@ pub(crate) fn wrote(to: Stream, bytes: &[u8]) {
     }
 }
 
+/// Ends the line that was written last where complaints go, if that is within one.
+pub(crate) fn end_line() {
+    if IS_WITHIN_LINE.swap(false, Ordering::Relaxed) {
+        let _ = io::stderr().write_all(b"\n");
+    }
+}
+
 /// Writes to standard error, on a line of its own; where that is closed there is nobody left to tell. What daemons and
 /// databases said may be part of it, so that control characters are made visible.
 pub(crate) fn complain(text: &str) {
@@ -167,9 +177,8 @@ pub(crate) fn complain(text: &str) {
     let columns = size.map(|size| size.ws_col).filter(|columns| *columns > 0);
     let lines = text.split('\n').map(|line| on_lines(&plain(line), columns));
     let lines: Vec<String> = lines.collect();
-    let is_within_line = IS_WITHIN_LINE.swap(false, Ordering::Relaxed);
-    let begin = if is_within_line { "\n" } else { "" };
-    let _ = writeln!(stderr.lock(), "{begin}{}", lines.join("\n"));
+    end_line();
+    let _ = writeln!(stderr.lock(), "{}", lines.join("\n"));
 }
 
 /// The text in lines of so many columns; as it is where that is no terminal.

@@ -15,7 +15,7 @@ use rustyline::{CompletionType, Config, Editor};
 use crate::cli::Cli;
 use crate::commands::{self, Context};
 use crate::failure::Failure;
-use crate::output::{complain, print};
+use crate::output::{complain, end_line, print};
 use crate::signals::Ends;
 use complete::{Completion, Names};
 
@@ -54,6 +54,8 @@ pub(crate) async fn run(context: &Context, options: &Cli) -> Result<u8, Failure>
         if let Some(helper) = editor.helper_mut() {
             helper.names.clone_from(&names);
         }
+        // What a job wrote stays: the prompt begins its line anew.
+        end_line();
         // Nothing else is heard in the thread that waits for the line.
         let shown = prompt.clone();
         let reading = tokio::task::spawn_blocking(move || {

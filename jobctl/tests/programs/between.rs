@@ -54,6 +54,28 @@ async fn what_an_attempt_wrote_stays_where_its_stream_breaks_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_wrote_nothing_is_told_of_below_no_bar() {
+    let (worker, job) = Daemon::teller(serves_mail()).await;
+    let table = Table::new(Some(worker.address)).await;
+    let mut run = start(&table, &["run", "mail"]);
+    job.tells(json!({"state": "running"}));
+    run.sees(&["waiting: job 1 (mail) is running ["]);
+    job.breaks_off(json!({"state": "accepted", "worker": "w1@h"}));
+    let told = "jobctl: the attempt of job 1 was cut short; the job is accepted now";
+    let text = run.sees(&[told]);
+    assert_eq!(text.lines().next(), Some(told), "{text}");
+    let outcome =
+        json!({"result": "ok", "code": 0, "signal": null, "stdout": "all\n", "stderr": ""});
+    let done = json!({"state": "done", "result": "ok", "code": 0});
+    job.ends(done, json!({"jobs": {"1": outcome}}));
+    let (code, text) = run.ends();
+    assert_eq!(
+        (code, text.trim_end()),
+        (0, format!("{told}\nall").as_str())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_there_are_named_after_ctrl_c() {
     // It takes connections and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -131,6 +131,31 @@ async fn a_watch_ends_when_nobody_reads_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_no_more_learns_how_a_job_ended() {
+    let (worker, job) = Daemon::teller(json!({})).await;
+    job.tells(json!({"state": "running"}));
+    let mut child = program()
+        .args(["--port", &worker.address.port().to_string()])
+        .args(["follow", "7", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    assert!(line.contains("running"), "{line}");
+    drop(lines);
+    job.ends(
+        json!({"state": "done", "result": "fail", "code": 7}),
+        Value::Null,
+    );
+    let run = child.wait_with_output().await.unwrap();
+    assert_eq!(run.status.code(), Some(7), "{run:?}");
+    let complaint = "jobctl: job 7: failed with exit code 7\n";
+    assert_eq!(String::from_utf8_lossy(&run.stderr), complaint);
+}
+
 #[tokio::test]
 async fn scripts_and_pages_are_the_same_on_a_terminal() {
     for words in [

@@ -73,6 +73,30 @@ async fn names_that_a_terminal_obeys_are_not_offered() {
     assert_eq!(shell.ends().0, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prompt_leaves_what_a_job_wrote_last() {
+    let (worker, job) = Daemon::teller(serves_mail()).await;
+    let table = Table::new(Some(worker.address)).await;
+    job.tells(json!({"state": "running"}));
+    job.tells(json!({"stream": "stdout", "at": 0, "text": "half a line"}));
+    job.ends(
+        json!({"state": "done", "result": "ok", "code": 0}),
+        json!(null),
+    );
+    let home = tempfile::tempdir().unwrap();
+    let mut shell = shell(&table, &home, 80);
+    shell.sees(&["> "]);
+    shell.press("follow 7\r");
+    shell.sees(&["> follow 7\nhalf a line\n127.0.0.1"]);
+    // A screen of its own leaves no line open.
+    shell.press("status --watch\r");
+    shell.sees(&["WAITING"]);
+    shell.press("\x03");
+    shell.sees(&["> status --watch\n127.0.0.1"]);
+    shell.press("exit\r");
+    assert_eq!(shell.ends().0, 0);
+}
+
 #[tokio::test]
 async fn mistakes_and_interruptions_end_in_the_next_prompt() {
     let (table, home) = filled().await;

@@ -265,6 +265,28 @@ async fn output_is_followed_on_the_terminal_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_wrote_last_stands_on_a_line_of_its_own() {
+    let (worker, job) = Daemon::teller(status(false)).await;
+    let table = busy(worker.address).await;
+    job.tells(json!({"state": "running"}));
+    job.tells(json!({"stream": "stdout", "at": 0, "text": "half a line"}));
+    let mut top = top(&table, 80, &[]);
+    top.sees(&["42 %"]);
+    top.press("\t\tf");
+    top.sees(&["half a line"]);
+    top.press("\x03");
+    let text = top.sees(&["press Enter to go back"]);
+    assert!(
+        text.replace("^C", "").contains("half a line\npress Enter"),
+        "{text}"
+    );
+    top.press("\r");
+    top.sees(&["TARGET", "42 %"]);
+    top.press("q");
+    assert_eq!(top.ends().0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_table_it_says_why_there_are_no_jobs() {
     let worker = Daemon::worker(Ok(status(false))).await;
     let port = worker.address.port().to_string();

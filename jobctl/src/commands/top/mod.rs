@@ -27,7 +27,7 @@ use super::{Context, logs};
 use crate::cli::{Id, LogsArgs};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{complain, print};
+use crate::output::{complain, end_line, print};
 use crate::settings::Kind;
 use crate::signals::{self, Ends};
 use board::{Board, Wish};
@@ -260,6 +260,7 @@ async fn follow(context: &Context, id: JobId, interrupted: &mut Signal) -> Resul
             format!("the output of job {id} cannot be had")
         }
     };
+    end_line();
     print("press Enter to go back\n")?;
     tokio::select! {
         biased;

@@ -196,16 +196,11 @@ fn reason(error: &io::Error) -> String {
 }
 
 fn what_to_try(kind: Kind, given: &Given) -> String {
-    let other = match kind {
-        Kind::Master => "a worker",
-        Kind::Worker => "the master",
+    let (other, jobctl) = match kind {
+        Kind::Master => ("a worker", given.other(Kind::Worker)),
+        Kind::Worker => ("the master", given.other(Kind::Master)),
     };
-    let option = match kind {
-        Kind::Master => "--worker --port 7080",
-        Kind::Worker => "--master",
-    };
-    let jobctl = given.other();
-    format!("is it running? try --host/--port, or {other} with {jobctl} {option}")
+    format!("is it running? try --host/--port, or {other} with {jobctl}")
 }
 
 fn other_kind(kind: Kind) -> &'static str {
@@ -223,9 +218,9 @@ fn advice(kind: Kind, given: &Given, text: &str) -> Option<String> {
     Some(if text == "invalid password" {
         "--password asks for it, or password = … in the config".to_owned()
     } else if kind == Kind::Master && text == "unknown request type: 'set-target-concurrency'" {
-        let jobctl = given.other();
+        let jobctl = given.other(Kind::Worker);
         format!(
-            "a master of that version does not pass it on: ask each worker, {jobctl} --worker --host HOST set-target-concurrency"
+            "a master of that version does not pass it on: ask each worker, {jobctl} --host HOST set-target-concurrency"
         )
     } else if text.starts_with("unknown request type") {
         other_kind(kind).to_owned()

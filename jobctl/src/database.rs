@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use jobd_proto::table::{Connection, DatabaseSettings, Patience, RowError};
+use sqlx::mysql::MySqlDatabaseError;
 
 use crate::failure::Failure;
 use crate::given::Given;
 use crate::output::waiting_for;
 use crate::settings::Settings;
+
+/// SQLITE_ERROR: of statements that are right elsewhere it means a column that is not there.
+const SQLITE_NO_COLUMN: &str = "1";
 
 /// SQLITE_CANTOPEN: no such file, or no right to it.
 const SQLITE_CANNOT_OPEN: &str = "14";
@@ -101,24 +105,57 @@ pub(crate) fn failure(database: &Database, error: &RowError) -> Failure {
     }
 }
 
-/// What makes a table readable that could not be opened; `config` is the file that names it.
+/// What makes a table readable that could not be opened or read; `config` is the file that names it.
 pub(crate) fn mend(database: &Database, error: &RowError, config: &Path) -> String {
     let jobctl = database.given.same();
     let config = config.display();
     let create_table = format!("{jobctl} create-table # if it is not there");
-    match (error, &database.settings) {
-        (RowError::NoTable(_), _) => create_table,
-        (RowError::NoAnswer(_), _) => {
-            "look at the load of its host and at what holds locks there".to_owned()
+    let add_columns = "add the columns that are missing".to_owned();
+    let answer = match error {
+        RowError::NoTable(_) => return create_table,
+        RowError::NoAnswer(_) => {
+            return "look at the load of its host and at what holds locks there".to_owned();
         }
-        (_, DatabaseSettings::Sqlite(_)) => match no_folder(database) {
-            Some(_) => format!("mend sqlite_path in {config}"),
-            None => format!("{create_table}; else look at the rights on the file and its folder"),
-        },
-        (RowError::Database(sqlx::Error::Database(_)), _) => format!(
-            "mend mysql_user, mysql_password and mysql_database in {config}, or grant that account SELECT on the table"
-        ),
-        _ => format!("start the database server, or mend mysql_host and mysql_port in {config}"),
+        RowError::Unreadable(..) => {
+            return "find the row that holds this, and write into it what belongs there".to_owned();
+        }
+        RowError::Database(sqlx::Error::Database(answer)) => Some(answer),
+        _ => None,
+    };
+    match &database.settings {
+        DatabaseSettings::Sqlite(sqlite) => {
+            let file = sqlite.path.display();
+            let code = answer.and_then(|answer| answer.code());
+            match code.as_deref() {
+                Some(SQLITE_NO_COLUMN) => add_columns,
+                Some(SQLITE_CANNOT_OPEN) if no_folder(database).is_some() => {
+                    format!("mend sqlite_path in {config}")
+                }
+                Some(SQLITE_CANNOT_OPEN) => {
+                    format!("{create_table}; else look at the rights on the file and its folder")
+                }
+                _ => format!(
+                    "see that {file} is a sound database that nobody else holds locked, on a disk that works"
+                ),
+            }
+        }
+        DatabaseSettings::MySql(_) => {
+            let answer = answer.and_then(|answer| answer.try_downcast_ref::<MySqlDatabaseError>());
+            match answer.map(MySqlDatabaseError::number) {
+                // Unknown column.
+                Some(1054) => add_columns,
+                // Too many connections: of all, of this account, of this account in an hour.
+                Some(1040 | 1203 | 1226) => "wait until fewer clients are connected, or raise max_connections of the server, or the limit of this account".to_owned(),
+                // This host is blocked.
+                Some(1129) => "unblock this host there in the way that the server names: too many of its connections broke off".to_owned(),
+                // No right to the database, to log in, from this host, to the table or its columns; no such database.
+                Some(1044 | 1045 | 1049 | 1130 | 1142 | 1143 | 1698) => format!(
+                    "mend mysql_user, mysql_password and mysql_database in {config}, or grant that account SELECT on the table"
+                ),
+                Some(_) => "look at the log of the database server".to_owned(),
+                None => format!("start the database server, or mend mysql_host and mysql_port in {config}"),
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! that what is copied reaches the same daemon and table.
 
 use crate::cli::Cli;
+use crate::settings::Kind;
 
 /// As far as they were given.
 #[derive(Clone, Debug, Default)]
@@ -35,9 +36,15 @@ impl Given {
         line(self.config.iter().chain(&self.daemon))
     }
 
-    /// The beginning of a command to another daemon: of the options for this one the config alone counts there.
-    pub(crate) fn other(&self) -> String {
-        line(&self.config)
+    /// The beginning of a command to another daemon, of that kind: of the options for this one the config alone counts there.
+    /// The port is named, as the config's is this one's.
+    pub(crate) fn other(&self, kind: Kind) -> String {
+        let kind_option = match kind {
+            Kind::Worker => "--worker",
+            Kind::Master => "--master",
+        };
+        let port = kind.default_port();
+        format!("{} {kind_option} --port {port}", line(&self.config))
     }
 }
 

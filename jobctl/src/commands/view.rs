@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jobd_proto::master::MasterStatus;
-use jobd_proto::table::{Connection, JobRow, MOST_TARGETS, Patience};
+use jobd_proto::table::{Connection, JobRow, MOST_TARGETS, Patience, RowError};
 use jobd_proto::worker::WorkerStatus;
 use jobd_proto::{Pattern, TargetName};
 use serde::Serialize;
@@ -38,6 +38,9 @@ pub(super) struct View {
     pub(super) active: Vec<JobRow>,
     #[serde(skip)]
     pub(super) now: i64,
+    /// Why the table could not be read, for those who know what mends that; `errors` has it in words.
+    #[serde(skip)]
+    pub(super) unread: Option<RowError>,
 }
 
 /// One target, over all workers. What is not known is `null`.
@@ -132,19 +135,22 @@ pub(super) async fn look(
             let targets = workers.flat_map(|worker| &worker.targets);
             let names: Vec<&str> = targets.map(|target| target.name.as_str()).collect();
             let reading = read(settings, table, &names, patience).await;
-            Some(reading.map_err(|error| database::failure(settings, &error)))
+            Some(reading.map_err(|error| (database::failure(settings, &error), error)))
         }
     };
     let (asked, reading) = match (asked, reading) {
         (Err(failure), None) => return Err(failure),
-        (Err(daemon), Some(Err(table))) => return Err(daemon.and(&table.to_string())),
+        (Err(daemon), Some(Err((table, _)))) => return Err(daemon.and(&table.to_string())),
         (asked, reading) => (asked, reading),
     };
     let mut errors = Vec::new();
-    let reading = reading.and_then(|reading| {
-        let failed = |failure: Failure| errors.push(failure.to_string());
-        reading.map_err(failed).ok()
-    });
+    let (reading, unread) = match reading.transpose() {
+        Ok(reading) => (reading, None),
+        Err((failure, error)) => {
+            errors.push(failure.to_string());
+            (None, Some(error))
+        }
+    };
     let (kind, workers) = match asked {
         Ok(workers) if server.kind == Kind::Master => ("master", workers),
         Ok(workers) => ("worker", workers),
@@ -168,6 +174,7 @@ pub(super) async fn look(
         },
         now: reading.as_ref().map_or(0, |reading| reading.now),
         active: reading.map(|reading| reading.active).unwrap_or_default(),
+        unread,
     })
 }
 

@@ -23,6 +23,23 @@ async fn a_daemon_that_is_not_there_is_named_with_what_to_try() {
 }
 
 #[tokio::test]
+async fn the_other_kind_is_not_looked_for_at_the_port_of_the_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jobctl.conf");
+    // Port 1 is nobody's.
+    for (text, other) in [
+        ("port = 1\n", "--master --port 7081"),
+        ("master = 1\nport = 1\n", "--worker --port 7080"),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let config = config.to_str().unwrap();
+        let status = run(["--config", config, "status"]).await;
+        let proposed = format!("with jobctl --config {config} {other}\n");
+        status.failed(3, &[&proposed]);
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_hangs_up_is_not_reachable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -94,7 +94,7 @@ async fn each_finding_comes_with_what_mends_it() {
         (
             "1 job waits for lost, which no worker serves",
             "error",
-            "jobctl --config CONFIG --worker --host WORKER add-target lost 1",
+            "jobctl --config CONFIG --worker --port 7080 --host WORKER add-target lost 1",
         ),
         (
             "job 2 (mail) runs for",
@@ -240,8 +240,8 @@ async fn a_worker_does_not_answer_for_what_others_may_serve() {
     let run = table.jobctl(&["doctor"]).await;
     let (level, mend) = finding(&run, "jobs wait for lost, which this worker does not serve");
     assert_eq!(level, "warning");
-    assert!(mend.contains(" --master doctor"), "{mend}");
-    assert!(!mend.contains("--port"), "{mend}");
+    // The config's is the worker's.
+    assert!(mend.contains(" --master --port 7081 doctor"), "{mend}");
     assert!(!run.stdout.contains("what waits is served"), "{run:?}");
 }
 
@@ -281,7 +281,8 @@ async fn leases_that_passed_long_ago_have_no_rescuer() {
         .execute(
             "ALTER TABLE jobs ADD COLUMN worker TEXT; ALTER TABLE jobs ADD COLUMN lease_until INTEGER; \
              INSERT INTO jobs (target, time_created, status, time_started, lease_until) VALUES \
-             ('mail', 1, 'running', 1, unixepoch() - 900), ('mail', 1, 'running', 1, unixepoch() + 30)",
+             ('mail', 1, 'running', 1, unixepoch() - 900), ('mail', 1, 'running', 1, unixepoch() + 30), \
+             ('x' || char(10) || 'reboot', 1, 'running', 1, unixepoch() - 900)",
         )
         .await;
     let run = table.jobctl(&["--master", "doctor"]).await;
@@ -289,13 +290,107 @@ async fn leases_that_passed_long_ago_have_no_rescuer() {
     assert_eq!(level, "error");
     assert!(mend.starts_with("systemctl start jobd #"), "{mend}");
     assert!(!run.stdout.contains("job 2"), "{run:?}");
+    // Of what is entered as it stands nothing is an application's.
+    let json = table.jobctl(&["--master", "doctor", "--json"]).await.json();
+    let findings = json["findings"].as_array().unwrap().iter();
+    let mends: Vec<&str> = findings
+        .filter(|finding| {
+            finding["text"]
+                .as_str()
+                .unwrap()
+                .contains("its lease passed")
+        })
+        .filter_map(|finding| finding["mend"].as_str())
+        .collect();
+    assert_eq!(mends, [mend.as_str(); 2]);
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_a_finding_and_none_is_called_well() {
+    let daemon = Daemon::master(Ok(master(&json!([worker(false)])))).await;
+    let table = Table::new(Some(daemon.address)).await;
+    table.owned().await;
+    let row = "INSERT INTO jobs (target, time_created, status, result) VALUES ('mail', ";
+    // The newest row, and one that is looked at with the others only.
+    for added in ["'x', 'done', 'ok')", "1, 'done', 'ok')"] {
+        table.execute(&(row.to_owned() + added)).await;
+        let run = table.jobctl(&["--master", "doctor"]).await;
+        assert_eq!(run.code, 1, "{run:?}");
+        let (level, mend) = finding(&run, "cannot be read: time_created is \"x\"");
+        let expected = "find the row that holds this, and write into it what belongs there";
+        assert_eq!((level.as_str(), mend.as_str()), ("error", expected));
+        assert!(!run.stdout.contains("what waits is served"), "{run:?}");
+    }
+    let sql = "ALTER TABLE jobs RENAME COLUMN status TO state";
+    table.execute(sql).await;
+    let run = table.jobctl(&["--master", "doctor"]).await;
+    let (_, mend) = finding(&run, "columns are missing: status");
+    assert!(mend.contains("ADD COLUMN \"status\""), "{mend}");
+    let (_, mend) = finding(&run, "no such column: status");
+    assert_eq!(mend, "add the columns that are missing");
+    assert!(!run.stdout.contains("what waits is served"), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_is_mended_by_what_it_says() {
+    use tokio::io::AsyncWriteExt as _;
+    for (number, said, mend) in [
+        (1040_u16, "Too many connections", "raise max_connections"),
+        (1129, "Host 'h' is blocked", "unblock this host there"),
+        (1130, "Host 'h' is not allowed", "mend mysql_user"),
+        (1053, "Server shutdown in progress", "look at the log"),
+    ] {
+        // All that such a server says: an error in place of its greeting.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let length = u8::try_from(3 + said.len()).unwrap();
+            let [low, high] = number.to_le_bytes();
+            let packet = [&[length, 0, 0, 0, 0xff, low, high], said.as_bytes()].concat();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(&packet).await;
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("jobctl.conf");
+        let text = format!(
+            "port = 1\nmysql_host = 127.0.0.1\nmysql_port = {port}\nmysql_user = u\n\
+             mysql_database = d\nmysql_table = jobs\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let doctor = run(["--config", config.to_str().unwrap(), "doctor"]).await;
+        let (level, advice) = finding(&doctor, said);
+        assert_eq!(level, "error");
+        assert!(advice.contains(mend), "{advice}");
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_refuses_needs_no_start() {
+    let locked = Daemon::locked("correct").await;
+    let doctor = crate::jobctl::ask(locked.address, &["doctor"]).await;
+    let (level, mend) = finding(&doctor, "invalid password");
+    let again = format!(
+        "jobctl --host 127.0.0.1 --port {} --password doctor #",
+        locked.address.port()
+    );
+    assert_eq!(level, "error");
+    assert!(mend.starts_with(&again), "{mend}");
+    let master = Daemon::master(Ok(master(&json!([])))).await;
+    let doctor = crate::jobctl::ask(master.address, &["doctor"]).await;
+    let (_, mend) = finding(&doctor, "if a jobd-master listens there");
+    assert!(
+        mend.starts_with("let --host, --port and --master"),
+        "{mend}"
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_be_reached_is_a_finding_and_no_end() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("jobctl.conf");
+    let config = folder.path().join("jobctl conf");
     std::fs::write(
         &config,
         "port = 1\npassword = x\nsqlite_path = /nonexistent/jobs.db\n",
@@ -304,7 +399,9 @@ async fn what_cannot_be_reached_is_a_finding_and_no_end() {
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
     let doctor = run(["--config", config.to_str().unwrap(), "doctor"]).await;
     assert_eq!(doctor.code, 1);
-    assert_eq!(finding(&doctor, "others may read it").0, "warning");
+    let (level, mend) = finding(&doctor, "others may read it");
+    assert_eq!(level, "warning");
+    assert_eq!(mend, format!("chmod 600 '{}'", config.display()));
     assert_eq!(finding(&doctor, "cannot reach jobd").0, "error");
     let (level, mend) = finding(&doctor, "cannot open SQLite file");
     assert_eq!(level, "error");

@@ -160,7 +160,7 @@ async fn a_limit_is_set_through_a_master_on_all_workers_or_on_one() {
         1,
         &[
             "unknown request type",
-            "ask each worker, jobctl --worker --host HOST",
+            "ask each worker, jobctl --worker --port 7080 --host HOST",
         ],
     );
 }

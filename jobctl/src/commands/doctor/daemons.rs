@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::status::{lacks, several_names};
 use super::super::view::{Summary, View, Worker, ask, is_among};
 use super::{Context, Finding, few};
+use crate::failure::Failure;
 use crate::output::{plain, seconds};
 use crate::settings::Kind;
 
@@ -22,16 +23,7 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
     let workers = match ask(context).await {
         Ok(workers) => workers,
         Err(failure) => {
-            // Where somebody listens there is nothing to start.
-            let is_there = context.client().await.is_ok();
-            let order = if is_there { "status" } else { "start" };
-            let mend = match server.kind {
-                Kind::Master => format!("systemctl {order} jobd-master # on its host"),
-                Kind::Worker => format!(
-                    "systemctl {order} jobd # on its host; or {} --master doctor",
-                    context.settings.given.other()
-                ),
-            };
+            let mend = mend(context, &failure).await;
             findings.push(Finding::error("reach", failure.to_string(), mend));
             return None;
         }
@@ -68,6 +60,36 @@ pub(super) async fn examine(context: &Context, findings: &mut Vec<Finding>) -> O
         ));
     }
     Some(workers)
+}
+
+/// What helps where the daemon cannot be asked how it is.
+async fn mend(context: &Context, failure: &Failure) -> String {
+    let (kind, config) = (context.kind(), context.settings.config.display());
+    match failure {
+        // It is well, and wants something else.
+        Failure::Refused(text) if text.contains("invalid password") => format!(
+            "{} --password doctor # asks for it; or put password = … into {config}",
+            context.jobctl()
+        ),
+        Failure::Refused(_) => {
+            format!(
+                "let --host, --port and --master, or the same keys in {config}, fit who listens there"
+            )
+        }
+        _ => {
+            // Where somebody listens there is nothing to start.
+            let is_there = context.client().await.is_ok();
+            let order = if is_there { "status" } else { "start" };
+            let or = match kind {
+                Kind::Master => String::new(),
+                Kind::Worker => {
+                    let jobctl = context.settings.given.other(Kind::Master);
+                    format!("; or {jobctl} doctor")
+                }
+            };
+            format!("systemctl {order} {kind} # on its host{or}")
+        }
+    }
 }
 
 /// What missing columns cost, as the workers say who miss them.
@@ -124,15 +146,7 @@ fn about(context: &Context, worker: &Worker) -> Vec<Finding> {
 }
 
 /// What only the daemon and the table together can tell.
-pub(super) fn join(
-    context: &Context,
-    view: Option<&View>,
-    workers: Option<Vec<Worker>>,
-    findings: &mut Vec<Finding>,
-) {
-    let (Some(view), Some(_)) = (view, workers) else {
-        return;
-    };
+pub(super) fn join(context: &Context, view: &View, findings: &mut Vec<Finding>) {
     let jobctl = context.jobctl();
     let targets = view.targets.iter();
     let waits = targets.filter_map(|target| waits(context, target));
@@ -163,8 +177,8 @@ fn strangers(context: &Context, view: &View) -> Option<Finding> {
             "rows",
             format!("jobs wait for {names}, which this worker does not serve"),
             format!(
-                "{} --master doctor # knows whether another one does",
-                context.settings.given.other()
+                "{} doctor # knows whether another one does",
+                context.settings.given.other(Kind::Master)
             ),
         )
     })
@@ -182,8 +196,8 @@ fn waits(context: &Context, target: &Summary) -> Option<Finding> {
             },
             on_targets(
                 &format!(
-                    "{} --worker --host WORKER add-target",
-                    context.settings.given.other()
+                    "{} --host WORKER add-target",
+                    context.settings.given.other(Kind::Worker)
                 ),
                 &[&target.name],
                 " 1 # and the same in its config",

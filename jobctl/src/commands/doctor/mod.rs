@@ -3,13 +3,17 @@
 mod daemons;
 mod table;
 
+use jobd_proto::table::{Connection, RowError};
 use serde::Serialize;
 
 use super::Context;
-use super::view::look;
+use super::view::{View, Worker, look};
 use crate::failure::Failure;
 use crate::output::{Screen, Table, Tone, plain, several};
-use crate::{database, settings::Settings};
+use crate::{
+    database::{self, Database},
+    settings::Settings,
+};
 
 /// `{"findings": [FINDING], "errors", "warnings"}`
 #[derive(Serialize)]
@@ -102,28 +106,27 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
                 ),
             ));
         }
-        Some(settings) => match database::try_open(settings).await {
-            Err(error) => {
-                findings.extend(daemons::lacking(workers.as_deref(), ADD_COLUMNS));
-                let failure = database::failure(settings, &error).to_string();
-                let mend = database::mend(settings, &error, &context.settings.config);
-                findings.push(Finding::error("table", failure, mend));
-            }
-            Ok(mut open) => {
-                // Else the table's own finding says the same, with the statements.
-                if table::has_ownership(&open) {
-                    findings.extend(daemons::lacking(workers.as_deref(), RESTART));
+        Some(settings) => {
+            let broken = |error: &RowError| {
+                let failure = database::failure(settings, error).to_string();
+                let mend = database::mend(settings, error, &context.settings.config);
+                Finding::error("table", failure, mend)
+            };
+            match database::try_open(settings).await {
+                Err(error) => {
+                    findings.extend(daemons::lacking(workers.as_deref(), ADD_COLUMNS));
+                    findings.push(broken(&error));
                 }
-                let examined = table::examine(&mut open, settings, &mut findings).await;
-                if let Err(error) = examined {
-                    let failure = database::failure(settings, &error);
-                    let mend = "grant this account SELECT on the table";
-                    findings.push(Finding::error("table", failure.to_string(), mend));
+                Ok(open) => {
+                    // Else the table's own finding says the same, with the statements.
+                    if table::has_ownership(&open) {
+                        findings.extend(daemons::lacking(workers.as_deref(), RESTART));
+                    }
+                    let read = read(context, settings, open, workers, &mut findings).await;
+                    findings.extend(read.err().map(|error| broken(&error)));
                 }
-                let view = look(context, &mut Some(open)).await;
-                daemons::join(context, view.ok().as_ref(), workers, &mut findings);
             }
-        },
+        }
     }
     let count = |level| findings.iter().filter(|found| found.level == level).count();
     let report = Report {
@@ -134,6 +137,38 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let shown = |report: &Report| text(report, context.screen);
     context.screen.show(&report, shown)?;
     Ok(u8::from(report.errors > 0))
+}
+
+/// What the open table tells, by itself and together with the daemon, where that answers.
+async fn read(
+    context: &Context,
+    settings: &Database,
+    mut open: Connection,
+    workers: Option<Vec<Worker>>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RowError> {
+    table::examine(&mut open, settings, findings).await?;
+    if workers.is_none() {
+        return Ok(());
+    }
+    let gone = match look(context, &mut Some(open)).await {
+        Ok(View {
+            unread: Some(error),
+            ..
+        }) => return Err(error),
+        Ok(view) if view.errors.is_empty() => {
+            daemons::join(context, &view, findings);
+            return Ok(());
+        }
+        Ok(view) => view.errors.join("; "),
+        Err(failure) => failure.to_string(),
+    };
+    let again = format!(
+        "{} doctor # once more: it answered before",
+        context.jobctl()
+    );
+    findings.push(Finding::error("reach", gone, again));
+    Ok(())
 }
 
 /// A file with passwords in it is its owner's alone.
@@ -148,7 +183,7 @@ fn config(settings: &Settings) -> Finding {
         return Finding::warning(
             "config",
             format!("{path} holds a password and others may read it (mode {mode:o})"),
-            format!("chmod 600 {path}"),
+            format!("chmod 600 {}", shell_words::quote(&path)),
         );
     }
     Finding::ok("config", path)

@@ -293,9 +293,8 @@ fn stuck(row: &JobRow, now: i64, table: &str) -> Option<Finding> {
                 "job {id} ({target}) is {}, and its lease passed long ago",
                 row.status
             ),
-            format!(
-                "systemctl start jobd # on a host that serves {target}: it rescues such rows within a lease"
-            ),
+            // The text names it: what an application has written has no place in a command.
+            "systemctl start jobd # on a host that serves this target: it rescues such rows within a lease",
         )),
         (None, "running") if row.time_started > 0 && since > LONG_RUN_S => Some(Finding::warning(
             "rows",

@@ -186,8 +186,9 @@ Examples:
     /// Run one job now, as if it were a command here: its output, its exit code
     #[command(
         after_help = "Adds a row of status manual, has the worker or master run it whatever else waits, shows the output \
-and ends with the job's exit code, 128 + signal number after a signal. Nothing is added if the \
-daemon cannot be reached. After Ctrl-C the job goes on.
+and ends with the job's exit code, 128 + signal number after a signal. Nothing is added where the \
+daemon cannot be reached, does not say whom it serves (a wrong password, no answer), or knows of \
+nobody who serves the target. After Ctrl-C the job goes on.
 
 Examples:
   jobctl run reports

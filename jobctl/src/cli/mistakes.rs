@@ -29,8 +29,8 @@ pub(super) fn explained(mut error: Error, all: &Command, words: &[String]) -> Er
     if let (Some(wrong), Some(command)) = (text(&error, ContextKind::InvalidArg), command)
         && error.kind() == clap::error::ErrorKind::UnknownArgument
     {
-        // Clap proposes it behind `--`, for a job, a target or a column of that name.
-        if wrong.starts_with("--") {
+        // Clap proposes it behind `--`, for a target or a column of that name, or an id, which none is.
+        if wrong.starts_with("--") || ids(command).is_some() {
             error.remove(ContextKind::Suggested);
         }
         let is_similar = error.get(ContextKind::SuggestedArg).is_some();
@@ -52,7 +52,7 @@ fn text(error: &Error, kind: ContextKind) -> Option<String> {
 /// What would do instead of an argument that the command does not take.
 fn instead(all: &Command, command: &Command, words: &[String], wrong: &str) -> Option<String> {
     if wrong.starts_with('-') {
-        return by_id(command, wrong);
+        return by_id(command, wrong).or_else(|| bare(command, wrong));
     }
     let at = words.iter().position(|word| word == wrong)?;
     let before = words.get(at.checked_sub(1)?)?;
@@ -78,17 +78,34 @@ fn has(command: &Command, name: &str) -> bool {
     options.any(|option| option.get_long() == Some(name))
 }
 
+/// The argument of a command that names jobs.
+fn ids(command: &Command) -> Option<&Arg> {
+    let mut names = command.get_positionals();
+    names.find(|argument| value_names(argument).any(|name| name.starts_with("ID")))
+}
+
+fn value_names(argument: &Arg) -> impl Iterator<Item = &str> {
+    let names = argument.get_value_names().unwrap_or_default();
+    names.iter().map(AsRef::as_ref)
+}
+
+/// Where the target stands that is no option's value.
+fn bare(command: &Command, wrong: &str) -> Option<String> {
+    let arguments = command.get_positionals();
+    let names = arguments.filter(|argument| !argument.is_last_set());
+    let names: Vec<&str> = names.flat_map(value_names).collect();
+    (wrong == "--target" && names.contains(&"TARGET")).then(|| {
+        let (name, names) = (command.get_name(), names.join(" "));
+        format!("the target stands without an option: jobctl {name} {names}")
+    })
+}
+
 /// How jobs are named where they cannot be chosen otherwise.
 fn by_id(command: &Command, wrong: &str) -> Option<String> {
     const CHOOSES: [&str; 6] = [
         "--all", "--failed", "--result", "--since", "--status", "--target",
     ];
-    let mut names = command.get_positionals();
-    let ids = names.find(|argument| {
-        let names = argument.get_value_names().unwrap_or_default();
-        names.iter().any(|name| name.starts_with("ID"))
-    });
-    let ids = ids.filter(|_| CHOOSES.contains(&wrong))?;
+    let ids = ids(command).filter(|_| CHOOSES.contains(&wrong))?;
     let said = match ids.get_action() {
         ArgAction::Append => "jobs are named by id: 17, 10-20 or last",
         _ => "the job is named by id: 17 or last",
@@ -112,8 +129,7 @@ fn whole_time<'a>(
         Some(parts) => parts,
         None => (words.get(at.checked_sub(2)?)?.as_str(), before.as_str()),
     };
-    let names = option(name)?.get_value_names().unwrap_or_default();
-    if names.iter().all(|name| *name != "TIME") {
+    if value_names(option(name)?).all(|name| name != "TIME") {
         return None;
     }
     let mut time = first.to_owned();

@@ -15,9 +15,14 @@ pub(super) async fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        let words = std::iter::once("jobctl".to_owned()).chain(std::env::args().skip(1));
+        let words = std::env::args_os().skip(1);
+        let words = words.map(|word| word.to_string_lossy().into_owned());
+        let mut words: Vec<String> = std::iter::once("jobctl".to_owned()).chain(words).collect();
+        // Behind two dashes nothing is an option.
+        let dashes = words.iter().position(|word| word == "--");
+        words.insert(dashes.unwrap_or(words.len()), "--yes".to_owned());
         return Err(Failure::Usage(format!(
-            "{question}; nobody can be asked here, add --yes: {} --yes",
+            "{question}; nobody can be asked here, add --yes: {}",
             shell_words::join(words)
         )));
     }

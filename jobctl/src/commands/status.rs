@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<u8, Failu
         let lines = (!args.all).then(|| room(context.screen, &errors)).flatten();
         context
             .screen
-            .show(&view, |view| text(view, context.screen, lines))?;
+            .show(&view, |view| text(context, view, context.screen, lines))?;
         return Ok(exit_code(&view));
     };
     let context = &context.quietly();
@@ -106,13 +106,13 @@ async fn watch(
                     .map(|error| screen.tone(Tone::Bad, &screen.wrapped(&plain(error))) + "\n")
                     .collect();
                 let room = (!all).then(|| room(screen, &view.errors)).flatten();
-                print(&(HOME.to_owned() + &errors + &text(&view, screen, room)))
+                print(&(HOME.to_owned() + &errors + &text(context, &view, screen, room)))
             }
             Ok(view) => {
                 for error in &view.errors {
                     complain(&format!("jobctl: {error}"));
                 }
-                let text = |view: &View| text(view, context.screen, None) + "\n";
+                let text = |view: &View| text(context, view, context.screen, None) + "\n";
                 context.screen.show(&view, text)
             }
             Err(failure) if has_frames => {
@@ -148,15 +148,15 @@ fn exit_code(view: &View) -> u8 {
 }
 
 /// All of it; with `lines` what fits into so many, what needs an eye first.
-pub(super) fn text(view: &View, screen: Screen, lines: Option<usize>) -> String {
+fn text(context: &Context, view: &View, screen: Screen, lines: Option<usize>) -> String {
     let mut targets: Vec<&Summary> = view.targets.iter().collect();
     let mut workers: Vec<&Worker> = view.workers.iter().collect();
     let mut notes = notes(view);
     if let Some(lines) = lines {
-        shorten(&mut notes, screen, lines / TROUBLE_PART);
+        shorten(context, &mut notes, screen, lines / TROUBLE_PART);
     }
     notes.extend(
-        progress_of(view)
+        progress_of(context, view)
             .into_iter()
             .map(|text| (Tone::Plain, text)),
     );
@@ -343,21 +343,24 @@ fn worker_state(worker: &Worker) -> (String, Tone) {
 }
 
 /// Leaves the first of the notes, as many as fit into `room` lines of the screen.
-fn shorten(notes: &mut Vec<(Tone, String)>, screen: Screen, room: usize) {
+fn shorten(context: &Context, notes: &mut Vec<(Tone, String)>, screen: Screen, room: usize) {
     let lines = |notes: &[(Tone, String)]| -> usize {
         notes.iter().map(|(_, text)| screen.lines_of(text)).sum()
     };
-    let all = notes.len();
+    let (all, jobctl) = (notes.len(), context.jobctl());
     if lines(notes) <= room {
         return;
     }
-    while notes.len() > 1 && lines(notes) >= room {
+    let more = |left: usize| {
+        format!("… and {left} more: --all shows them, {jobctl} doctor what mends them")
+    };
+    let room = room.saturating_sub(screen.lines_of(&more(all)));
+    while notes.len() > 1 && lines(notes) > room {
         notes.pop();
     }
-    let more = all - notes.len();
-    if more > 0 {
-        let text = format!("… and {more} more: --all shows them, jobctl doctor what mends them");
-        notes.push((Tone::Warning, text));
+    let left = all - notes.len();
+    if left > 0 {
+        notes.push((Tone::Warning, more(left)));
     }
 }
 
@@ -386,7 +389,7 @@ fn notes(view: &View) -> Vec<(Tone, String)> {
 }
 
 /// The jobs that say how far they have come, a few of them.
-fn progress_of(view: &View) -> Vec<String> {
+fn progress_of(context: &Context, view: &View) -> Vec<String> {
     let said = |row: &JobRow| {
         let progress = progress(row).filter(|_| row.status == "running")?;
         let line = format!("job {} ({}): {progress}", row.id, row.target);
@@ -396,7 +399,8 @@ fn progress_of(view: &View) -> Vec<String> {
     if lines.len() > REPORTING {
         let more = lines.len() - REPORTING;
         lines.truncate(REPORTING);
-        lines.push(format!("… and {more} more: jobctl list --status running"));
+        let jobctl = context.jobctl();
+        lines.push(format!("… and {more} more: {jobctl} list --status running"));
     }
     lines
 }

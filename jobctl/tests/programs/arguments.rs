@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::jobctl::{ask, finish, program, run};
+use crate::table::Table;
 
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_named_with_what_to_try() {
@@ -37,6 +38,24 @@ async fn the_other_kind_is_not_looked_for_at_the_port_of_the_config() {
         let proposed = format!("with jobctl --config {config} {other}\n");
         status.failed(3, &[&proposed]);
     }
+}
+
+#[tokio::test]
+async fn a_question_to_nobody_proposes_a_line_that_can_be_entered() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let table = Table::new(None).await;
+    table
+        .execute("INSERT INTO jobs (target, time_created, status) VALUES ('mail', 1, 'running')")
+        .await;
+    let mut config = table.folder.path().as_os_str().to_owned().into_vec();
+    config.extend(b"/odd\xff.conf");
+    let config = std::ffi::OsString::from_vec(config);
+    std::fs::copy(&table.config, &config).unwrap();
+    let mut signal = program();
+    signal.arg("--config").arg(&config);
+    let signal = finish(signal.args(["send-signal", "TERM", "--", "1-2"])).await;
+    let line = "/odd\u{fffd}.conf send-signal TERM --yes -- 1-2\n";
+    signal.failed(2, &["add --yes: jobctl --config ", line]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use jobd_tests::database::FULL;
 use jobd_tests::programs::Daemon;
 use jobd_tests::server::{Durability, Server};
 use jobd_tests::{Database, Ini, Jobd, Scratch, until};
@@ -165,6 +166,41 @@ async fn a_row_that_cannot_be_started_stops_no_other_of_its_target() {
     assert!(!log.contains(" ERROR "), "{log}");
     database.run("DROP TRIGGER refuse").await;
     database.done(ids[199]).await;
+    assert!(jobd.stop().await.success());
+}
+
+/// For a reason that is none of its row's, so that claims do not pass over it: also where a target on demand has gone by the
+/// time that its row goes back.
+#[tokio::test]
+async fn a_cancellation_that_fails_for_good_goes_round_once_a_second() {
+    let scratch = Scratch::new();
+    let database = Server::shared().await.database().await;
+    database.run(FULL).await;
+    for target in ["a", "user/7"] {
+        database.insert_one(target, "waiting").await;
+    }
+    database.run("UPDATE jobs SET cancel_requested = 1").await;
+    database
+        .run(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW \
+             IF NEW.status = 'done' THEN SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1143; END IF",
+        )
+        .await;
+    let ini = Ini::worker(&database).target("a", 1).target("user/*", 1);
+    let begun = Instant::now();
+    let jobd = Jobd::start(&scratch, &ini).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let log = jobd.process.log();
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    for target in ["a", "user/7"] {
+        let brought = format!("claimed target={target} rows=1");
+        let claims = log.matches(&brought).count();
+        assert!((2..=most).contains(&claims), "{target}: {claims}\n{log}");
+    }
+    database.run("DROP TRIGGER refuse").await;
+    for id in [1, 2] {
+        assert_eq!(database.done(id).await.result.as_deref(), Some("fail"));
+    }
     assert!(jobd.stop().await.success());
 }
 

@@ -184,18 +184,17 @@ pub(super) async fn promote<C: Connection>(
     let mut due: Vec<_> = rows.filter(|(id, _)| !aside.contains(id)).collect();
     due.truncate(MAX_ROWS);
     let ids: Vec<JobId> = due.iter().map(|(id, _)| *id).collect();
-    let promoted = refusals::change(connection, &later.promote, &[], &ids).await?;
-    let (mut changed, refused) = (promoted.rows, promoted.refused);
+    let changed = refusals::change(connection, &later.promote, &[], &ids).await?;
+    let refused = changed.refused;
     // They must not stand in the way of others; a trigger may not let them make room either.
     let put_off: Vec<JobId> = refused.iter().map(|(id, _)| *id).collect();
     let put_off = refusals::change(connection, &later.put_off, &[], &put_off).await?;
-    changed += put_off.rows;
     crash_point!("promote-before-commit", ids.len());
     connection.control("COMMIT").await?;
     crash_point!("promote-after-commit", ids.len());
     let mut promoted = Promoted {
         // Without a change the next look would find the same.
-        more: due.len() >= MAX_ROWS && changed > 0,
+        more: due.len() >= MAX_ROWS && changed.rows + put_off.rows > 0,
         targets: BTreeSet::new(),
     };
     let mut told = Vec::new();

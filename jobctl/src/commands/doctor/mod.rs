@@ -7,7 +7,7 @@ use jobd_proto::table::{Connection, RowError};
 use serde::Serialize;
 
 use super::Context;
-use super::view::{View, Worker, look};
+use super::view::{View, look};
 use crate::failure::Failure;
 use crate::output::{Screen, Table, Tone, plain, several};
 use crate::{
@@ -122,7 +122,8 @@ pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
                     if table::has_ownership(&open) {
                         findings.extend(daemons::lacking(workers.as_deref(), RESTART));
                     }
-                    let read = read(context, settings, open, workers, &mut findings).await;
+                    let read =
+                        read(context, settings, open, workers.is_some(), &mut findings).await;
                     findings.extend(read.err().map(|error| broken(&error)));
                 }
             }
@@ -144,11 +145,11 @@ async fn read(
     context: &Context,
     settings: &Database,
     mut open: Connection,
-    workers: Option<Vec<Worker>>,
+    is_reached: bool,
     findings: &mut Vec<Finding>,
 ) -> Result<(), RowError> {
     table::examine(&mut open, settings, findings).await?;
-    if workers.is_none() {
+    if !is_reached {
         return Ok(());
     }
     let gone = match look(context, &mut Some(open)).await {

@@ -11,10 +11,12 @@ pub(crate) struct Given {
     config: Vec<String>,
     /// `--master`, `--worker`, `--host` and `--port`.
     daemon: Vec<String>,
+    /// Whose port the config's is, if it names one.
+    port_of: Option<Kind>,
 }
 
 impl Given {
-    pub(crate) fn of(cli: &Cli) -> Self {
+    pub(crate) fn of(cli: &Cli, port_of: Option<Kind>) -> Self {
         let option = |name: &str, value: Option<String>| {
             let words = value.map(|value| [name.to_owned(), value]);
             words.into_iter().flatten()
@@ -28,6 +30,7 @@ impl Given {
         Self {
             config: option("--config", path).collect(),
             daemon: kinds.chain(address).collect(),
+            port_of,
         }
     }
 
@@ -37,14 +40,17 @@ impl Given {
     }
 
     /// The beginning of a command to another daemon, of that kind: of the options for this one the config alone counts there.
-    /// The port is named, as the config's is this one's.
+    /// The port is named unless the config's is that one's.
     pub(crate) fn other(&self, kind: Kind) -> String {
         let kind_option = match kind {
             Kind::Worker => "--worker",
             Kind::Master => "--master",
         };
-        let port = kind.default_port();
-        format!("{} {kind_option} --port {port}", line(&self.config))
+        let port = match self.port_of {
+            Some(of) if of == kind => String::new(),
+            _ => format!(" --port {}", kind.default_port()),
+        };
+        format!("{} {kind_option}{port}", line(&self.config))
     }
 }
 

@@ -144,8 +144,8 @@ impl Settings {
                 crate::output::complain(&format!("jobctl: {line}"));
             }
         }
-        let given = Given::of(cli);
         let server = config.server(cli);
+        let given = Given::of(cli, config.port_of(cli, server.kind));
         let database = config.database.map(|settings| Database {
             settings,
             given: given.clone(),
@@ -206,6 +206,15 @@ impl Config {
             port: cli.port.or(config_port).unwrap_or(kind.default_port()),
             password: self.password.clone(),
         }
+    }
+
+    /// Whose port the config's is, if it names one. Where nothing says so, that of the daemon that it is used for.
+    fn port_of(&self, cli: &Cli, asked: Kind) -> Option<Kind> {
+        self.port.map(|_| match (self.master, cli.port) {
+            (true, _) => Kind::Master,
+            (false, Some(_)) => Kind::Worker,
+            (false, None) => asked,
+        })
     }
 }
 
@@ -307,6 +316,46 @@ mod tests {
             &["--worker"],
             "jobd at 127.0.0.1:7080",
         );
+    }
+
+    #[test]
+    fn the_other_daemon_is_proposed_at_a_port_of_its_own() {
+        use Kind::{Master, Worker};
+        for (text, options, other, expected) in [
+            ("", [].as_slice(), Master, "jobctl --master --port 7081"),
+            ("port = 7090", &[], Master, "jobctl --master --port 7081"),
+            (
+                "port = 9081",
+                &["--master"],
+                Worker,
+                "jobctl --worker --port 7080",
+            ),
+            (
+                "master = 1\nport = 9081",
+                &[],
+                Worker,
+                "jobctl --worker --port 7080",
+            ),
+            // It is the config's.
+            (
+                "master = 1\nport = 9081",
+                &["--worker"],
+                Master,
+                "jobctl --master",
+            ),
+            (
+                "port = 7090",
+                &["--master", "--port", "7081"],
+                Worker,
+                "jobctl --worker",
+            ),
+        ] {
+            let (config, _) = read_keys(&IniFile::parse(Path::new("jobctl.conf"), text));
+            let cli = Cli::read(["jobctl"].iter().chain(options)).unwrap();
+            let asked = config.server(&cli).kind;
+            let given = Given::of(&cli, config.port_of(&cli, asked));
+            assert_eq!(given.other(other), expected, "{text} {options:?}");
+        }
     }
 
     #[test]
